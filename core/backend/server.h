@@ -1,0 +1,44 @@
+/* A server: one address of a backend, and its live state. Found by (backend, address) in one registry of the
+ * process, refcounted, shared by workers and generations: a reload loses neither its pools nor what is known of it. */
+#pragma once
+
+#include "base/failure.h"
+#include "net/addr.h"
+#include "net/loop.h"
+
+#include <stdatomic.h>
+
+/* A worker's idle conns to one server, the most recently used first (backend/server_conn.h). Touched by that worker only. */
+struct pool {
+    struct list idle;
+    unsigned count;
+};
+
+struct server {
+    _Atomic unsigned refs;
+    char *backend;                /* the backend's name */
+    char *name;                   /* the address as text: "127.0.0.1:9001" */
+    struct addr addr;
+    unsigned workers;
+    struct pool *pools;           /* by worker */
+    /* Requests under way and open connections, over all workers. */
+    _Atomic int active, connections;
+    /* Passive health: failures in a row to connect; not chosen before `rest_until` (monotonic microseconds) while others are well. */
+    _Atomic unsigned failures;
+    _Atomic uint64_t rest_until;
+    /* Active health: false while its checks fail. */
+    _Atomic int healthy;
+};
+
+/* Finds or makes; the caller owns one reference. `workers` is fixed for the life of the process. */
+struct server *server_get(struct slice backend, const struct addr *, unsigned workers);
+struct server *server_ref(struct server *);
+/* The last reference takes it out of the registry; its pools are empty by then or are emptied (each worker drops its own
+ * before it lets go). NULL is ignored. */
+void server_unref(struct server *);
+
+bool server_well(const struct server *);      /* healthy and not at rest */
+void server_failed(struct server *);          /* a connect failed: after 3 in a row it rests 10 s */
+void server_succeeded(struct server *);
+/* Visits all, for status: `each` runs under the registry's lock. */
+void servers_each(void (*each)(void *with, const struct server *), void *with);

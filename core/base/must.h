@@ -1,0 +1,17 @@
+/* Our own bugs (STYLE: errors, the first kind): the process aborts in every build, and says where. */
+#pragma once
+
+#define must(cond) ((cond) ? (void)0 : must_fail(#cond, __FILE__, __LINE__))
+
+_Noreturn void must_fail(const char *cond, const char *file, int line);
+
+/* Allocation for what is small and bounded: a refusal aborts, so the results are never NULL. */
+void *must_malloc(unsigned long size);
+void *must_calloc(unsigned long count, unsigned long size);
+void *must_realloc(void *p, unsigned long size);
+char *must_strdup(const char *text);
+char *must_strndup(const char *text, unsigned long n);
+
+/* Adds a function that prints part of the state to stderr when `must` fails: it may read only what
+ * cannot crash, and must not allocate. At most 8; called once per subsystem at start. */
+void must_dump_with(void (*dump)(int fd));

@@ -1,0 +1,53 @@
+/* Randomness: the kernel's for secrets, and a fast generator per thread (xoshiro256**, Blackman and Vigna, 2018)
+ * for choices and ids that need no secrecy.
+ *
+ * A forked child would repeat its parent's numbers, and request ids with them: the fork handler forgets the
+ * state of the one thread that lives on. */
+#include "base/clock.h"
+
+#include "base/must.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <sys/random.h>
+
+static _Thread_local uint64_t state[4];
+static _Thread_local bool seeded;
+
+void random_bytes(void *to, size_t n) {
+    char *at = to;
+    while (n) {
+        ssize_t got = getrandom(at, n, 0);
+        if (got < 0 && errno == EINTR) continue;
+        must(got > 0);
+        at += got;
+        n -= (size_t)got;
+    }
+}
+
+static void forget_seed(void) { seeded = false; }
+static void watch_forks(void) { pthread_atfork(NULL, NULL, forget_seed); }
+
+static void seed_thread(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_forks);
+    do random_bytes(state, sizeof state);
+    while (!(state[0] | state[1] | state[2] | state[3])); /* all zeros is the one state it never leaves */
+    seeded = true;
+}
+
+static uint64_t rotate(uint64_t x, int by) { return (x << by) | (x >> (64 - by)); }
+
+uint64_t random_u64(void) {
+    if (!seeded) seed_thread();
+    uint64_t result = rotate(state[1] * 5, 7) * 9;
+    uint64_t mixed = state[1] << 17;
+    state[2] ^= state[0];
+    state[3] ^= state[1];
+    state[1] ^= state[2];
+    state[0] ^= state[3];
+    state[2] ^= mixed;
+    state[3] = rotate(state[3], 45);
+    return result;
+}

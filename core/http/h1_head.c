@@ -1,0 +1,207 @@
+/* Heads: our scan finds the end and refuses what is not clean, http-parser then reads one whole, clean head into fields.
+ *
+ * What http-parser thinks of the message's length, its connection and its upgrade is not asked (framing.c decides
+ * that), and it never sees a body. Methods: it knows a fixed set and refuses others, so it is fed "PUT" in place of whatever
+ * stands there; only CONNECT is fed as it is, since its target has a form of its own.
+ *
+ * Two readings of one head are compared where that is free: the target's place, and the number of fields. A head on which they
+ * differ is refused. */
+#include "http/h1.h"
+
+#include "http/h1_scan.h"
+
+#include <http_parser.h>
+
+#include <pthread.h>
+
+/* The empty lines before a request line that some old clients send (RFC 9112 2.2). */
+enum { EMPTY_LINES_MAX = 4 };
+/* Room for the fields that the proxy and its scripts add. */
+enum { FIELDS_ADDED = 6 };
+
+struct reading {
+    struct headers *headers;
+    struct slice target, reason;
+    bool complete;
+};
+
+/* ---- http-parser's callbacks. Each comes once per part, since a head is fed whole. */
+
+static struct reading *reading_of(const http_parser *parser) { return parser->data; }
+
+static int reading_on_url(http_parser *parser, const char *at, size_t n) {
+    reading_of(parser)->target = slice_make(at, n);
+    return 0;
+}
+
+static int reading_on_status(http_parser *parser, const char *at, size_t n) {
+    reading_of(parser)->reason = slice_make(at, n);
+    return 0;
+}
+
+static int reading_on_field(http_parser *parser, const char *at, size_t n) {
+    headers_add(reading_of(parser)->headers, slice_make(at, n), slice_make(NULL, 0));
+    return 0;
+}
+
+/* http-parser refuses a second Content-Length, and one beside Transfer-Encoding, with words of its own: we make it
+ * forget that it saw one, and framing.c judges. It leaves the white space behind a value; non-NULL p marks one that came. */
+static int reading_on_value(http_parser *parser, const char *at, size_t n) {
+    struct headers *headers = reading_of(parser)->headers;
+    struct header *h = &headers->list[headers->count - 1];
+    parser->flags &= ~(unsigned)F_CONTENTLENGTH;
+    if (h->value.p) return -1;
+    h->value = slice_trim(slice_make(at, n));
+    return 0;
+}
+
+static int reading_on_headers_complete(http_parser *parser) {
+    reading_of(parser)->complete = true;
+    return 2; /* no body, and nothing of the next message */
+}
+
+static const http_parser_settings settings = {
+    .on_url = reading_on_url,
+    .on_status = reading_on_status,
+    .on_header_field = reading_on_field,
+    .on_header_value = reading_on_value,
+    .on_headers_complete = reading_on_headers_complete,
+};
+
+/* Its own limit of 80 KiB is in our way: ours is the site's. */
+static void lift_limit(void) { http_parser_set_max_header_size(UINT32_MAX); }
+
+static void prepare_parser(http_parser *parser, enum http_parser_type type, struct reading *reading) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, lift_limit);
+    http_parser_init(parser, type);
+    parser->data = reading;
+}
+
+static bool feed(http_parser *parser, struct slice bytes) {
+    return http_parser_execute(parser, &settings, bytes.p, bytes.n) == bytes.n;
+}
+
+static enum failure why_refused(const http_parser *parser) {
+    switch (HTTP_PARSER_ERRNO(parser)) {
+    case HPE_INVALID_CONTENT_LENGTH:
+    case HPE_UNEXPECTED_CONTENT_LENGTH:
+    case HPE_INVALID_TRANSFER_ENCODING: return FAIL_BAD_FRAMING;
+    default: return FAIL_BAD_REQUEST;
+    }
+}
+
+/* ---- finding the end */
+
+typedef enum h1_result (*scan_function)(struct h1_scan *, const char *, uint32_t, const struct h1_limits *,
+                                        enum failure *);
+
+static uint32_t at_most(size_t n, uint32_t limit) { return n < limit ? (uint32_t)n : limit; }
+
+static enum h1_result fail(enum failure *why, enum failure what) {
+    *why = what;
+    return H1_FAILED;
+}
+
+/* Usually the head lies in one piece at the front; if not, it is gathered. */
+static enum h1_result scan_head(struct h1_scan *scan, struct buffer *in, const struct h1_limits *limits,
+                                scan_function scan_bytes, enum failure *why) {
+    struct slice run = buffer_front(in);
+    uint32_t n = at_most(run.n, limits->head);
+    enum h1_result result = n > scan->seen ? scan_bytes(scan, run.p, n, limits, why) : H1_MORE;
+    if (result == H1_MORE && n < limits->head && run.n < in->size) {
+        n = at_most(in->size, limits->head);
+        run = buffer_gather(in, n);
+        result = scan_bytes(scan, run.p, n, limits, why);
+    }
+    if (result != H1_MORE || n < limits->head) return result;
+    return fail(why, scan->state < SCAN_FIELD ? FAIL_TARGET_TOO_LONG : FAIL_HEADERS_TOO_LARGE);
+}
+
+static struct slice take_head(struct h1_scan *scan, struct buffer *in, struct arena *arena) {
+    struct slice head = arena_copy(arena, buffer_gather(in, scan->seen));
+    buffer_drop(in, head.n);
+    return head;
+}
+
+/* ---- requests */
+
+static enum h1_result skip_empty_lines(struct h1_scan *scan, struct buffer *in, enum failure *why) {
+    while (in->size && *buffer_front(in).p == '\r') {
+        char line[2];
+        if (in->size < sizeof line) return H1_MORE;
+        buffer_peek(in, line, sizeof line);
+        if (line[1] != '\n' || scan->lines == EMPTY_LINES_MAX) return fail(why, FAIL_BAD_REQUEST);
+        scan->lines++;
+        buffer_drop(in, sizeof line);
+    }
+    if (!in->size) return H1_MORE;
+    scan->started = true;
+    scan->lines = 0;
+    return H1_DONE;
+}
+
+static bool feed_request(http_parser *parser, struct slice head, struct slice method) {
+    if (method_of(method) == METHOD_CONNECT) return feed(parser, head);
+    return feed(parser, SLICE("PUT")) && feed(parser, slice_skip(head, method.n));
+}
+
+static enum failure read_request(struct slice head, uint32_t fields, struct arena *arena, struct request *request) {
+    struct slice rest = head, method = slice_cut(&rest, ' ');
+    struct reading reading = { .headers = &request->headers };
+    http_parser parser;
+    headers_init(&request->headers, arena);
+    headers_init(&request->trailers, arena);
+    headers_reserve(&request->headers, fields + FIELDS_ADDED);
+    prepare_parser(&parser, HTTP_REQUEST, &reading);
+
+    if (!feed_request(&parser, head, method) || !reading.complete) return why_refused(&parser);
+    if (reading.target.p != rest.p || request->headers.count != fields) return FAIL_BAD_REQUEST;
+    request->method_name = method;
+    request->method = method_of(method);
+    request->minor = (uint8_t)parser.http_minor;
+    request->target = (struct target){ .raw = reading.target };
+    request->framing = (struct framing){ 0 };
+    return FAIL_NONE;
+}
+
+enum h1_result h1_read_request(struct h1_scan *scan, struct buffer *in, const struct h1_limits *limits,
+                               struct arena *arena, struct request *request, enum failure *why) {
+    enum h1_result result = scan->started ? H1_DONE : skip_empty_lines(scan, in, why);
+    if (result == H1_DONE) result = scan_head(scan, in, limits, h1_scan_request, why);
+    if (result != H1_DONE) return result;
+    struct slice head = take_head(scan, in, arena);
+    *why = read_request(head, scan->lines, arena, request);
+    return *why ? H1_FAILED : H1_DONE;
+}
+
+/* ---- responses */
+
+static bool read_response(struct slice head, uint32_t fields, struct arena *arena, struct response *response) {
+    struct reading reading = { .headers = &response->headers, .reason = SLICE("") };
+    http_parser parser;
+    headers_init(&response->headers, arena);
+    headers_init(&response->trailers, arena);
+    headers_reserve(&response->headers, fields + FIELDS_ADDED);
+    prepare_parser(&parser, HTTP_RESPONSE, &reading);
+
+    if (!feed(&parser, head) || !reading.complete || response->headers.count != fields) return false;
+    response->status = parser.status_code;
+    response->minor = (uint8_t)parser.http_minor;
+    response->reason = reading.reason;
+    response->framing = (struct framing){ 0 };
+    return true;
+}
+
+enum h1_result h1_read_response(struct h1_scan *scan, struct buffer *in, const struct h1_limits *limits,
+                                struct arena *arena, struct response *response, enum failure *why) {
+    if (in->size) scan->started = true;
+    enum h1_result result = scan_head(scan, in, limits, h1_scan_response, why);
+    if (result == H1_FAILED) {
+        bool large = *why == FAIL_HEADERS_TOO_LARGE || *why == FAIL_TARGET_TOO_LONG;
+        return fail(why, large ? FAIL_RESPONSE_HEADERS_TOO_LARGE : FAIL_BAD_RESPONSE);
+    }
+    if (result != H1_DONE) return result;
+    struct slice head = take_head(scan, in, arena);
+    return read_response(head, scan->lines, arena, response) ? H1_DONE : fail(why, FAIL_BAD_RESPONSE);
+}

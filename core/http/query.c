@@ -1,0 +1,69 @@
+/* Percent-encoding, query arguments and cookies: the small grammars inside a target and a Cookie field. These are for
+ * scripts, which want what the application behind would see; so they take what browsers take and never fail. */
+#include "http/uri.h"
+
+#include "http/grammar.h"
+
+static bool is_escape(const char *p, const char *end) {
+    return *p == '%' && end - p >= 3 && byte_is(p[1], BYTE_HEX) && byte_is(p[2], BYTE_HEX);
+}
+
+struct slice percent_decode(struct arena *arena, struct slice s, bool plus_is_space) {
+    bool plain = !s.n || (!memchr(s.p, '%', s.n) && !(plus_is_space && memchr(s.p, '+', s.n)));
+    if (plain) return s;
+    char *start = arena_bytes(arena, s.n), *out = start;
+    const char *p = s.p, *end = s.p + s.n;
+    while (p < end) {
+        if (is_escape(p, end)) {
+            *out++ = (char)(hex_value(p[1]) << 4 | hex_value(p[2]));
+            p += 3;
+        } else {
+            *out++ = (char)(plus_is_space && *p == '+' ? ' ' : *p);
+            p++;
+        }
+    }
+    return slice_make(start, (size_t)(out - start));
+}
+
+static bool stays(char c, const char *keep) { return byte_is(c, BYTE_UNRESERVED) || (c && keep && strchr(keep, c)); }
+
+struct slice percent_encode(struct arena *arena, struct slice s, const char *keep) {
+    static const char digits[] = "0123456789ABCDEF";
+    size_t n = 0;
+    for (size_t i = 0; i < s.n; i++) n += stays(s.p[i], keep) ? 1 : 3;
+    if (n == s.n) return s;
+    char *start = arena_bytes(arena, n), *out = start;
+    for (size_t i = 0; i < s.n; i++) {
+        unsigned char c = (unsigned char)s.p[i];
+        if (stays(s.p[i], keep)) {
+            *out++ = s.p[i];
+            continue;
+        }
+        *out++ = '%';
+        *out++ = digits[c >> 4];
+        *out++ = digits[c & 15];
+    }
+    return slice_make(start, n);
+}
+
+bool query_next(struct slice *rest, struct slice *name, struct slice *value) {
+    while (rest->p) {
+        *value = slice_cut(rest, '&');
+        if (!value->n) continue;
+        *name = slice_cut(value, '=');
+        return true;
+    }
+    return false;
+}
+
+/* What has no "=" is no pair, and a name is never empty. */
+bool cookie_next(struct slice *rest, struct slice *name, struct slice *value) {
+    while (rest->p) {
+        struct slice pair = slice_cut(rest, ';');
+        *name = slice_trim(slice_cut(&pair, '='));
+        if (!pair.p || !name->n) continue;
+        *value = slice_trim(pair);
+        return true;
+    }
+    return false;
+}

@@ -1,0 +1,24 @@
+/* The objects scripts see, one `bind_<thing>_open` each, called in this order (engine.h says how). */
+#pragma once
+
+#include <lua.h>
+
+#define BINDINGS(BINDING)                                                                                              \
+    BINDING(headers)                                                                                                   \
+    BINDING(args)                                                                                                      \
+    BINDING(cookies)                                                                                                   \
+    BINDING(body)                                                                                                      \
+    BINDING(req)                                                                                                       \
+    BINDING(res)                                                                                                       \
+    BINDING(reply)                                                                                                     \
+    BINDING(fetch)                                                                                                     \
+    BINDING(shared)                                                                                                    \
+    BINDING(log)                                                                                                       \
+    BINDING(hash)                                                                                                      \
+    BINDING(clock)                                                                                                     \
+    BINDING(backend)                                                                                                   \
+    BINDING(task)
+
+#define BINDING_DECLARATION(thing) void bind_##thing##_open(lua_State *L);
+BINDINGS(BINDING_DECLARATION)
+#undef BINDING_DECLARATION

@@ -1,0 +1,192 @@
+/* The CPU budget. A script that is in time costs nothing: no system call, no hook, no count of instructions. Each
+ * thread that runs scripts has a POSIX timer on its own CPU clock, which fires every TICK_US of it; the signal handler looks whether a
+ * script runs and how long it has. Only one that is late gets a count hook on its coroutine, from within the handler (which
+ * lua_sethook is made for), and from then on every instruction raises: pcall catches, and the next instruction raises
+ * again, until the call is at its end. resume and wrap tell which coroutine runs and pass the lateness on, C functions with
+ * loops of their own ask budget_check.
+ *
+ * The kernel looks at CPU timers at its own tick (1 to 4 ms), so a call ends up to a tick after its budget, never before it: of the first
+ * tick that falls into a call only half is charged, since the call began somewhere within it. Calls too short to be hit are not charged, which is
+ * right on average for those that wait often.
+ *
+ * Where there is no timer (the helper thread that loads files; under ThreadSanitizer, which holds signals back while uninstrumented
+ * code runs) the state counts: its coroutines are born with a hook that looks at the clock every COUNT instructions. */
+#include "lua/budget.h"
+
+#include "base/clock.h"
+#include "base/must.h"
+#include "lua/engine.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { TICK_US = 2500, COUNT = 4096 };
+
+/* A thread's timer. In thread-local memory, so that a signal that was already under way when the timer ended finds it. */
+struct ticker {
+    struct meter *volatile meter; /* of the script that runs; NULL: none */
+    unsigned users;
+    timer_t timer;
+};
+
+static _Thread_local struct ticker ticker;
+
+static void on_count(lua_State *L, lua_Debug *ar);
+
+/* Async-signal-safe, unlike the one of base/clock.h by contract. */
+static uint64_t cpu_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
+}
+
+static void charge(struct meter *m) {
+    uint64_t now = cpu_now();
+    if (m->exact)
+        m->used = now - m->entered;
+    else
+        m->used += m->ticked ? now - m->last_tick : TICK_US / 2;
+    m->last_tick = now;
+    m->ticked = 1;
+}
+
+static void on_signal(int signal, siginfo_t *info, void *context) {
+    (void)signal, (void)context;
+    struct ticker *t = info->si_value.sival_ptr;
+    struct meter *m = info->si_code == SI_TIMER && t ? t->meter : NULL;
+    lua_State *L = m ? m->L : NULL;
+    if (!L) return;
+    int saved = errno;
+    charge(m);
+    if (m->used >= m->limit) {
+        m->late = 1;
+        lua_sethook(L, on_count, LUA_MASKCOUNT, 1);
+    }
+    errno = saved;
+}
+
+static int timer_signal(void) { return SIGRTMIN + 5; }
+
+static void install_handler(void) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_sigaction = on_signal;
+    action.sa_flags = SA_SIGINFO | SA_RESTART;
+    sigemptyset(&action.sa_mask);
+    must(sigaction(timer_signal(), &action, NULL) == 0);
+}
+
+static bool start_timer(struct ticker *t) {
+#if defined(__SANITIZE_THREAD__)
+    (void)t, (void)install_handler;
+    return false;
+#else
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, install_handler);
+    struct sigevent event;
+    memset(&event, 0, sizeof event);
+    event.sigev_notify = SIGEV_THREAD_ID;
+    event.sigev_signo = timer_signal();
+    event.sigev_value.sival_ptr = t;
+    event._sigev_un._tid = gettid();
+    if (timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &t->timer) != 0) return false;
+    const struct timespec tick = { 0, TICK_US * 1000L };
+    const struct itimerspec every = { tick, tick };
+    if (timer_settime(t->timer, 0, &every, NULL) == 0) return true;
+    timer_delete(t->timer);
+    return false;
+#endif
+}
+
+bool budget_thread_begin(void) {
+    if (ticker.users == 0 && !start_timer(&ticker)) return false;
+    ticker.users++;
+    return true;
+}
+
+void budget_thread_end(void) {
+    must(ticker.users > 0);
+    if (--ticker.users == 0) timer_delete(ticker.timer);
+}
+
+void budget_count(lua_State *L) {
+    state_of(L)->meter.counting = true;
+    lua_sethook(L, on_count, LUA_MASKCOUNT, COUNT);
+}
+
+void budget_count_no_more(lua_State *L) {
+    state_of(L)->meter.counting = false;
+    lua_sethook(L, NULL, 0, 0); /* other coroutines lose theirs when it fires */
+}
+
+void meter_enter(struct meter *m, lua_State *L, uint64_t used, uint64_t limit) {
+    m->used = used;
+    m->limit = limit;
+    m->late = 0;
+    m->ticked = 0;
+    m->exact = false;
+    if (m->counting) {
+        m->exact = true;
+        m->entered = cpu_now() - used;
+    }
+    ticker.meter = m;
+    m->L = L; /* volatile: written last, as the handler looks at it first */
+}
+
+void meter_enter_exact(struct meter *m, lua_State *L, uint64_t limit) {
+    meter_enter(m, NULL, 0, limit);
+    m->exact = true;
+    m->entered = cpu_now();
+    m->L = L;
+}
+
+uint64_t meter_leave(struct meter *m) {
+    m->L = NULL;
+    if (m->ticked || m->counting) charge(m);
+    return m->used;
+}
+
+static void __attribute__((noreturn)) raise_late(lua_State *L, lua_Debug *ar) {
+    struct meter *m = &state_of(L)->meter;
+    lua_sethook(L, on_count, LUA_MASKCOUNT, 1);
+    lua_Debug frame;
+    if (!ar && lua_getstack(L, 1, &frame)) ar = &frame;
+    if (ar && lua_getinfo(L, "Sl", ar) && ar->currentline > 0)
+        luaL_error(L, "%s:%d: over its CPU budget (%d ms)", ar->short_src, ar->currentline, (int)(m->limit / 1000));
+    luaL_error(L, "over its CPU budget (%d ms)", (int)(m->limit / 1000));
+    __builtin_unreachable();
+}
+
+static void look_at_clock(struct meter *m) {
+    if (!m->counting || !m->L || m->late) return;
+    charge(m);
+    if (m->used >= m->limit) m->late = 1;
+}
+
+/* Fires every COUNT instructions where states count; else at every one of a late coroutine, or once in one that was armed
+ * in a former call and has not run since. */
+static void on_count(lua_State *L, lua_Debug *ar) {
+    struct meter *m = &state_of(L)->meter;
+    look_at_clock(m);
+    if (m->late && m->L) raise_late(L, ar);
+    if (m->counting)
+        lua_sethook(L, on_count, LUA_MASKCOUNT, COUNT);
+    else
+        lua_sethook(L, NULL, 0, 0);
+}
+
+void budget_check(lua_State *L) {
+    struct meter *m = &state_of(L)->meter;
+    look_at_clock(m);
+    if (m->late && m->L) raise_late(L, NULL);
+}
+
+void budget_disarm(lua_State *L) {
+    if (state_of(L)->meter.counting)
+        lua_sethook(L, on_count, LUA_MASKCOUNT, COUNT);
+    else
+        lua_sethook(L, NULL, 0, 0);
+}

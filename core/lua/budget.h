@@ -1,0 +1,41 @@
+/* The CPU budget of scripts: what stops `while true do end` (budget.c tells how). */
+#pragma once
+
+#include <lua.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Of a state: what its present call has used. All times in microseconds of this thread's CPU. */
+struct meter {
+    lua_State *volatile L;          /* the coroutine that runs; NULL: no script runs */
+    volatile sig_atomic_t late;     /* the call is over its budget: every instruction raises */
+    volatile sig_atomic_t ticked;   /* the timer fired since the meter was entered */
+    bool counting;                  /* no timer: the clock is looked at every few thousand instructions */
+    bool exact;                     /* `entered` is known */
+    uint64_t limit, entered;
+    volatile uint64_t used, last_tick;
+};
+
+/* This thread's timer begins with the first call and ends with the last; false if there is none to be had (then states count). */
+bool budget_thread_begin(void);
+void budget_thread_end(void);
+
+/* The state counts instead, or no more: to be called in its main thread, before coroutines are made. */
+void budget_count(lua_State *L);
+void budget_count_no_more(lua_State *L);
+
+/* Around all script code. `used` so far of `limit`; leave returns the sum. meter_enter_exact reads the clock at once. */
+void meter_enter(struct meter *, lua_State *L, uint64_t used, uint64_t limit);
+void meter_enter_exact(struct meter *, lua_State *L, uint64_t limit);
+uint64_t meter_leave(struct meter *);
+/* Another coroutine runs from now on. */
+static inline void meter_switch(struct meter *m, lua_State *L) { m->L = L; }
+/* A coroutine that goes back to the pool and may have been late. */
+void budget_disarm(lua_State *L);
+/* Raises if the call is over its budget. For C functions that have done some thousand steps, and after each resume. */
+void budget_check(lua_State *L);
+
+/* A C function's own steps: `steps` starts at 0, is stepped in its inner loop and costs next to nothing. */
+enum { BUDGET_STEPS = 2048 };
+#define budget_step(L, steps) ((++(steps) % BUDGET_STEPS) ? (void)0 : budget_check(L))

@@ -1,0 +1,547 @@
+/* The story of an exchange, step by step: a request comes, policy is asked, a fetch is made, its answer goes back, a line is
+ * written. The steps are functions in the order of enum exchange_step; each goes on, waits to be woken, or jumps (a reply skips the
+ * fetch, a failure goes to its page). exchange_advance at the end is the whole engine.
+ *
+ * What can happen at any time is recorded where it happens and looked at in one place: that the client left (advance), that
+ * its body is bad or stopped (exchange_request_failed), that the answer's body broke (exchange_body_failed). */
+#include "proxy/exchange.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/slab.h"
+#include "http/framing.h"
+#include "http/uri.h"
+#include "proxy/access_log.h"
+#include "proxy/answer.h"
+#include "proxy/forwarded.h"
+#include "proxy/tunnel.h"
+
+enum next { GO_ON, WAIT, JUMPED };
+
+static _Thread_local struct slab exchanges = SLAB(struct exchange, 256);
+
+static struct worker *worker_of_exchange(const struct exchange *x) { return x->subject.worker; }
+
+static enum next jump(struct exchange *x, enum exchange_step step) {
+    x->step = (uint8_t)step;
+    x->hook_running = false;
+    return JUMPED;
+}
+
+/* ---- failure: the page, unless the head has left */
+
+static void drop_fetch(struct exchange *x) {
+    if (x->body == (x->fetch ? &x->fetch->body : NULL)) x->body = NULL;
+    fetch_waiter_forget(&x->fetch_waiter);
+    fetch_close(x->fetch);
+    x->fetch = NULL;
+}
+
+static enum next fail_with_status(struct exchange *x, enum failure why, int status) {
+    if (x->failure == FAIL_NONE) x->failure = why;
+    hook_cancel(&x->subject);
+    drop_fetch(x);
+    if (x->head_sent) {
+        if (x->client && !x->body_done) client_abort(x->client);
+        x->client = NULL;
+        return jump(x, STEP_ON_LOG);
+    }
+    x->error = (struct error_info){ .status = status, .failure = why, .hook = x->failed_hook };
+    answer_failure(x, why, status);
+    return jump(x, x->error_hook_ran ? STEP_SEND_HEAD : STEP_ON_ERROR);
+}
+
+static enum next fail(struct exchange *x, enum failure why) { return fail_with_status(x, why, failure_status(why)); }
+
+static enum next reply(struct exchange *x) {
+    drop_fetch(x);
+    answer_reply(x, &x->decision.reply, SOURCE_REPLY);
+    return jump(x, STEP_ON_RESPONSE);
+}
+
+/* ---- hooks */
+
+static bool has_hook(const struct exchange *x, enum hook hook) {
+    return x->subject.site && (x->subject.site->hooks & 1u << hook);
+}
+
+/* Calls a hook, or goes on with the call that waited. */
+static enum verdict ask(struct exchange *x, enum hook hook, const void *detail) {
+    enum verdict verdict = x->hook_running ? hook_go_on(&x->subject, &x->decision)
+                                           : hook_call(&x->subject, hook, detail, &x->decision);
+    x->hook_running = verdict == VERDICT_WAIT;
+    if (verdict == VERDICT_FAILED) x->failed_hook = hook_name(hook);
+    return verdict;
+}
+
+/* ---- 1. take head: framing, limits */
+
+static enum next take_head(struct exchange *x) {
+    enum failure why = framing_of_request(&x->request);
+    if (why != FAIL_NONE) return fail(x, why);
+    if (x->request.method == METHOD_CONNECT) return fail(x, FAIL_BAD_METHOD);
+    h1_body_start(&x->request_decoder, &x->request.framing, &x->request.trailers);
+    x->client->body_unread = !x->request_decoder.done;
+    x->expects_continue = x->request.framing.expect_continue && x->client->body_unread;
+    if (!x->client->body_unread) pipe_end(&x->request_body, NULL);
+    return GO_ON;
+}
+
+/* ---- 2. find site */
+
+static void enter_site(struct exchange *x, struct site *site, struct generation *g) {
+    x->generation = generation_ref(g);
+    x->site = x->subject.site = site;
+    x->metrics = site->metrics;
+    x->site_name = slice_of(site->metrics->name); /* lives as long as the process */
+    if (site->timeouts.total > 0) deadline_set(&x->total, site->timeouts.total);
+}
+
+static enum failure parse_target(struct exchange *x, bool raw) {
+    return target_parse(&x->request.target, &x->arena, x->request.method, x->request.target.raw, x->received_host, SLICE("http"), raw);
+}
+
+static enum next find_site(struct exchange *x) {
+    x->received_host = headers_get_id(&x->request.headers, HEADER_HOST);
+    struct slice raw = x->request.target.raw;
+    enum failure why = parse_target(x, false);
+    if (why != FAIL_NONE) return fail(x, why);
+    struct generation *g = worker_of_exchange(x)->generation;
+    uint32_t id = x->client->listener->id;
+    struct host_table *table = id < g->table_count ? g->tables[id] : NULL;
+    struct site *site = table ? host_table_find(table, x->request.target.host) : NULL;
+    if (!site) return fail(x, FAIL_MISDIRECTED);
+    enter_site(x, site, g);
+    x->request.target.raw = raw;
+    if (site->raw_target && (why = parse_target(x, true)) != FAIL_NONE) return fail(x, why);
+    if (x->request.framing.kind == FRAMING_LENGTH && x->request.framing.length > site->max_body) return fail(x, FAIL_BODY_TOO_LARGE);
+    forwarded_receive(x);
+    return GO_ON;
+}
+
+/* ---- 3. on_request */
+
+static enum next on_request(struct exchange *x) {
+    if (!has_hook(x, HOOK_ON_REQUEST)) return GO_ON;
+    switch (ask(x, HOOK_ON_REQUEST, NULL)) {
+    case VERDICT_WAIT: return WAIT;
+    case VERDICT_REPLY: return reply(x);
+    case VERDICT_FAILED: return fail(x, FAIL_HOOK_FAILED);
+    default: return GO_ON;
+    }
+}
+
+/* ---- 4. cache_key: the answer is checked and kept; what stores by it comes with the cache */
+
+static enum next cache_key(struct exchange *x) {
+    if (!x->site->caches || !has_hook(x, HOOK_CACHE_KEY)) return GO_ON;
+    switch (ask(x, HOOK_CACHE_KEY, NULL)) {
+    case VERDICT_WAIT: return WAIT;
+    case VERDICT_KEY: x->cache_key = x->decision.key; return GO_ON;
+    case VERDICT_FAILED:
+    case VERDICT_NO: x->cache_bypass = true; return GO_ON;
+    default: return GO_ON;
+    }
+}
+
+/* ---- 5. fetch: begin one */
+
+static void wake_by_watch(struct pipe_watch *w) { exchange_wake(container_of(w, struct exchange, buffer_watch)); }
+
+static bool still_buffering(struct exchange *x) {
+    if (!x->site->buffer_body || x->request_body.state != PIPE_OPEN) return false;
+    if (!x->wants_body) {
+        x->buffer_watch.on_news = wake_by_watch;
+        x->request_body.watch = &x->buffer_watch;
+        exchange_want_body(x, x->site->max_body == UINT64_MAX ? SIZE_MAX - 1 : (size_t)x->site->max_body);
+    }
+    return x->request_body.state == PIPE_OPEN;
+}
+
+/* Upgrades to h2c are not passed on: the backend would then speak HTTP/2 behind our back, past every rule of the policy. */
+static struct slice wanted_upgrade(const struct exchange *x) {
+    struct slice none = { NULL, 0 };
+    if (!x->request.framing.upgrade) return none;
+    struct slice upgrade = framing_upgrade(&x->request.headers);
+    return headers_list_has(&x->request.headers, HEADER_UPGRADE, SLICE("h2c")) ? none : upgrade;
+}
+
+static void finish_request(struct exchange *x) {
+    struct request *r = &x->request;
+    if (r->target.absolute || x->target_changed || r->minor == 0)
+        headers_set_id(&r->headers, HEADER_HOST, authority_write(&x->arena, &r->target));
+    headers_remove(&r->headers, SLICE("HTTP2-Settings"));
+    forwarded_send(x);
+    headers_add_id(&r->headers, HEADER_VIA, r->minor ? SLICE("1.1 moongate") : SLICE("1.0 moongate"));
+    if (r->framing.expect_continue && !x->expects_continue) headers_remove_id(&r->headers, HEADER_EXPECT);
+    x->request_sent = true;
+}
+
+static void forward_informational(struct fetch_waiter *waiter, const struct response *r) {
+    struct exchange *x = container_of(waiter, struct exchange, fetch_waiter);
+    if (!x->client || x->head_sent) return;
+    if (r->status == 100 && !x->expects_continue) return;
+    if (r->status == 100) x->expects_continue = false;
+    client_send_informational(x->client, r);
+}
+
+static enum next fetch(struct exchange *x) {
+    if (still_buffering(x)) return WAIT;
+    finish_request(x);
+    struct fetch_options options = {
+        .worker = worker_of_exchange(x), .site = x->site, .exchange = x, .request = &x->request,
+        .target = target_write(&x->arena, &x->request.target), .upgrade = wanted_upgrade(x),
+        .request_body = x->request.framing.kind == FRAMING_NONE ? NULL : &x->request_body, .timeouts = &x->site->timeouts,
+    };
+    x->fetch_began = loop_now(&worker_of_exchange(x)->loop);
+    x->fetch = fetch_create(&options);
+    x->fetch_waiter.task = &x->task;
+    x->fetch_waiter.on_informational = forward_informational;
+    fetch_await(x->fetch, &x->fetch_waiter);
+    fetch_start(x->fetch);
+    return GO_ON;
+}
+
+/* ---- 6. await head */
+
+/* The only reader of the fetch takes its response as it is; with more readers each would need its own headers. */
+static void take_response(struct exchange *x) {
+    x->response = x->fetch->response;
+    x->source = SOURCE_BACKEND;
+    x->body = &x->fetch->body;
+    x->first_byte = loop_now(&worker_of_exchange(x)->loop);
+}
+
+static enum next take_fetch_failure(struct exchange *x) {
+    struct fetch *f = x->fetch;
+    enum failure why = f->why;
+    if (why == FAIL_PICK_FAILED) x->failed_hook = hook_name(HOOK_PICK_BACKEND);
+    if (f->request_broken) return fail(x, x->failure ? x->failure : FAIL_BAD_BODY);
+    return fail(x, why);
+}
+
+static enum next await_head(struct exchange *x) {
+    switch (x->fetch->state) {
+    case FETCH_TRYING: return WAIT;
+    case FETCH_HEAD: take_response(x); break;
+    case FETCH_REPLY: x->decision = x->fetch->decision; return reply(x);
+    case FETCH_FAILED: return take_fetch_failure(x);
+    }
+    return jump(x, x->fetch->tunnel ? STEP_SEND_HEAD : STEP_ON_RESPONSE);
+}
+
+/* ---- 7. on_error: only after a failure */
+
+static enum next on_error(struct exchange *x) {
+    x->error_hook_ran = true;
+    if (!has_hook(x, HOOK_ON_ERROR)) return GO_ON;
+    switch (ask(x, HOOK_ON_ERROR, &x->error)) {
+    case VERDICT_WAIT: return WAIT;
+    case VERDICT_REPLY: answer_reply(x, &x->decision.reply, SOURCE_ERROR); return GO_ON;
+    default: return GO_ON; /* its own failure leaves the plain page */
+    }
+}
+
+/* ---- 8. on_response */
+
+static enum next on_response(struct exchange *x) {
+    if (!has_hook(x, HOOK_ON_RESPONSE)) return GO_ON;
+    switch (ask(x, HOOK_ON_RESPONSE, NULL)) {
+    case VERDICT_WAIT: return WAIT;
+    case VERDICT_REPLY:
+        drop_fetch(x);
+        answer_reply(x, &x->decision.reply, SOURCE_REPLY);
+        return GO_ON;
+    case VERDICT_FAILED:
+        x->error_hook_ran = true; /* neither on_error nor on_response is asked about the page for this */
+        return fail(x, FAIL_RESPONSE_HOOK_FAILED);
+    default: return GO_ON;
+    }
+}
+
+/* ---- 9. send head */
+
+/* A body that nobody reads any more: what is already here is dropped, so that a small one does not cost the connection. */
+static void drop_request_body(struct exchange *x) {
+    if (x->client->body_unread && !x->expects_continue && !x->drop.pipe && list_empty(&x->request_body.readers)) {
+        x->drop.ops = &pipe_drop;
+        pipe_add_reader(&x->request_body, &x->drop);
+    }
+}
+
+static enum next send_head(struct exchange *x) {
+    if (!x->fetch && x->site) drop_request_body(x);
+    if (x->client_left) return WAIT; /* reading its body showed that it left: advance sees to it */
+    if (x->client->body_unread && !x->fetch) x->request.framing.keep_alive = false;
+    client_send_head(x->client, &x->response);
+    x->head_sent = true;
+    if (x->fetch && x->fetch->tunnel) {
+        tunnel_begin(x);
+        return jump(x, STEP_ON_LOG);
+    }
+    if (!response_has_body(x->request.method, x->response.status)) {
+        x->body_done = true;
+        return GO_ON;
+    }
+    client_read_body_from(x->client, x->body);
+    return GO_ON;
+}
+
+/* ---- 10. body */
+
+static enum next body(struct exchange *x) {
+    if (!x->body_done) return WAIT;
+    struct client *c = x->client;
+    x->client = NULL;
+    client_finish(c);
+    return GO_ON;
+}
+
+/* ---- 11. on_log; the client is already free for its next request */
+
+static enum next on_log(struct exchange *x) {
+    if (x->ended == 0) x->ended = loop_now(&worker_of_exchange(x)->loop);
+    if (has_hook(x, HOOK_ON_LOG) && ask(x, HOOK_ON_LOG, NULL) == VERDICT_WAIT) return WAIT;
+    return GO_ON;
+}
+
+/* ---- 12. tunnel: policy has had its say, the generation is let go */
+
+static void leave_site(struct exchange *x) {
+    subject_end(&x->subject);
+    x->site = x->subject.site = NULL;
+    generation_unref(x->generation);
+    x->generation = NULL;
+}
+
+static enum next tunnel(struct exchange *x) {
+    if (!x->tunnel) return GO_ON;
+    if (x->site) leave_site(x);
+    x->ended = 0;
+    return WAIT; /* exchange_tunnel_ended goes on */
+}
+
+/* ---- 13. log */
+
+static struct metric *requests_metric(struct site_metrics *m, int status) {
+    struct metric *metric = atomic_load_explicit(&m->requests[status], memory_order_acquire);
+    return metric ? metric : site_metrics_requests(m, status);
+}
+
+static void count(struct exchange *x, double seconds) {
+    int worker = worker_of_exchange(x)->loop.index;
+    struct site_metrics *m = x->metrics;
+    metric_add(worker_of_exchange(x)->metrics->requests_total, worker, 1);
+    if (!m) {
+        metric_add(worker_of_exchange(x)->metrics->bad_requests, worker, 1);
+        return;
+    }
+    int status = x->head_sent ? x->response.status : 499; /* as nginx counts a client that left before an answer */
+    metric_add(requests_metric(m, status), worker, 1);
+    metric_observe(m->latency, worker, seconds);
+    metric_add(m->bytes_in, worker, (int64_t)x->bytes_in);
+    metric_add(m->bytes_out, worker, (int64_t)x->bytes_out);
+}
+
+static void write_line(struct exchange *x, double seconds) {
+    char ip[ADDR_TEXT];
+    const struct request *r = &x->request;
+    const struct fetch *f = x->fetch;
+    struct access_record record = {
+        .client_ip = addr_ip_text(&x->client_addr, ip), .id = slice_of(x->id), .method = r->method_name, .target = r->target.raw,
+        .version = r->minor ? SLICE("HTTP/1.1") : SLICE("HTTP/1.0"), .host = x->received_host,
+        .referer = headers_get_id(&r->headers, HEADER_REFERER), .user_agent = headers_get_id(&r->headers, HEADER_USER_AGENT),
+        .site = x->site_name, .source = slice_of(exchange_source_name(x->source)), .word = slice_of(failure_word(x->failure)),
+        .status = x->head_sent ? x->response.status : 499, .bytes_in = x->bytes_in, .bytes_out = x->bytes_out,
+        .wall = clock_wall() - seconds, .seconds = seconds, .first_byte = x->first_byte ? x->first_byte - x->began : -1,
+        .tries = f ? f->tries : 0,
+    };
+    if (f && f->backend) record.backend = slice_of(f->backend->name);
+    if (f && f->server) record.server = slice_of(f->server->name);
+    access_log_write(worker_of_exchange(x)->access, &record);
+}
+
+static enum next log_step(struct exchange *x) {
+    if (x->ended == 0) x->ended = loop_now(&worker_of_exchange(x)->loop);
+    double seconds = x->ended - x->began;
+    count(x, seconds);
+    if (worker_of_exchange(x)->access) write_line(x, seconds);
+    return GO_ON;
+}
+
+/* ---- 14. done */
+
+static void exchange_bury(struct grave *g) {
+    struct exchange *x = container_of(g, struct exchange, grave);
+    struct worker *w = worker_of_exchange(x);
+    arena_fini(&x->arena);
+    slab_give(&exchanges, x);
+    worker_exchange_gone(w);
+}
+
+static enum next done(struct exchange *x) {
+    drop_fetch(x);
+    leave_site(x);
+    pipe_remove_reader(&x->drop);
+    pipe_fini(&x->request_body);
+    pipe_fini(&x->reply_body);
+    deadline_fini(&x->total);
+    list_remove(&x->node);
+    task_forget(&x->task);
+    loop_bury(&worker_of_exchange(x)->loop, &x->grave);
+    return WAIT;
+}
+
+/* ---- the engine */
+
+static enum next (*const steps[])(struct exchange *) = {
+    [STEP_TAKE_HEAD] = take_head, [STEP_FIND_SITE] = find_site, [STEP_ON_REQUEST] = on_request, [STEP_CACHE_KEY] = cache_key,
+    [STEP_FETCH] = fetch, [STEP_AWAIT_HEAD] = await_head, [STEP_ON_ERROR] = on_error, [STEP_ON_RESPONSE] = on_response,
+    [STEP_SEND_HEAD] = send_head, [STEP_BODY] = body, [STEP_ON_LOG] = on_log, [STEP_TUNNEL] = tunnel, [STEP_LOG] = log_step,
+    [STEP_DONE] = done,
+};
+
+/* Nobody is there to be answered: what is under way ends, and the line is written. */
+static void abandon(struct exchange *x) {
+    if (x->failure == FAIL_NONE) x->failure = FAIL_CLIENT_LEFT;
+    hook_cancel(&x->subject);
+    drop_fetch(x);
+    jump(x, STEP_ON_LOG);
+}
+
+static void exchange_advance(struct task *t) {
+    struct exchange *x = container_of(t, struct exchange, task);
+    for (;;) {
+        if (x->client_left && x->step < STEP_ON_LOG) abandon(x);
+        if (x->pending_failure && x->step < STEP_ON_LOG) {
+            enum failure why = x->pending_failure;
+            x->pending_failure = FAIL_NONE;
+            fail(x, why);
+        }
+        switch (steps[x->step](x)) {
+        case GO_ON: x->step++; break;
+        case JUMPED: break;
+        case WAIT:
+            if (x->client_left && x->step < STEP_ON_LOG) break;
+            return;
+        }
+    }
+}
+
+void exchange_wake(struct exchange *x) { task_wake(&worker_of_exchange(x)->loop, &x->task); }
+
+/* ---- what others tell it */
+
+static void request_body_has_room(struct pipe *p) {
+    struct exchange *x = container_of(p, struct exchange, request_body);
+    if (x->client) client_read_request_body(x->client);
+}
+
+static void fail_later(struct exchange *x, enum failure why) {
+    x->pending_failure = why;
+    exchange_wake(x);
+}
+
+static void on_total(struct deadline *d) { fail_later(container_of(d, struct exchange, total), FAIL_TOTAL_TIMEOUT); }
+
+static void make_id(struct exchange *x, struct worker *w) {
+    static const char digits[] = "0123456789abcdef";
+    uint64_t id = (w->id_seed + w->id_next++) * UINT64_C(0x9e3779b97f4a7c15);
+    for (unsigned i = 0; i < REQUEST_ID_SIZE; i++, id >>= 4) x->id[i] = digits[id & 15];
+    x->id[REQUEST_ID_SIZE] = 0;
+}
+
+struct exchange *exchange_create(struct client *c) {
+    struct worker *w = client_worker(c);
+    struct exchange *x = slab_take(&exchanges);
+    memset(x, 0, offsetof(struct exchange, decision));
+    task_init(&x->task, exchange_advance);
+    grave_init(&x->grave, exchange_bury);
+    list_init(&x->node);
+    list_init(&x->fetch_waiter.node);
+    arena_init(&x->arena);
+    pipe_init(&x->request_body, request_body_has_room, NULL);
+    pipe_init(&x->reply_body, NULL, NULL);
+    deadline_init(&x->total, &w->loop, on_total);
+    headers_init(&x->request.headers, &x->arena);
+    headers_init(&x->request.trailers, &x->arena);
+    headers_init(&x->response.headers, &x->arena);
+    x->client = c;
+    x->subject = (struct subject){ .kind = SUBJECT_EXCHANGE, .worker = w, .exchange = x, .arena = &x->arena, .task = &x->task };
+    return x;
+}
+
+void exchange_forget(struct exchange *x) {
+    arena_fini(&x->arena);
+    slab_give(&exchanges, x);
+}
+
+static void enlist(struct exchange *x) {
+    struct worker *w = worker_of_exchange(x);
+    make_id(x, w);
+    x->began = loop_now(&w->loop);
+    x->client_addr = x->client->addr;
+    list_push(&w->exchanges, &x->node);
+    exchange_wake(x);
+}
+
+void exchange_begin(struct exchange *x) { enlist(x); }
+
+void exchange_begin_failed(struct exchange *x, enum failure why) {
+    enlist(x);
+    x->request.minor = 1;
+    x->pending_failure = why;
+}
+
+void exchange_client_left(struct exchange *x) {
+    x->client = NULL;
+    x->client_left = true;
+    if (x->tunnel) tunnel_client_left(x->tunnel);
+    exchange_wake(x);
+}
+
+/* While a body is sent on, the fetch must not take what there is of it for the whole. An answer that needs no more of
+ * it is finished all the same; the connection then closes. */
+void exchange_request_failed(struct exchange *x, enum failure why) {
+    pipe_fail(&x->request_body, why);
+    if (!x->head_sent || x->fetch) fail_later(x, why);
+}
+
+void exchange_body_sent(struct exchange *x) {
+    x->body_done = true;
+    exchange_wake(x);
+}
+
+void exchange_body_failed(struct exchange *x, enum failure why) { fail_later(x, why); }
+
+void exchange_want_body(struct exchange *x, size_t max) {
+    x->wants_body = true;
+    if (x->expects_continue && x->client) {
+        struct response proceed = { .status = 100, .minor = 1, .reason = status_reason(100) };
+        x->expects_continue = false;
+        client_send_informational(x->client, &proceed);
+    }
+    pipe_hold(&x->request_body, max);
+}
+
+void exchange_tunnel_ended(struct exchange *x) {
+    x->tunnel = NULL;
+    exchange_wake(x);
+}
+
+void exchange_let_go(struct exchange *x) {
+    if (!x->subject.site) return;
+    bool waited = x->hook_running;
+    if (x->fetch) fetch_let_go(x->fetch);
+    subject_end(&x->subject);
+    x->subject.site = NULL;
+    if (!waited) return;
+    if (x->step < STEP_ON_LOG) fail_later(x, FAIL_HOOK_DRAINED);
+    else exchange_wake(x);
+    x->hook_running = false;
+}
+
+const char *exchange_source_name(enum response_source source) {
+    static const char *const names[] = { "none", "backend", "cache", "reply", "error" };
+    return names[source];
+}

@@ -1,0 +1,93 @@
+/* An exchange: one client's request and the answer it gets, from head to log line. The story is in exchange.c, step by step. */
+#pragma once
+
+#include "proxy/client.h"
+#include "proxy/fetch.h"
+
+enum response_source { SOURCE_NONE, SOURCE_BACKEND, SOURCE_CACHE, SOURCE_REPLY, SOURCE_ERROR };
+
+enum exchange_step {
+    STEP_TAKE_HEAD, STEP_FIND_SITE, STEP_ON_REQUEST, STEP_CACHE_KEY, STEP_FETCH, STEP_AWAIT_HEAD, STEP_ON_ERROR, STEP_ON_RESPONSE,
+    STEP_SEND_HEAD, STEP_BODY, STEP_ON_LOG, STEP_TUNNEL, STEP_LOG, STEP_DONE
+};
+
+enum { REQUEST_ID_SIZE = 16 };
+
+struct exchange {
+    struct task task;
+    struct subject subject;
+    struct list node;               /* in worker->exchanges */
+    struct grave grave;
+    struct client *client;          /* NULL once the client is gone */
+    struct generation *generation;  /* a reference, NULL before STEP_FIND_SITE */
+    struct site *site;              /* NULL: none found yet: errors are answered without policy */
+    struct arena arena;
+    uint8_t step;                   /* enum exchange_step */
+    bool hook_running;              /* the present step waits for a hook */
+    bool client_left;
+    bool request_sent;              /* the fetch has begun: `req` is read-only */
+    bool head_sent;                 /* the response head has left: `res` is read-only */
+    bool error_hook_ran;
+    bool body_done;                 /* the answer was handed over whole */
+    char id[REQUEST_ID_SIZE + 1];   /* hex */
+
+    struct request request;
+    bool target_changed;            /* a script assigned path, query, args, host */
+    struct slice received_host;     /* the Host field as it came; p NULL: none */
+    struct addr client_addr;        /* the real client: behind trusted proxies, what they say */
+    bool client_trusted;            /* the peer is one of trusted_proxies */
+    struct slice forwarded_scheme;  /* "http" or "https", as seen by the real client */
+    struct h1_body request_decoder;
+    struct pipe request_body;       /* state PIPE_ENDED and total 0 when there is none */
+    bool expects_continue;          /* the client waits for a 100 that we have not passed on */
+    bool wants_body;                /* a script or buffer_body wants it before the fetch */
+
+    struct fetch *fetch;            /* NULL: none (yet) */
+    struct fetch_waiter fetch_waiter;
+    struct response response;       /* the final answer; headers writable until head_sent */
+    enum response_source source;
+    struct pipe reply_body;         /* of a reply or an error page */
+    struct pipe *body;              /* where the answer's body comes from; NULL: none */
+    enum failure failure;           /* what went wrong first, NONE */
+    enum failure pending_failure;   /* found in an event, dealt with when it advances */
+    const char *failed_hook;
+    struct error_info error;
+    struct slice cache_key;
+    bool cache_bypass;
+
+    double began, fetch_began, first_byte, ended; /* loop time, seconds; 0: not yet */
+    uint64_t bytes_in, bytes_out;   /* content */
+    struct tunnel *tunnel;
+    struct site_metrics *metrics;   /* NULL before a site is found */
+    struct slice site_name;         /* outlives the generation, for the log line */
+    struct deadline total;          /* timeouts.total */
+    struct pipe_watch buffer_watch; /* buffer_body */
+    struct pipe_reader drop;        /* reads away a request body nobody wants */
+    struct decision decision;       /* last: not zeroed at the start */
+};
+
+/* By client.c: begins an exchange whose head was just read into `request` (whose slices lie in `arena`), which are taken over by the
+ * returned object; then the loop advances it. */
+struct exchange *exchange_create(struct client *);
+void exchange_begin(struct exchange *);
+/* The head itself was bad: only the error page is sent. */
+void exchange_begin_failed(struct exchange *, enum failure);
+/* By client.c: the head did not come whole yet; the object is given back. */
+void exchange_forget(struct exchange *);
+/* By client.c: the client left (FIN too early, RST, failed write). It is closed already. */
+void exchange_client_left(struct exchange *);
+/* By client.c: its request body is malformed, too large, or stopped coming. */
+void exchange_request_failed(struct exchange *, enum failure);
+/* By client.c: the answer has been written into the conn completely. */
+void exchange_body_sent(struct exchange *);
+/* By client.c: the body pipe failed in the middle. */
+void exchange_body_failed(struct exchange *, enum failure);
+/* For scripts: the whole request body is wanted before anything else (sends 100 Continue when the client waits for it), up to `max` bytes held.
+ * Watch exchange->request_body. */
+void exchange_want_body(struct exchange *, size_t max);
+void exchange_wake(struct exchange *);
+/* By tunnel.c: the tunnel is over, its bytes are counted. */
+void exchange_tunnel_ended(struct exchange *);
+/* The policy of its generation ends now (worker_let_go). */
+void exchange_let_go(struct exchange *);
+const char *exchange_source_name(enum response_source); /* "backend", "cache", "reply", "error" */

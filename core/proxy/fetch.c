@@ -1,0 +1,615 @@
+/* The story of a fetch: pick a backend, choose a server, get a connection, send, await the head, pass the body on. A try that fails
+ * goes through one place, try_failed, which decides whether another may follow: C decides whether, policy only where.
+ *
+ * Another try is safe when the server cannot have acted on the request (it was never reached), or when acting twice does no harm (an
+ * idempotent method, RFC 9110 9.2.2) and no byte of the body is spent. A pooled conn that turns out closed before a byte of
+ * the answer came is forgiven once, with a fresh conn to the same server, and does not count as a try. */
+#include "proxy/fetch.h"
+
+#include "base/log.h"
+#include "base/slab.h"
+#include "http/framing.h"
+#include "proxy/exchange.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/socket.h>
+
+enum fetch_step { FETCH_PICK, FETCH_CHOOSE, FETCH_CONNECT, FETCH_SEND, FETCH_AWAIT_HEAD, FETCH_BODY, FETCH_OVER };
+enum next { GO_ON, WAIT, JUMPED };
+
+static _Thread_local struct slab fetches = SLAB(struct fetch, 256);
+
+static enum next jump(struct fetch *f, enum fetch_step step) {
+    f->step = (uint8_t)step;
+    return JUMPED;
+}
+
+static void wake(struct fetch *f) { task_wake(&f->worker->loop, &f->task); }
+
+static void tell_waiters(struct fetch *f) {
+    list_each(node, &f->waiters) {
+        struct fetch_waiter *w = container_of(node, struct fetch_waiter, node);
+        task_wake(&f->worker->loop, w->task);
+    }
+}
+
+static void settle(struct fetch *f, enum fetch_state state) {
+    f->state = state;
+    tell_waiters(f);
+}
+
+static const struct backend_settings *settings_of(const struct fetch *f) { return &f->backend->settings; }
+
+static double first_of(double a, double b) { return a > 0 ? a : b; }
+
+/* ---- the present try */
+
+static void detach_request_body(struct fetch *f) { pipe_remove_reader(&f->body_reader); }
+
+static void end_try(struct fetch *f, bool reusable) {
+    if (f->server_active) {
+        atomic_fetch_sub_explicit(&f->server->active, 1, memory_order_relaxed);
+        f->server_active = false;
+    }
+    if (f->borrower.conn) server_conn_give_back(&f->borrower, reusable, settings_of(f));
+    detach_request_body(f);
+}
+
+static enum next fail(struct fetch *f, enum failure why) {
+    end_try(f, false);
+    deadline_clear(&f->total);
+    f->why = why;
+    bool had_head = f->state == FETCH_HEAD;
+    settle(f, FETCH_FAILED);
+    if (had_head) pipe_fail(&f->body, why);
+    return jump(f, FETCH_OVER);
+}
+
+/* ---- may there be another try? */
+
+static bool nothing_spent(const struct fetch *f) { return f->body_sent == 0 && !f->request_body_done; }
+
+static bool is_repeatable(const struct fetch *f, enum retry_class class) {
+    if (class == RETRY_CONNECT) return true;
+    return method_is_idempotent(f->request->method) && (!f->request_body || nothing_spent(f));
+}
+
+static uint32_t retry_bits(const struct fetch *f) { return f->pick.has_retry_on ? f->pick.retry_on : settings_of(f)->retry_on; }
+
+static const struct status_set *retry_statuses(const struct fetch *f) {
+    return f->pick.has_retry_on ? &f->pick.retry_statuses : &settings_of(f)->retry_statuses;
+}
+
+static bool tries_left(const struct fetch *f) {
+    unsigned tries = f->pick.tries;
+    if (tries == 0) tries = settings_of(f)->tries > f->pick.count ? settings_of(f)->tries : f->pick.count;
+    return f->tries < tries && f->tried_count < FETCH_TRIED;
+}
+
+static bool may_retry(const struct fetch *f, enum failure why) {
+    enum retry_class class = failure_class(why);
+    return class != RETRY_NEVER && (retry_bits(f) & 1u << class) && is_repeatable(f, class) && tries_left(f);
+}
+
+static bool may_retry_status(const struct fetch *f, int status) {
+    bool asked = (status >= 500 && (retry_bits(f) & RETRY_ON_5XX)) || (status < 640 && status_set_has(retry_statuses(f), status));
+    return asked && is_repeatable(f, RETRY_RESET) && tries_left(f);
+}
+
+/* Remembers the try for policy and for choosing another server. The reference to the server goes to `tried`. */
+static void remember_try(struct fetch *f, int status, enum failure why) {
+    f->last = (struct last_try){ .backend = f->backend, .server = f->server, .status = status, .failure = why, .tries = f->tries };
+    backend_count(f->backend, f->worker->loop.index, 0, 0);
+    if (f->server && f->tried_count < FETCH_TRIED) f->tried[f->tried_count++] = server_ref(f->server);
+}
+
+static bool asks_policy(const struct fetch *f) {
+    return f->subject.site && (f->subject.site->hooks & 1u << HOOK_PICK_BACKEND) && !f->pick.listed && !f->fixed;
+}
+
+/* Where the next try goes: a list's next entry (the last one again), policy, or another server of the same backend. */
+static enum next try_next(struct fetch *f) {
+    if (f->pick_at + 1 < f->pick.count) f->pick_at++;
+    return jump(f, asks_policy(f) ? FETCH_PICK : FETCH_CHOOSE);
+}
+
+static bool was_stale(const struct fetch *f, enum failure why) {
+    const struct server_conn *sc = f->borrower.conn;
+    return why == FAIL_RESET && sc && sc->uses > 1 && !sc->response_begun && !f->stale_retried && is_repeatable(f, RETRY_RESET);
+}
+
+static enum next try_failed(struct fetch *f, enum failure why) {
+    if (was_stale(f, why)) {
+        f->stale_retried = f->fresh_only = true;
+        end_try(f, false);
+        return jump(f, FETCH_CONNECT);
+    }
+    if (f->server && failure_class(why) == RETRY_CONNECT) server_failed(f->server);
+    bool again = may_retry(f, why);
+    remember_try(f, 0, why);
+    end_try(f, false);
+    if (again) return try_next(f);
+    return fail(f, why);
+}
+
+/* ---- 1. pick a backend */
+
+static enum next take_default(struct fetch *f) {
+    if (f->tries > 0) return jump(f, FETCH_CHOOSE);
+    const struct site *site = f->subject.site ? f->subject.site : f->site;
+    if (!site || !site->default_backend) return fail(f, FAIL_NO_BACKEND);
+    f->pick = (struct pick){ .backends = { site->default_backend }, .count = 1 };
+    f->pick_at = 0;
+    return jump(f, FETCH_CHOOSE);
+}
+
+/* A refused response (retry_on a status) that policy would rather have than another try. */
+static enum next deliver_refused(struct fetch *f) {
+    if (f->response.status == 0) return fail(f, f->last.failure);
+    return jump(f, FETCH_BODY);
+}
+
+static enum next pick(struct fetch *f) {
+    if (!asks_policy(f)) return take_default(f);
+    enum verdict verdict = f->hook_running ? hook_go_on(&f->subject, &f->decision)
+                                           : hook_call(&f->subject, HOOK_PICK_BACKEND, f->tries ? &f->last : NULL, &f->decision);
+    f->hook_running = verdict == VERDICT_WAIT;
+    switch (verdict) {
+    case VERDICT_WAIT: return WAIT;
+    case VERDICT_PICK:
+        f->pick = f->decision.pick;
+        f->pick_at = 0;
+        return jump(f, FETCH_CHOOSE);
+    case VERDICT_REPLY:
+        end_try(f, false);
+        settle(f, FETCH_REPLY);
+        return jump(f, FETCH_OVER);
+    case VERDICT_NO: return f->tries ? deliver_refused(f) : fail(f, FAIL_PICK_FAILED);
+    case VERDICT_FAILED: return fail(f, FAIL_PICK_FAILED);
+    default: return take_default(f);
+    }
+}
+
+/* ---- 2. choose a server of it */
+
+static void on_resolved(struct backend_waiter *w) { wake(container_of(w, struct fetch, resolving)); }
+
+static enum next nobody_to_try(struct fetch *f, enum failure why) {
+    if (f->response.status) return deliver_refused(f);
+    if (f->tries > 0) return fail(f, f->last.failure); /* the first failure tells more than that nobody else was there */
+    f->server = NULL;
+    f->tries++;
+    return try_failed(f, why);
+}
+
+static enum next choose(struct fetch *f) {
+    enum failure why;
+    struct backend *backend = f->pick.backends[f->pick_at];
+    struct server *server = backend_choose(backend, &f->worker->loop, f->tried, f->tried_count, f->pick.servers[f->pick_at], &why);
+    if (!server && why == FAIL_NONE) {
+        if (list_empty(&f->resolving.node)) {
+            backend_await(backend, &f->worker->loop, &f->resolving);
+        }
+        return WAIT;
+    }
+    if (!server && f->pick_at + 1 < f->pick.count) {
+        f->pick_at++;
+        return JUMPED;
+    }
+    if (!server && f->tries > 0) return nobody_to_try(f, why);
+    end_try(f, false); /* of a refused response, if there is one */
+    f->response.status = 0;
+    server_unref(f->server);
+    f->server = server;
+    f->backend = backend;
+    if (!server) return nobody_to_try(f, why);
+    f->fresh_only = false;
+    f->tries++;
+    return GO_ON;
+}
+
+/* ---- 3. a connection to it */
+
+/* For what may not be repeated, it is worth a system call to see that a pooled conn is not just being closed. */
+static bool is_closed_by_peer(const struct server_conn *sc) {
+    char byte;
+    ssize_t n = recv(conn_fd(&sc->conn), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return n >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK);
+}
+
+static void borrow(struct fetch *f) {
+    if (f->fresh_only) return;
+    while (server_conn_borrow(f->server, &f->worker->loop, &f->borrower)) {
+        if (method_is_idempotent(f->request->method) || !is_closed_by_peer(f->borrower.conn)) return;
+        server_conn_give_back(&f->borrower, false, settings_of(f));
+    }
+}
+
+static enum next connect_step(struct fetch *f) {
+    struct loop *loop = &f->worker->loop;
+    f->try_began = loop_now(loop);
+    atomic_fetch_add_explicit(&f->server->active, 1, memory_order_relaxed);
+    f->server_active = true;
+    f->news = FETCH_NO_NEWS;
+    borrow(f);
+    if (f->borrower.conn) return GO_ON;
+    server_conn_open(f->server, loop, &f->borrower, first_of(settings_of(f)->connect, f->timeouts.connect));
+    return jump(f, FETCH_SEND);
+}
+
+/* ---- 4. send the head; the body follows as the conn has room */
+
+static size_t request_room(struct pipe_reader *r) {
+    struct fetch *f = container_of(r, struct fetch, body_reader);
+    return f->borrower.conn ? conn_room(&f->borrower.conn->conn) : 0;
+}
+
+static void await_first_byte(struct fetch *f) {
+    double backends = first_of(settings_of(f)->first_byte, f->timeouts.first_byte);
+    conn_deadline(&f->borrower.conn->conn, first_of(f->pick.timeout, backends));
+}
+
+static void request_take(struct pipe_reader *r, struct buffer *bytes) {
+    struct fetch *f = container_of(r, struct fetch, body_reader);
+    struct conn *c = &f->borrower.conn->conn;
+    f->body_sent += bytes->size;
+    h1_write_body(&c->out, bytes, f->request->framing.kind == FRAMING_CHUNKED);
+    conn_wrote(c);
+    if (f->state == FETCH_TRYING) conn_deadline(c, first_of(settings_of(f)->between, f->timeouts.between));
+}
+
+static void request_end(struct pipe_reader *r, const struct headers *trailers) {
+    struct fetch *f = container_of(r, struct fetch, body_reader);
+    struct conn *c = &f->borrower.conn->conn;
+    f->request_body_done = true;
+    if (f->request->framing.kind == FRAMING_CHUNKED) h1_write_last_chunk(&c->out, trailers);
+    conn_wrote(c);
+    if (f->state == FETCH_TRYING) await_first_byte(f);
+}
+
+static void request_fail(struct pipe_reader *r, enum failure why) {
+    struct fetch *f = container_of(r, struct fetch, body_reader);
+    f->request_broken = true;
+    f->news = FETCH_BROKEN;
+    f->news_why = why;
+    wake(f);
+}
+
+static const struct pipe_reader_ops request_ops = { request_room, request_take, request_end, request_fail };
+
+static void write_head(struct fetch *f) {
+    char lines[640];
+    const struct framing *framing = &f->request->framing;
+    int n = 0;
+    if (f->request_body && framing->kind == FRAMING_LENGTH)
+        n = snprintf(lines, sizeof lines, "Content-Length: %llu\r\n", (unsigned long long)framing->length);
+    else if (f->request_body) n = snprintf(lines, sizeof lines, "Transfer-Encoding: chunked\r\n");
+    if (f->upgrade.n && f->upgrade.n < 512)
+        n += snprintf(lines + n, sizeof lines - (size_t)n, "Connection: Upgrade\r\nUpgrade: %.*s\r\n", FMT(f->upgrade));
+    h1_write_request(&f->borrower.conn->conn.out, f->request, f->target, slice_make(lines, (size_t)n));
+    conn_wrote(&f->borrower.conn->conn);
+}
+
+static enum next send_step(struct fetch *f) {
+    struct server_conn *sc = f->borrower.conn;
+    if (f->news == FETCH_BROKEN) return try_failed(f, f->news_why);
+    if (sc->conn.state == CONN_CONNECTING) return WAIT;
+    server_succeeded(f->server);
+    write_head(f);
+    if (f->request_body) {
+        conn_deadline(&sc->conn, first_of(settings_of(f)->between, f->timeouts.between));
+        f->body_reader.ops = &request_ops;
+        pipe_add_reader(f->request_body, &f->body_reader);
+    } else {
+        f->request_body_done = true;
+        await_first_byte(f);
+    }
+    return GO_ON;
+}
+
+/* ---- 5. await the head */
+
+static const struct h1_limits response_limits = { .head = 65536, .target = 0, .fields = 200 };
+
+static void pass_informational(struct fetch *f, const struct response *r) {
+    list_each_safe(node, &f->waiters) {
+        struct fetch_waiter *w = container_of(node, struct fetch_waiter, node);
+        if (w->on_informational) w->on_informational(w, r);
+    }
+}
+
+enum head { HEAD_MORE, HEAD_AGAIN, HEAD_FINAL, HEAD_BAD };
+
+static enum head read_head(struct fetch *f, enum failure *why) {
+    struct server_conn *sc = f->borrower.conn;
+    struct response *r = &f->response;
+    *r = (struct response){ 0 };
+    headers_init(&r->headers, &f->arena);
+    headers_init(&f->trailers, &f->arena);
+    switch (h1_read_response(&sc->scan, &sc->conn.in, &response_limits, &f->arena, r, why)) {
+    case H1_MORE: r->status = 0; return HEAD_MORE;
+    case H1_FAILED: r->status = 0; return HEAD_BAD;
+    case H1_DONE: break;
+    }
+    conn_consumed(&sc->conn);
+    sc->scan = (struct h1_scan){ 0 };
+    *why = framing_of_response(r, f->request->method);
+    if (*why != FAIL_NONE) return HEAD_BAD;
+    if (r->status >= 200) return HEAD_FINAL;
+    if (r->status == 101) {
+        *why = FAIL_BAD_RESPONSE;
+        f->tunnel = f->upgrade.n > 0;
+        return f->tunnel ? HEAD_FINAL : HEAD_BAD;
+    }
+    pass_informational(f, r);
+    r->status = 0;
+    return HEAD_AGAIN;
+}
+
+static enum next take_final_head(struct fetch *f) {
+    f->first_byte = loop_now(&f->worker->loop);
+    backend_count(f->backend, f->worker->loop.index, f->response.status, f->first_byte - f->try_began);
+    h1_body_start(&f->borrower.conn->body, &f->response.framing, &f->trailers);
+    if (!f->tunnel && may_retry_status(f, f->response.status)) {
+        f->last = (struct last_try){ .backend = f->backend, .server = f->server, .status = f->response.status, .tries = f->tries };
+        f->tried[f->tried_count++] = server_ref(f->server);
+        conn_deadline(&f->borrower.conn->conn, 0);
+        return try_next(f);
+    }
+    return GO_ON;
+}
+
+static enum next await_head(struct fetch *f) {
+    struct server_conn *sc = f->borrower.conn;
+    enum failure why = FAIL_NONE;
+    enum head head = HEAD_MORE;
+    while (sc->conn.in.size && (head = read_head(f, &why)) == HEAD_AGAIN) {}
+    if (head == HEAD_FINAL) return take_final_head(f);
+    if (head == HEAD_BAD) return try_failed(f, why);
+    if (f->news == FETCH_BROKEN) return try_failed(f, f->news_why);
+    if (sc->conn.ended) return try_failed(f, sc->response_begun ? FAIL_BAD_RESPONSE : FAIL_RESET);
+    return WAIT;
+}
+
+/* ---- 6. the body flows: bytes come in the gather phase (pump) or when a reader has room */
+
+static void finish_body(struct fetch *f) {
+    struct server_conn *sc = f->borrower.conn;
+    bool reusable = f->response.framing.keep_alive && f->request_body_done && !sc->conn.ended && sc->conn.in.size == 0;
+    end_try(f, reusable);
+    f->step = FETCH_OVER;
+    deadline_clear(&f->total);
+    pipe_end(&f->body, &f->trailers);
+}
+
+static void break_body(struct fetch *f, enum failure why) {
+    end_try(f, false);
+    f->step = FETCH_OVER;
+    deadline_clear(&f->total);
+    f->why = why;
+    pipe_fail(&f->body, why);
+}
+
+/* Decodes what has come, as far as the readers take it. False: nothing more to do now. */
+static bool pump_part(struct fetch *f) {
+    struct server_conn *sc = f->borrower.conn;
+    size_t room = pipe_room(&f->body);
+    if (room == 0) return false;
+    struct buffer content = { 0 };
+    enum h1_result result = h1_body_read(&sc->body, &sc->conn.in, &content, room);
+    size_t n = content.size;
+    if (n) pipe_write(&f->body, &content, n);
+    buffer_fini(&content);
+    if (f->step != FETCH_BODY || f->borrower.conn != sc) return false; /* a reader closed the fetch */
+    if (result == H1_DONE) finish_body(f);
+    else if (result == H1_FAILED) break_body(f, FAIL_BAD_RESPONSE);
+    else return n > 0;
+    return false;
+}
+
+static void pump(struct fetch *f) {
+    if (f->step != FETCH_BODY || f->state != FETCH_HEAD || f->pumping) return;
+    struct server_conn *sc = f->borrower.conn;
+    f->pumping = true;
+    while (pump_part(f)) {}
+    f->pumping = false;
+    if (f->step != FETCH_BODY) return;
+    conn_consumed(&sc->conn);
+    bool waiting = pipe_room(&f->body) > 0;
+    if (waiting && sc->conn.in.size == 0 && (sc->conn.ended || f->news == FETCH_BROKEN)) {
+        if (f->response.framing.kind == FRAMING_UNTIL_CLOSE && f->news != FETCH_BROKEN) finish_body(f);
+        else break_body(f, f->news == FETCH_BROKEN && f->request_broken ? f->news_why : FAIL_TRUNCATED);
+        return;
+    }
+    conn_deadline(&sc->conn, waiting ? first_of(settings_of(f)->between, f->timeouts.between) : 0);
+}
+
+static void body_has_room(struct pipe *p) { pump(container_of(p, struct fetch, body)); }
+
+/* Nobody reads any more. */
+static void body_abandoned(struct pipe *p) {
+    struct fetch *f = container_of(p, struct fetch, body);
+    if (f->step == FETCH_BODY && f->state == FETCH_HEAD) break_body(f, FAIL_CANCELLED);
+}
+
+static enum next body(struct fetch *f) {
+    if (f->state != FETCH_HEAD) {
+        settle(f, FETCH_HEAD);
+        if (f->tunnel) return WAIT;
+        conn_deadline(&f->borrower.conn->conn, first_of(settings_of(f)->between, f->timeouts.between));
+        if (f->borrower.conn->body.done) finish_body(f);
+    }
+    if (!f->tunnel) pump(f);
+    return WAIT;
+}
+
+static enum next over(struct fetch *f) {
+    (void)f;
+    return WAIT;
+}
+
+/* ---- the engine */
+
+static enum next (*const steps[])(struct fetch *) = {
+    [FETCH_PICK] = pick, [FETCH_CHOOSE] = choose, [FETCH_CONNECT] = connect_step, [FETCH_SEND] = send_step,
+    [FETCH_AWAIT_HEAD] = await_head, [FETCH_BODY] = body, [FETCH_OVER] = over,
+};
+
+static void fetch_advance(struct task *t) {
+    struct fetch *f = container_of(t, struct fetch, task);
+    if (f->closed) return;
+    if (f->total_over && f->step < FETCH_OVER) {
+        f->total_over = false;
+        if (f->step == FETCH_BODY && f->state == FETCH_HEAD) break_body(f, FAIL_TOTAL_TIMEOUT);
+        else fail(f, FAIL_TOTAL_TIMEOUT);
+    }
+    for (;;) {
+        switch (steps[f->step](f)) {
+        case GO_ON: f->step++; break;
+        case JUMPED: break;
+        case WAIT: return;
+        }
+    }
+}
+
+/* ---- what happens to its conn */
+
+static struct fetch *of_borrower(struct borrower *b) { return container_of(b, struct fetch, borrower); }
+
+static void on_connected(struct borrower *b) { wake(of_borrower(b)); }
+
+static void on_bytes(struct borrower *b) {
+    struct fetch *f = of_borrower(b);
+    if (f->step == FETCH_BODY) pump(f);
+    else wake(f);
+}
+
+static void on_end(struct borrower *b) { on_bytes(b); }
+
+static void note_broken(struct fetch *f, enum failure why) {
+    if (f->news != FETCH_BROKEN) f->news_why = why;
+    f->news = FETCH_BROKEN;
+    wake(f);
+}
+
+/* A server that answers and closes before it has read the whole request resets the conn: what it said still counts. */
+static void on_broken(struct borrower *b, enum failure why) { note_broken(of_borrower(b), why); }
+
+static void on_room(struct borrower *b) { pipe_reader_has_room(&of_borrower(b)->body_reader); }
+
+static void on_deadline(struct borrower *b) {
+    struct fetch *f = of_borrower(b);
+    if (f->step == FETCH_BODY) {
+        if (f->state == FETCH_HEAD) break_body(f, FAIL_BETWEEN_TIMEOUT);
+        return;
+    }
+    struct conn *c = &b->conn->conn;
+    if (f->step == FETCH_AWAIT_HEAD && !f->request_body_done && c->out.size == 0) {
+        conn_deadline(c, first_of(settings_of(f)->between, f->timeouts.between)); /* it is the client that is slow, which its side sees to */
+        return;
+    }
+    note_broken(f, f->step == FETCH_SEND ? FAIL_CONNECT_TIMEOUT : FAIL_FIRST_BYTE_TIMEOUT);
+}
+
+static const struct borrower_handlers borrower_handlers = {
+    .on_connected = on_connected, .on_bytes = on_bytes, .on_end = on_end, .on_broken = on_broken, .on_room = on_room,
+    .on_deadline = on_deadline,
+};
+
+static void on_total(struct deadline *d) {
+    struct fetch *f = container_of(d, struct fetch, total);
+    f->total_over = true;
+    wake(f);
+}
+
+/* ---- its life */
+
+static void fetch_bury(struct grave *g) {
+    struct fetch *f = container_of(g, struct fetch, grave);
+    for (unsigned i = 0; i < f->tried_count; i++) server_unref(f->tried[i]);
+    server_unref(f->server);
+    if (f->fixed && f->pick.backends[0]->ad_hoc) f->pick.backends[0]->users--;
+    generation_unref(f->generation);
+    arena_fini(&f->arena);
+    slab_give(&fetches, f);
+}
+
+static void set_subject(struct fetch *f, const struct fetch_options *o) {
+    f->subject = (struct subject){ .kind = SUBJECT_FETCH, .worker = o->worker, .exchange = o->exchange, .arena = &f->arena,
+                                   .task = &f->task };
+    if (!o->exchange) return;
+    f->subject.site = o->exchange->subject.site;
+    f->subject.arena = &o->exchange->arena; /* a reply made here is the exchange's answer */
+}
+
+struct fetch *fetch_create(const struct fetch_options *o) {
+    struct fetch *f = slab_take(&fetches);
+    memset(f, 0, offsetof(struct fetch, decision));
+    task_init(&f->task, fetch_advance);
+    grave_init(&f->grave, fetch_bury);
+    arena_init(&f->arena);
+    list_init(&f->waiters);
+    list_init(&f->resolving.node);
+    f->resolving.on_resolved = on_resolved;
+    pipe_init(&f->body, body_has_room, body_abandoned);
+    deadline_init(&f->total, &o->worker->loop, on_total);
+    f->borrower.handlers = &borrower_handlers;
+    f->worker = o->worker;
+    f->site = o->site;
+    f->generation = o->site ? generation_ref(o->site->generation) : NULL;
+    f->request = o->request;
+    f->target = o->target;
+    f->upgrade = o->upgrade;
+    f->request_body = o->request_body;
+    f->timeouts = *o->timeouts;
+    set_subject(f, o);
+    if (o->backend) {
+        f->fixed = true;
+        if (o->backend->ad_hoc) o->backend->users++;
+        f->pick = (struct pick){ .backends = { o->backend }, .servers = { o->server }, .count = 1 };
+        f->step = FETCH_CHOOSE;
+    }
+    if (o->total > 0) deadline_set(&f->total, o->total);
+    metric_add(o->worker->metrics->fetches, o->worker->loop.index, 1);
+    return f;
+}
+
+void fetch_start(struct fetch *f) { wake(f); }
+
+void fetch_await(struct fetch *f, struct fetch_waiter *w) { list_push(&f->waiters, &w->node); }
+
+void fetch_waiter_forget(struct fetch_waiter *w) { list_remove(&w->node); }
+
+void fetch_close(struct fetch *f) {
+    if (!f || f->closed) return;
+    f->closed = true;
+    f->step = FETCH_OVER;
+    subject_end(&f->subject);
+    end_try(f, false);
+    backend_waiter_forget(&f->resolving);
+    while (list_pop(&f->waiters)) {}
+    pipe_fini(&f->body);
+    deadline_fini(&f->total);
+    task_forget(&f->task);
+    loop_bury(&f->worker->loop, &f->grave);
+}
+
+struct server_conn *fetch_take_conn(struct fetch *f, struct borrower *b) {
+    struct server_conn *sc = f->borrower.conn;
+    f->borrower.conn = NULL;
+    sc->borrower = b;
+    b->conn = sc;
+    f->step = FETCH_OVER;
+    return sc;
+}
+
+void fetch_let_go(struct fetch *f) {
+    bool waited = f->hook_running;
+    subject_end(&f->subject);
+    f->subject.site = NULL;
+    f->hook_running = false;
+    if (!waited) return;
+    f->step = FETCH_OVER;
+    fail(f, FAIL_HOOK_DRAINED);
+}

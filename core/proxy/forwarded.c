@@ -1,0 +1,110 @@
+/* The believed client is the rightmost address in X-Forwarded-For (or Forwarded's for=) that is not itself one of
+ * `trusted_proxies`: everything left of it could have been written by that client. */
+#include "proxy/forwarded.h"
+
+static bool is_trusted(const struct site *site, const struct addr *addr) {
+    return cidr_match(site->trusted, site->trusted_count, addr);
+}
+
+/* One hop as X-Forwarded-For or for= writes it: an address, perhaps quoted, bracketed, with a port. */
+static bool parse_hop(struct slice text, struct addr *addr) {
+    if (text.n >= 2 && text.p[0] == '"' && text.p[text.n - 1] == '"') text = slice_make(text.p + 1, text.n - 2);
+    struct slice host;
+    uint16_t port;
+    if (addr_from_ip(addr, text, 0)) return true;
+    if (text.n >= 2 && text.p[0] == '[' && text.p[text.n - 1] == ']')
+        return addr_from_ip(addr, slice_make(text.p + 1, text.n - 2), 0);
+    return addr_split(text, &host, &port) && addr_from_ip(addr, host, 0);
+}
+
+/* The value of `name` in one Forwarded element, p NULL if it has none. */
+static struct slice forwarded_parameter(struct slice element, struct slice name) {
+    while (element.p) {
+        struct slice pair = slice_trim(slice_cut(&element, ';'));
+        struct slice value = pair, key = slice_trim(slice_cut(&value, '='));
+        if (value.p && slice_equal_nocase(key, name)) return slice_trim(value);
+    }
+    return slice_make(NULL, 0);
+}
+
+enum { HOPS_MAX = 32 };
+
+/* The hops in the order they were written, at most HOPS_MAX of them: the last ones. */
+static unsigned collect_hops(const struct headers *headers, struct slice hops[HOPS_MAX]) {
+    bool forwarded = !headers_find_id(headers, HEADER_X_FORWARDED_FOR);
+    struct slice rest = headers_joined_id(headers, forwarded ? HEADER_FORWARDED : HEADER_X_FORWARDED_FOR), hop;
+    unsigned n = 0;
+    while (rest.p && header_list_next(&rest, &hop)) {
+        if (n == HOPS_MAX) memmove(hops, hops + 1, --n * sizeof *hops);
+        hops[n++] = forwarded ? forwarded_parameter(hop, SLICE("for")) : hop;
+    }
+    return n;
+}
+
+static void believe_hops(struct exchange *x) {
+    struct slice hops[HOPS_MAX];
+    for (unsigned n = collect_hops(&x->request.headers, hops); n > 0; n--) {
+        struct addr addr;
+        if (!parse_hop(hops[n - 1], &addr)) return;
+        x->client_addr = addr;
+        if (!is_trusted(x->site, &addr)) return;
+    }
+}
+
+static struct slice believed_scheme(const struct exchange *x) {
+    struct slice rest = headers_joined_id(&x->request.headers, HEADER_X_FORWARDED_PROTO), first = { NULL, 0 };
+    if (!rest.p) {
+        struct slice list = headers_joined_id(&x->request.headers, HEADER_FORWARDED), element;
+        if (list.p && header_list_next(&list, &element)) first = forwarded_parameter(element, SLICE("proto"));
+    } else {
+        header_list_next(&rest, &first);
+    }
+    if (slice_equal_nocase(first, SLICE("https"))) return SLICE("https");
+    if (slice_equal_nocase(first, SLICE("http"))) return SLICE("http");
+    return x->request.target.scheme;
+}
+
+static void remove_claims(struct headers *headers) {
+    headers_remove_id(headers, HEADER_X_FORWARDED_FOR);
+    headers_remove_id(headers, HEADER_X_FORWARDED_PROTO);
+    headers_remove_id(headers, HEADER_X_FORWARDED_HOST);
+    headers_remove_id(headers, HEADER_FORWARDED);
+}
+
+void forwarded_receive(struct exchange *x) {
+    x->client_addr = x->client->addr;
+    x->forwarded_scheme = x->request.target.scheme;
+    x->client_trusted = x->site->trusted_count > 0 && is_trusted(x->site, &x->client->addr);
+    if (!x->client_trusted) {
+        remove_claims(&x->request.headers);
+        return;
+    }
+    believe_hops(x);
+    x->forwarded_scheme = believed_scheme(x);
+}
+
+/* Appends to a list field, or adds it. */
+static void append_to_list(struct headers *headers, struct arena *arena, enum header_id id, struct slice value) {
+    struct slice old = headers_joined_id(headers, id);
+    if (!old.p) headers_add_id(headers, id, value);
+    else headers_set_id(headers, id, arena_printf(arena, "%.*s, %.*s", FMT(old), FMT(value)));
+}
+
+static struct slice forwarded_element(struct exchange *x, struct slice ip, struct slice host) {
+    const char *quote = ip.n && memchr(ip.p, ':', ip.n) ? "\"" : "", *open = *quote ? "[" : "", *close = *quote ? "]" : "";
+    if (x->client->addr.u.sa.sa_family == AF_UNIX) return arena_printf(&x->arena, "for=_unix;host=\"%.*s\";proto=%.*s",
+                                                                       FMT(host), FMT(x->forwarded_scheme));
+    return arena_printf(&x->arena, "for=%s%s%.*s%s%s;host=\"%.*s\";proto=%.*s", quote, open, FMT(ip), close, quote, FMT(host),
+                        FMT(x->forwarded_scheme));
+}
+
+void forwarded_send(struct exchange *x) {
+    char text[ADDR_TEXT];
+    struct headers *headers = &x->request.headers;
+    struct slice ip = arena_copy(&x->arena, addr_ip_text(&x->client->addr, text));
+    append_to_list(headers, &x->arena, HEADER_FORWARDED, forwarded_element(x, ip, x->received_host));
+    append_to_list(headers, &x->arena, HEADER_X_FORWARDED_FOR, ip);
+    headers_set_id(headers, HEADER_X_FORWARDED_PROTO, x->forwarded_scheme);
+    if (x->received_host.n && !headers_find_id(headers, HEADER_X_FORWARDED_HOST))
+        headers_add_id(headers, HEADER_X_FORWARDED_HOST, x->received_host);
+}

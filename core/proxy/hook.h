@@ -1,0 +1,97 @@
+/* Where C asks policy. proxy/ calls; core/lua implements; neither knows more of the other than this.
+ *
+ * A hook call has a subject: the thing it is about, which owns its coroutine, its deadline and its budget. A subject
+ * has at most one call under way. A call answers at once, or says VERDICT_WAIT: then the subject's task is woken when it
+ * can go on, and hook_go_on is called from there, again and again until it answers otherwise (a wake may have
+ * other reasons: then it says VERDICT_WAIT again). All in the worker's thread,
+ * in the advance phase. */
+#pragma once
+
+#include "base/arena.h"
+#include "backend/backend.h"
+#include "http/message.h"
+
+enum hook {
+    HOOK_ON_CONNECT, HOOK_ON_REQUEST, HOOK_CACHE_KEY, HOOK_PICK_BACKEND, HOOK_ON_STORE, HOOK_ON_RESPONSE, HOOK_ON_LOG,
+    HOOK_ON_ERROR, HOOK_ON_CERTIFICATE, HOOK_COUNT
+};
+const char *hook_name(enum hook); /* "on_request", … */
+
+enum verdict {
+    VERDICT_CARRY_ON,  /* nothing returned (or no such hook): as configured */
+    VERDICT_WAIT,      /* see above */
+    VERDICT_REPLY,     /* decision->reply */
+    VERDICT_PICK,      /* pick_backend: decision->pick */
+    VERDICT_NO,        /* false: cache_key: bypass; pick_backend re-asked: deliver what there is */
+    VERDICT_KEY,       /* cache_key: decision->key */
+    VERDICT_FAILED     /* it raised, ran out of budget or memory, or returned nonsense: logged with file:line and traceback;
+                          the caller fails closed. (With the site's fail = "continue" the implementer says CARRY_ON.) */
+};
+
+/* A script's own answer; everything lies in the subject's arena. */
+struct reply {
+    int status;
+    struct slice body;         /* p NULL: none given */
+    struct headers headers;
+};
+
+enum { PICK_MAX = 16 };
+
+struct pick {
+    struct backend *backends[PICK_MAX]; /* tried in order */
+    struct slice servers[PICK_MAX];     /* "backend/server": the server's name; p NULL: any */
+    unsigned count;
+    bool listed;               /* a list: pick_backend is not asked again */
+    unsigned tries;            /* 0: the backend's own */
+    bool has_retry_on;
+    uint32_t retry_on;         /* as backend_settings */
+    struct status_set retry_statuses;
+    double timeout;            /* seconds for the first byte; 0: the backend's own */
+};
+
+struct decision {
+    struct reply reply;
+    struct pick pick;
+    struct slice key;          /* cache_key: its parts, encoded so that different lists differ */
+};
+
+enum subject_kind { SUBJECT_EXCHANGE, SUBJECT_FETCH, SUBJECT_KEEPER };
+
+struct site;
+struct worker;
+
+struct subject {
+    enum subject_kind kind;
+    struct worker *worker;
+    struct site *site;         /* whose policy is asked; NULL: no policy (any more) */
+    struct exchange *exchange; /* what `req` and `res` stand for; NULL for the keeper's */
+    struct arena *arena;       /* what decisions are made of */
+    struct task *task;         /* woken when a waiting call can go on */
+    struct hook_run *run;      /* the call under way; NULL: none. Implementer's */
+    struct handles *handles;   /* Lua handles of this subject; NULL: none. Implementer's */
+};
+
+/* The last try, as pick_backend(req, last) sees it. */
+struct last_try {
+    const struct backend *backend;
+    const struct server *server; /* may be NULL: none was found */
+    int status;                  /* 0: there was no response */
+    enum failure failure;
+    unsigned tries;
+};
+
+/* What on_error is told; `word` of failure_table. */
+struct error_info {
+    int status;
+    enum failure failure;
+    const char *hook;            /* the hook that failed, or NULL */
+};
+
+/* Starts a call. `detail` is for HOOK_PICK_BACKEND a struct last_try (NULL the first time), for HOOK_ON_ERROR a struct error_info,
+ * otherwise NULL; it must live until the call has answered. `decision` is zeroed by the implementer. */
+enum verdict hook_call(struct subject *, enum hook, const void *detail, struct decision *decision);
+enum verdict hook_go_on(struct subject *, struct decision *decision);
+/* Nobody needs the answer any more: cancels what it waits for, closes its coroutines, innermost first. Safe without a call. */
+void hook_cancel(struct subject *);
+/* The subject ends: cancels, and makes its handles unusable. Must be called before its memory goes. Idempotent. */
+void subject_end(struct subject *);

@@ -1,0 +1,88 @@
+/* What a worker's exchanges share, and how it comes, changes generations, drains and goes. The thread is server/worker_thread.c. */
+#include "proxy/worker.h"
+
+#include "base/clock.h"
+#include "base/must.h"
+#include "proxy/exchange.h"
+#include "proxy/tunnel.h"
+
+#include <stdlib.h>
+
+static struct worker_metrics *worker_metrics(void) {
+    static struct worker_metrics m;
+    struct slice none = SLICE("");
+    m.clients_open = metric_get(METRIC_GAUGE, "moongate_clients", "Open client connections", none);
+    m.clients_total = metric_get(METRIC_COUNTER, "moongate_connections_total", "Client connections accepted", none);
+    m.tunnels_open = metric_get(METRIC_GAUGE, "moongate_tunnels", "Open tunnels", none);
+    m.requests_total = metric_get(METRIC_COUNTER, "moongate_exchanges_total", "Requests answered or given up", none);
+    m.refused = metric_get(METRIC_COUNTER, "moongate_refused_total", "Client connections refused for lack of room", none);
+    m.bad_requests = metric_get(METRIC_COUNTER, "moongate_bad_requests_total", "Requests that reached no site", none);
+    m.fetches = metric_get(METRIC_COUNTER, "moongate_fetches_total", "Requests made to backends, by clients and scripts", none);
+    return &m;
+}
+
+void worker_init(struct worker *w, unsigned index, unsigned count) {
+    *w = (struct worker){ .index = index, .count = count };
+    loop_init(&w->loop, (int)index);
+    mailbox_open(&w->mailbox, &w->loop);
+    list_init(&w->clients);
+    list_init(&w->exchanges);
+    list_init(&w->tunnels);
+    list_init(&w->ears);
+    random_bytes(&w->id_seed, sizeof w->id_seed);
+    w->metrics = worker_metrics();
+}
+
+static void drop_idle(void *with, const struct server *s) {
+    server_conn_drop_idle((struct server *)(uintptr_t)s, with);
+}
+
+void worker_fini(struct worker *w) {
+    must(list_empty(&w->clients) && list_empty(&w->exchanges) && !w->generation);
+    mailbox_close(&w->mailbox);
+    loop_fini(&w->loop);
+}
+
+void worker_adopt(struct worker *w, struct generation *g) {
+    struct generation *old = w->generation;
+    w->generation = g;
+    generation_unref(old);
+}
+
+void worker_client_came(struct worker *w) {
+    w->client_count++;
+    metric_add(w->metrics->clients_open, w->loop.index, 1);
+    metric_add(w->metrics->clients_total, w->loop.index, 1);
+}
+
+static void tell_if_drained(struct worker *w) {
+    if (w->draining && w->client_count == 0 && list_empty(&w->exchanges) && w->on_drained) w->on_drained(w);
+}
+
+void worker_client_gone(struct worker *w) {
+    w->client_count--;
+    metric_add(w->metrics->clients_open, w->loop.index, -1);
+    tell_if_drained(w);
+}
+
+void worker_exchange_gone(struct worker *w) { tell_if_drained(w); }
+
+void worker_drain(struct worker *w) {
+    w->draining = true;
+    list_each_safe(node, &w->clients) client_drain(container_of(node, struct client, node));
+    tell_if_drained(w);
+}
+
+void worker_close_all(struct worker *w) {
+    tunnels_close(w);
+    list_each_safe(node, &w->clients) client_close(container_of(node, struct client, node));
+    ad_hoc_close_all(w);
+    servers_each(drop_idle, &w->loop);
+}
+
+void worker_let_go(struct worker *w, struct generation *g) {
+    list_each_safe(node, &w->exchanges) {
+        struct exchange *x = container_of(node, struct exchange, node);
+        if (x->generation == g) exchange_let_go(x);
+    }
+}

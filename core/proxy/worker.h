@@ -1,0 +1,52 @@
+/* A worker: one thread, one loop, and what its clients, exchanges and fetches share. The thread itself is
+ * run by server/worker_thread.c. Found from a loop: worker_of(loop). */
+#pragma once
+
+#include "net/helpers.h"
+#include "net/mailbox.h"
+#include "proxy/site.h"
+
+struct worker {
+    struct loop loop;
+    struct mailbox mailbox;
+    unsigned index, count;           /* this one's number, and how many there are */
+    struct generation *generation;   /* the current one: a reference */
+    struct resolver *resolver;
+    struct helpers *helpers;
+    struct access_log *access;       /* NULL: off */
+    struct list clients;             /* all: client->node */
+    struct list exchanges;           /* all: exchange->node */
+    struct list tunnels;
+    struct list ears;
+    unsigned client_count;
+    bool draining;                   /* answers carry Connection: close; no new clients */
+    void (*on_drained)(struct worker *); /* the last client and exchange left while draining */
+    struct map ad_hoc;               /* ad hoc backends by "scheme://host:port" (proxy/ad_hoc.c) */
+    uint64_t id_seed, id_next;       /* request ids */
+    struct worker_metrics *metrics;
+};
+
+static inline struct worker *worker_of(struct loop *loop) { return container_of(loop, struct worker, loop); }
+
+/* Metrics of the instance, found once. */
+struct worker_metrics {
+    struct metric *clients_open, *clients_total, *tunnels_open, *requests_total, *refused, *bad_requests, *fetches;
+};
+
+/* By client.c: counts, and tells when the last one left a draining worker. */
+void worker_client_came(struct worker *);
+void worker_client_gone(struct worker *);
+/* By exchange.c: one was buried. */
+void worker_exchange_gone(struct worker *);
+
+void worker_init(struct worker *, unsigned index, unsigned count); /* all but loop_run */
+void worker_fini(struct worker *);
+/* Takes a new current generation (a reference goes over); the old one is let go. In the worker's thread. */
+void worker_adopt(struct worker *, struct generation *);
+/* Stops accepting and closes idle clients; on_drained follows, at once if there is nobody. */
+void worker_drain(struct worker *);
+/* Closes everything that is left, at the end of the drain time. */
+void worker_close_all(struct worker *);
+/* Policy of that generation ends in this worker now: waiting hooks of its exchanges fail with HOOK_DRAINED; their
+ * subjects' site becomes NULL. Bodies flow on. */
+void worker_let_go(struct worker *, struct generation *);

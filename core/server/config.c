@@ -1,0 +1,206 @@
+/* From the tree that a config file returned to struct config: the order of reading, and the rules that hold between
+ * settings. What a single setting may be is in settings_table.c.
+ *
+ * A file is `{ sites = { … }, workers = … }`, or itself a site. In the second form the top settings (workers, admin, log, …)
+ * may stand beside the site's own: their names do not collide, and the smallest config stays one flat table. A file
+ * with an admin address and no setting of a site is complete: no sites. */
+#include "server/config.h"
+
+#include "base/map.h"
+#include "base/must.h"
+#include "server/settings.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---- rules between sites */
+
+struct claims {
+    struct map sites; /* "listener|host" -> struct config_site; an empty host: the default site */
+    struct reader *reader;
+};
+
+static const char *site_called(const struct config_site *site) { return *site->path ? site->path : "the site"; }
+
+/* The site that has this host on this listener already, or NULL: then it is `site`'s now. */
+static const struct config_site *claim_host(struct claims *claims, unsigned listener, const char *host, struct config_site *site) {
+    char key[300];
+    int n = snprintf(key, sizeof key, "%u|%s", listener, host);
+    const struct config_site *former = map_get(&claims->sites, slice_make(key, (size_t)n));
+    if (!former) map_set(&claims->sites, slice_make(key, (size_t)n), site);
+    return former == site ? NULL : former;
+}
+
+static void claim_default(struct claims *claims, struct config_site *site, const struct spot *at) {
+    const struct config *config = claims->reader->config;
+    for (unsigned i = 0; i < site->listener_count; i++) {
+        const struct config_site *former = claim_host(claims, site->listeners[i], "", site);
+        if (!former) continue;
+        reader_error(claims->reader, at, "%s is the default site of %s already: give one of them `hosts`", site_called(former),
+                     config->listeners[site->listeners[i]].name);
+        return;
+    }
+}
+
+static void claim_hosts(struct claims *claims, struct config_site *site, const struct spot *at) {
+    const struct config *config = claims->reader->config;
+    struct spot hosts = { .up = at, .name = "hosts" };
+    for (size_t h = 0; site->hosts[h]; h++) {
+        struct spot here = { .up = &hosts, .index = h + 1 };
+        for (unsigned i = 0; i < site->listener_count; i++) {
+            const struct config_site *former = claim_host(claims, site->listeners[i], site->hosts[h], site);
+            if (!former) continue;
+            reader_error(claims->reader, &here, "\"%s\" on %s is served by %s already", site->hosts[h],
+                         config->listeners[site->listeners[i]].name, site_called(former));
+            break;
+        }
+    }
+}
+
+static void check_sites(struct reader *r) {
+    struct claims claims = { .reader = r };
+    struct spot root = { .up = NULL }, sites = { .up = &root, .name = "sites" };
+    for (unsigned i = 0; i < r->config->site_count; i++) {
+        struct config_site *site = &r->config->sites[i];
+        struct spot at = { .up = &sites, .index = site->index };
+        const struct spot *here = site->index ? &at : &root;
+        if (site->hosts[0]) claim_hosts(&claims, site, here);
+        else claim_default(&claims, site, here);
+    }
+    map_fini(&claims.sites);
+}
+
+static void check_admin(struct reader *r) {
+    const struct config *config = r->config;
+    struct spot root = { .up = NULL }, at = { .up = &root, .name = "admin" };
+    for (unsigned i = 0; i < config->listener_count; i++)
+        if (config->admin.addr.size && addr_equal(&config->admin.addr, &config->listeners[i].addr))
+            reader_error(r, &at, "%s is the address of a site, too (%s)", config->admin.name, config->listeners[i].path);
+}
+
+/* ---- reading */
+
+static bool has_site_settings(const struct value *tree) {
+    for (const struct setting *row = settings_table; row->name; row++)
+        if (row->place == PLACE_SITE && value_get(tree, row->name)) return true;
+    return false;
+}
+
+static void read_tree(struct reader *r, const struct value *tree) {
+    struct spot root = { .up = NULL };
+    if (tree->kind != VALUE_TABLE) {
+        reader_error(r, &root, "the file must return a site or { sites = { … } }, not %s", value_kind_name(tree));
+        return;
+    }
+    settings_read(r, &root, PLACE_TOP, tree, r->config);
+    bool only_admin = value_get(tree, "admin") && !has_site_settings(tree);
+    if (value_get(tree, "sites") || only_admin) settings_check_names(r, &root, tree, 1u << PLACE_TOP, 0);
+    else read_site(r, &root, tree, 0);
+    check_sites(r);
+    check_admin(r);
+}
+
+/* In the order of the file; those without a line stay behind what they were found after. A stable insertion: there are few. */
+static void sort_by_line(struct errors *errors, size_t from) {
+    for (size_t i = from + 1; i < errors->count; i++) {
+        struct error_line line = errors->list[i];
+        size_t j = i;
+        for (; j > from && line.line && errors->list[j - 1].line > line.line; j--) errors->list[j] = errors->list[j - 1];
+        errors->list[j] = line;
+    }
+}
+
+static size_t count_errors(const struct errors *errors) { return errors->count - errors->warnings; }
+
+bool config_read(struct config *config, const struct value *tree, struct sources *sources, struct errors *errors) {
+    struct reader reader = { .config = config, .errors = errors };
+    size_t first = errors->count, before = count_errors(errors);
+    *config = (struct config){ .file = NULL };
+    settings_preset(PLACE_TOP, config);
+    struct config_lines *lines = NULL;
+    const char *file = sources ? sources_path(sources, 0) : NULL;
+    if (file) {
+        size_t size = 0;
+        const char *text = sources_text(sources, 0, &size);
+        config->file = must_strdup(file);
+        reader.lines = lines = config_lines_create(slice_make(text, size));
+    }
+    read_tree(&reader, tree);
+    config_lines_destroy(lines);
+    sort_by_line(errors, first);
+    return count_errors(errors) == before;
+}
+
+/* ---- hooks */
+
+static void warn_of_site(const struct config *config, const struct config_site *site, struct errors *errors, const char *sentence) {
+    errors_warn(errors, config->file, site->line, *site->path ? site->path : NULL, "%s", sentence);
+}
+
+/* Sites whose every request would be answered 502. */
+static void check_reach(const struct config *config, const struct config_site *site, struct errors *errors) {
+    bool picks = site->hooks >> HOOK_PICK_BACKEND & 1, replies = site->hooks >> HOOK_ON_REQUEST & 1;
+    if (picks || replies) return;
+    bool named = site->backend_count == 1;
+    for (unsigned i = 0; i < site->backend_count; i++) named = named || strcmp(site->backends[i].name, "default") == 0;
+    if (site->backend_count == 0)
+        warn_of_site(config, site, errors, "no backends and no on_request hook: every request is answered 502");
+    else if (!named)
+        warn_of_site(config, site, errors, "several backends, none named \"default\", and no pick_backend hook: every request is answered 502");
+}
+
+bool config_hooks(struct config *config, struct state *state, struct errors *errors) {
+    size_t before = count_errors(errors);
+    for (unsigned i = 0; i < config->site_count; i++) {
+        struct config_site *site = &config->sites[i];
+        size_t errors_before = count_errors(errors);
+        site->hooks = state_hooks(state, site->index, errors);
+        if (count_errors(errors) == errors_before) check_reach(config, site, errors);
+    }
+    return count_errors(errors) == before;
+}
+
+/* ---- the end */
+
+static void fini_backend(struct config_backend *backend) {
+    for (unsigned i = 0; i < backend->spec_count; i++) {
+        free(backend->specs[i].name);
+        free(backend->specs[i].host);
+    }
+    free(backend->specs);
+    free(backend->settings.health.path);
+    free(backend->settings.health.host);
+    free(backend->name);
+    free(backend->path);
+}
+
+static void fini_site(struct config_site *site) {
+    for (unsigned i = 0; i < site->backend_count; i++) fini_backend(&site->backends[i]);
+    for (size_t i = 0; site->hosts[i]; i++) free(site->hosts[i]);
+    free(site->backends);
+    free(site->hosts);
+    free(site->listeners);
+    free(site->trusted);
+    free(site->name);
+    free(site->path);
+}
+
+static void fini_listener(struct config_listener *l) {
+    free(l->name);
+    free(l->path);
+}
+
+void config_fini(struct config *config) {
+    if (!config) return;
+    for (unsigned i = 0; i < config->site_count; i++) fini_site(&config->sites[i]);
+    for (unsigned i = 0; i < config->listener_count; i++) fini_listener(&config->listeners[i]);
+    fini_listener(&config->admin);
+    free(config->sites);
+    free(config->listeners);
+    free(config->log.access);
+    free(config->log.error);
+    free(config->user);
+    free(config->file);
+    value_fini(&config->unsafe);
+    *config = (struct config){ .file = NULL };
+}

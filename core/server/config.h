@@ -1,0 +1,110 @@
+/* The config as read: what the file returned, checked and in C's terms. `struct config` is plain data, made by settings.c out of
+ * one value tree and thrown away when a generation has been built of it (generation_build.c); nothing that serves
+ * points into it.
+ *
+ * How a load goes (reload.c and command_check.c drive it):
+ *   sources_create -> state_create(-1) -> config_read(state_config) -> config_hooks(state)          ... all `check` does
+ *   -> the supervisor binds config->listeners -> generation_build -> states start -> the swap.
+ * Every step adds all errors it finds, not the first; a step is not begun when the one before had any. */
+#pragma once
+
+#include "base/errors.h"
+#include "base/value.h"
+#include "lua/state.h"
+#include "proxy/access_log.h"
+#include "proxy/site.h"
+
+#include "base/log.h"
+
+/* An address that sites, or the admin, listen on. One per address: sites that name the same one share it. */
+struct config_listener {
+    struct addr addr;
+    char *name;               /* as written, normalised: "127.0.0.1:8080", "[::]:8080", "unix:/run/m.sock" */
+    char *path;               /* where it was named first, for error lines: "sites[1].listen[2]" */
+    int line;                 /* of that, 0: not known */
+    bool h2c, proxy_protocol; /* options; sites on one address agree in them (config_read checks) */
+};
+
+struct config_backend {
+    char *name;
+    char *path;               /* "backends.app" */
+    struct server_spec *specs; /* owned; generation_build copies, backend_create takes the copies over */
+    unsigned spec_count;
+    struct backend_settings settings;
+};
+
+struct config_site {
+    unsigned index;           /* for state_hooks: 1-based as in `sites`; 0: the file is itself the site */
+    int line;                 /* where it stands, 0: not known */
+    char *path;               /* "sites[2]"; "" for the only site */
+    char *name;               /* its first host, else its first listener's name */
+    char **hosts;             /* lower case, NULL-terminated; first element NULL: the default site of its listeners */
+    unsigned *listeners;      /* indices into config->listeners */
+    unsigned listener_count;
+    struct config_backend *backends;
+    unsigned backend_count;
+    struct cidr *trusted;
+    size_t trusted_count;
+    uint64_t max_body;
+    struct h1_limits limits;
+    bool buffer_body, raw_target, abort_on_fin;
+    struct timeouts timeouts;
+    bool fail_open[HOOK_COUNT];
+    uint64_t cache_memory;    /* bytes; 0: no cache */
+    uint32_t hooks;           /* bits 1 << enum hook; filled by config_hooks */
+};
+
+struct config_log {
+    char *access;             /* path, "stderr" or "syslog"; NULL: off */
+    enum access_format access_format;
+    char *error;              /* path; NULL or "stderr": stderr */
+    enum log_level level;     /* default LOG_LEVEL_INFO */
+};
+
+struct config {
+    char *file;               /* the config's path, as given */
+    struct config_site *sites;
+    unsigned site_count;
+    struct config_listener *listeners; /* of all sites, each address once, in the order of first mention; not the admin's */
+    unsigned listener_count;
+    struct config_listener admin; /* addr.size 0: none */
+    struct config_log log;
+    unsigned workers;         /* 0: not set */
+    char *user;               /* NULL: not set */
+    unsigned max_connections; /* clients over all workers; 0: no limit */
+    double drain;             /* seconds, default 60 */
+    struct value unsafe;      /* as written; core/lua reads its own copy from the tree */
+    struct state_limits limits; /* of policy states; zeros: defaults */
+};
+
+/* Reads the tree. `config` need not be initialised; afterwards config_fini is due whatever was returned. False: errors were added.
+ * `sources` serves to find lines (may be NULL: then there are none). Unknown names, wrong types, wrong ranges, two sites with the
+ * same host on one listener, listeners that disagree in options, backends without servers: all are errors with a path. What is
+ * allowed but not wise (fail = { … = "continue" }, raw_target) is a warning. No network, no files. */
+bool config_read(struct config *config, const struct value *tree, struct sources *sources, struct errors *errors);
+void config_fini(struct config *);
+
+/* Asks state_hooks for every site and fills site->hooks. False: errors were added. (settings.c) */
+bool config_hooks(struct config *, struct state *, struct errors *);
+
+/* ---- generation_build.c: on a helper thread */
+struct generation_parts {
+    unsigned workers;
+    struct resolver *resolver;
+    struct listener *const *listeners; /* parallel to config->listeners: bound, with their ids */
+    struct state **states;             /* by worker, malloc'd; goes over to generation->states on success */
+    void (*release)(struct generation *);
+};
+/* One reference, the caller's. Backends are created, their views not opened (the workers do that when they adopt it). NULL: errors. */
+struct generation *generation_build(const struct config *, const struct generation_parts *, uint32_t number, struct errors *);
+/* Frees sites, backends, host tables and the array `states` (the states themselves are gone by then). All views are closed; refs
+ * is not looked at. Accepts NULL. */
+void generation_destroy(struct generation *);
+
+/* ---- admin.c: /metrics (Prometheus text) and /status (JSON of status.h), GET and HEAD, on the keeper's loop. */
+struct instance;
+struct admin;
+/* In the keeper's thread, as all of these. Accepts on all sockets of the listener (ear_open with workers = 1). */
+struct admin *admin_start(struct instance *, struct worker *keeper, struct listener *);
+/* Stops accepting, closes its connections; the memory goes at the end of the turn. NULL is ignored. */
+void admin_stop(struct admin *);

@@ -1,0 +1,39 @@
+/* The control socket: how `moongate reload | stop | status` reach the supervisor of a running one. A unix stream
+ * socket of mode 0600. The client writes one line, a command; the answer is a line with the exit status, then the
+ * text to print, until the end of the stream. An answer without its first line means that the supervisor went away. */
+#pragma once
+
+#include "base/list.h"
+
+#include <ev.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Where it is: `given` if not NULL, else /run/moongate/NAME.sock for root, $XDG_RUNTIME_DIR/moongate/NAME.sock or
+ * /tmp/moongate-UID/NAME.sock for others; NAME is the config's file name without ".lua". malloc'd. */
+char *control_path(const char *given, const char *config);
+/* The only socket in that directory, when no config is named. NULL with `*why` (malloc'd): none, or more than one. */
+char *control_path_only(char **why);
+
+/* ---- in the supervisor */
+struct control {
+    struct ev_loop *ev;
+    ev_io io;
+    char *path;
+    struct list conns;
+    uint32_t last_id;
+    void (*on_command)(struct control *, uint32_t id, const char *command); /* to be answered once, now or later */
+};
+
+/* Binds and listens, makes the directory. False: `*why` (malloc'd) says why, "in use" by another one among them. */
+bool control_open(struct control *, struct ev_loop *, const char *path,
+                  void (*on_command)(struct control *, uint32_t id, const char *command), char **why);
+/* Answers; an id that is gone is ignored. */
+void control_answer(struct control *, uint32_t id, int status, const char *text);
+/* Answers everybody who waits for the answer to a command that begins so (NULL: to any). */
+void control_answer_all(struct control *, const char *command, int status, const char *text);
+/* Writes what is left for at most a second, closes everything, removes the socket. Safe if it was never opened. */
+void control_close(struct control *);
+
+/* ---- in the command line: one command, waiting for its answer. False with `*why` (malloc'd) when nobody answers. */
+bool control_call(const char *path, const char *command, int *status, char **text, char **why);

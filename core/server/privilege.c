@@ -1,0 +1,147 @@
+/* Giving up root, and the little that is granted back.
+ *
+ * The serving process is executed as root and drops in its first statements, before it has read anything but its setup.
+ * Dropping before the exec would be tidier, but then a binary or a library in a directory closed to `nobody` could not be run.
+ *
+ * What is granted is narrow, because who asks may be a stranger who broke into the serving process: a config in /etc must not be a
+ * way to /etc/shadow, nor a log file one to /etc/cron.d. Paths are judged by what the descriptor is, after it was
+ * opened with O_PATH, so that links and renames in between gain nothing. */
+#include "server/privilege.h"
+
+#include "base/must.h"
+#include "base/slice.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+bool privilege_present(void) { return geteuid() == 0; }
+bool privilege_user_exists(const char *name) { return getpwnam(name) != NULL; }
+
+bool privilege_is_root(const char *name) {
+    struct passwd *user = getpwnam(name);
+    return user && user->pw_uid == 0;
+}
+
+const char *privilege_own_name(void) {
+    static char number[24];
+    struct passwd *user = getpwuid(geteuid());
+    if (user) return user->pw_name;
+    snprintf(number, sizeof number, "%u", (unsigned)geteuid());
+    return number;
+}
+
+bool privilege_drop(const char *name, const char **why) {
+    struct passwd *user = getpwnam(name);
+    *why = "there is no such user";
+    if (!user) return false;
+    uid_t uid = user->pw_uid;
+    gid_t gid = user->pw_gid;
+    *why = strerror(EPERM);
+    if (initgroups(name, gid) != 0 || setresgid(gid, gid, gid) != 0 || setresuid(uid, uid, uid) != 0) return false;
+    if (uid != 0 && setuid(0) == 0) return false; /* it must not be possible to come back */
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); /* core dumps of the serving process hold nothing of root's */
+    return true;
+}
+
+/* ---- grants */
+
+/* The real path of an open descriptor. False if it has none (deleted). */
+static bool find_path(int fd, char to[PATH_MAX]) {
+    char link[32];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, to, PATH_MAX - 1);
+    if (n <= 0 || to[0] != '/') return false;
+    to[n] = 0;
+    return true;
+}
+
+static bool is_below(const char *path, const char *directory) {
+    char real[PATH_MAX];
+    if (!directory || !realpath(directory, real)) return false;
+    size_t n = strlen(real);
+    return strncmp(path, real, n) == 0 && (path[n] == '/' || real[n - 1] == '/');
+}
+
+static bool ends_with(const char *path, const char *suffix) { return slice_ends_with(slice_of(path), slice_of(suffix)); }
+
+static bool is_same_file(const char *path, const char *other) {
+    char real[PATH_MAX];
+    return realpath(other, real) && strcmp(path, real) == 0;
+}
+
+static bool is_below_config(const char *path, const char *config) {
+    char directory[PATH_MAX];
+    snprintf(directory, sizeof directory, "%s", config);
+    char *slash = strrchr(directory, '/');
+    if (!slash) return false;
+    slash[slash == directory] = 0;
+    return is_below(path, directory);
+}
+
+static bool may_read(const char *path, const char *config, const char *keys) {
+    if (is_below(path, keys) || is_same_file(path, config)) return true;
+    if (!ends_with(path, ".lua")) return false;
+    return is_below_config(path, config) || is_below(path, MOONGATE_DATADIR) || is_below(path, MOONGATE_SOURCEDIR "/lua") ||
+           is_below(path, MOONGATE_SOURCEDIR "/scripts");
+}
+
+static int reopen(int fd, int flags) {
+    char link[32];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    return open(link, flags | O_CLOEXEC | O_NOCTTY);
+}
+
+static int refuse(int fd, int error) {
+    if (fd >= 0) close(fd);
+    errno = error;
+    return -1;
+}
+
+int grant_read(const char *path, const char *config, const char *keys) {
+    char real[PATH_MAX];
+    struct stat st;
+    int at = open(path, O_PATH | O_CLOEXEC);
+    if (at < 0) return -1;
+    if (fstat(at, &st) != 0 || !S_ISREG(st.st_mode) || !find_path(at, real)) return refuse(at, EACCES);
+    if (!may_read(real, config, keys)) return refuse(at, EACCES);
+    int fd = reopen(at, O_RDONLY), error = errno;
+    close(at);
+    errno = error;
+    return fd;
+}
+
+/* The directory is judged before anything is made in it. */
+static int open_directory(const char *path, const char *name, char real[PATH_MAX]) {
+    char directory[PATH_MAX];
+    snprintf(directory, sizeof directory, "%.*s", (int)(name - path), path);
+    int at = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (at < 0 || find_path(at, real)) return at;
+    return refuse(at, EACCES);
+}
+
+static bool is_below_log(const char *directory) { return strcmp(directory, "/var/log") == 0 || is_below(directory, "/var/log"); }
+
+int grant_append(const char *path) {
+    char real[PATH_MAX];
+    struct stat st;
+    if (path[0] != '/') return refuse(-1, EACCES);
+    const char *name = strrchr(path, '/') + 1;
+    int at = open_directory(path, name, real);
+    if (at < 0) return -1;
+    if (!ends_with(name, ".log") && !is_below_log(real)) return refuse(at, EACCES);
+    int fd = openat(at, name, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0640), error = errno;
+    close(at);
+    if (fd < 0) return refuse(-1, error);
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) return refuse(fd, EACCES);
+    return fd;
+}

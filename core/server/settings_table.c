@@ -1,0 +1,143 @@
+/* Every setting of a config, once: where it stands, its type, its bounds, its default. The reader (settings.c) is driven
+ * by it; so are "did you mean", and the spec that holds the manual against it.
+ *
+ * Defaults are for the open internet, where the other side may be slow, many, or ill-willed: every wait ends, every
+ * head and body is bounded. Two that surprise people elsewhere:
+ *   max_body is 64M: uploads of photos and office files pass, and a stranger cannot fill a backend's disk with one
+ *            request. (1M, as is the custom elsewhere, is the first thing everybody has to change.) 0 or "none": no limit.
+ *   timeouts.between also ends a client that takes nothing of its answer for so long. Tunnels (WebSocket) have no
+ *            such limit: they are idle for as long as both sides like. */
+#include "server/settings.h"
+
+#include "store/metrics.h"
+
+#define ROW(place_, name_, type_, struct_, field_, ...)                                                                \
+    { .place = PLACE_##place_, .name = name_, .type = SETTING_##type_, .field = offsetof(struct struct_, field_), __VA_ARGS__ }
+
+#define KIB 1024.0
+#define MIB 1048576.0
+#define GIB 1073741824.0
+#define DAY 86400.0
+
+static const char *const level_words[] = { "error", "warn", "info", "debug", NULL };
+static const char *const format_words[] = { "combined", "json", NULL };
+static const char *const balance_words[] = { "round_robin", "least_conn", NULL };
+
+const char *const settings_places[PLACE_COUNT] = {
+    [PLACE_TOP] = "the top table",        [PLACE_LOG] = "`log`",         [PLACE_LUA] = "`lua`",
+    [PLACE_SITE] = "a site",              [PLACE_LISTENER] = "a listener", [PLACE_TIMEOUTS] = "a site's `timeouts`",
+    [PLACE_CACHE] = "`cache`",            [PLACE_FAIL] = "`fail`",       [PLACE_BACKEND] = "a backend",
+    [PLACE_SERVER] = "a server",          [PLACE_BACKEND_TIMEOUTS] = "a backend's `timeouts`",
+    [PLACE_KEEPALIVE] = "`keepalive`",    [PLACE_RETRY] = "`retry`",     [PLACE_HEALTH] = "`health`",
+};
+
+#define HOOK_ROW(place_, name_, hook_) { .place = PLACE_##place_, .name = name_, .type = SETTING_HOOK, .field = (hook_) }
+
+const struct setting settings_table[] = {
+    ROW(TOP, "sites", OWN, config, sites, .read = read_sites),
+    ROW(TOP, "workers", COUNT, config, workers, .low = 1, .high = METRIC_WORKERS),
+    ROW(TOP, "admin", OWN, config, admin, .read = read_admin),
+    ROW(TOP, "log", TABLE, config, log, .table = PLACE_LOG),
+    ROW(TOP, "user", OWN, config, user, .read = read_user),
+    ROW(TOP, "max_connections", COUNT, config, max_connections, .high = 10e6),
+    ROW(TOP, "drain", SECONDS, config, drain, .high = DAY, .preset = 60),
+    ROW(TOP, "unsafe", OWN, config, unsafe, .read = read_unsafe),
+    ROW(TOP, "lua", TABLE, config, limits, .table = PLACE_LUA),
+
+    ROW(LOG, "access", TEXT, config_log, access),
+    ROW(LOG, "access_format", WORD, config_log, access_format, .words = format_words),
+    ROW(LOG, "error", TEXT, config_log, error),
+    ROW(LOG, "level", WORD, config_log, level, .words = level_words, .preset = LOG_LEVEL_INFO),
+
+    ROW(LUA, "memory", SIZE, state_limits, memory, .low = MIB, .high = 16 * GIB, .preset = 32 * MIB),
+    ROW(LUA, "hook_cpu", SECONDS, state_limits, hook_cpu, .low = 0.001, .high = 10, .preset = 0.010),
+    ROW(LUA, "load_cpu", SECONDS, state_limits, load_cpu, .low = 0.1, .high = 60, .preset = 1),
+
+    ROW(SITE, "listen", OWN, config_site, listeners, .read = read_listen),
+    ROW(SITE, "hosts", OWN, config_site, hosts, .read = read_hosts),
+    ROW(SITE, "tls", LATER, config_site, index, .later = "TLS comes with a later version"),
+    ROW(SITE, "backends", OWN, config_site, backends, .read = read_backends),
+    ROW(SITE, "cache", TABLE, config_site, index, .table = PLACE_CACHE),
+    ROW(SITE, "use", OWN, config_site, index, .read = read_use),
+    ROW(SITE, "trusted_proxies", OWN, config_site, trusted, .read = read_trusted_proxies),
+    ROW(SITE, "forward", LATER, config_site, index, .later = "forward proxying comes with a later version"),
+    ROW(SITE, "max_body", SIZE, config_site, max_body, .low = 1, .high = 1024 * GIB, .preset = 64 * MIB, .or_none = true),
+    /* A head is read from a conn's buffer, which is 64K. */
+    ROW(SITE, "max_headers", SIZE32, config_site, limits.head, .low = KIB, .high = 64 * KIB, .preset = 32 * KIB),
+    ROW(SITE, "max_target", SIZE32, config_site, limits.target, .low = 64, .high = 64 * KIB, .preset = 8 * KIB),
+    ROW(SITE, "buffer_body", BOOLEAN, config_site, buffer_body),
+    ROW(SITE, "raw_target", BOOLEAN, config_site, raw_target),
+    ROW(SITE, "abort_on_fin", BOOLEAN, config_site, abort_on_fin),
+    ROW(SITE, "timeouts", TABLE, config_site, timeouts, .table = PLACE_TIMEOUTS),
+    ROW(SITE, "fail", OWN, config_site, fail_open, .read = read_fail),
+
+    HOOK_ROW(SITE, "on_connect", HOOK_ON_CONNECT),
+    HOOK_ROW(SITE, "on_request", HOOK_ON_REQUEST),
+    HOOK_ROW(SITE, "cache_key", HOOK_CACHE_KEY),
+    HOOK_ROW(SITE, "pick_backend", HOOK_PICK_BACKEND),
+    HOOK_ROW(SITE, "on_store", HOOK_ON_STORE),
+    HOOK_ROW(SITE, "on_response", HOOK_ON_RESPONSE),
+    HOOK_ROW(SITE, "on_log", HOOK_ON_LOG),
+    HOOK_ROW(SITE, "on_error", HOOK_ON_ERROR),
+    HOOK_ROW(SITE, "on_certificate", HOOK_ON_CERTIFICATE),
+    HOOK_ROW(SITE, "on_load", HOOK_COUNT),
+    HOOK_ROW(SITE, "on_unload", HOOK_COUNT),
+
+    HOOK_ROW(FAIL, "on_connect", HOOK_ON_CONNECT),
+    HOOK_ROW(FAIL, "on_request", HOOK_ON_REQUEST),
+    HOOK_ROW(FAIL, "cache_key", HOOK_CACHE_KEY),
+    HOOK_ROW(FAIL, "pick_backend", HOOK_PICK_BACKEND),
+    HOOK_ROW(FAIL, "on_store", HOOK_ON_STORE),
+    HOOK_ROW(FAIL, "on_response", HOOK_ON_RESPONSE),
+    HOOK_ROW(FAIL, "on_log", HOOK_ON_LOG),
+    HOOK_ROW(FAIL, "on_error", HOOK_ON_ERROR),
+    HOOK_ROW(FAIL, "on_certificate", HOOK_ON_CERTIFICATE),
+
+    ROW(LISTENER, "tls", LATER, config_listener, line, .later = "TLS comes with a later version"),
+    ROW(LISTENER, "h2c", BOOLEAN, config_listener, h2c),
+    ROW(LISTENER, "proxy_protocol", BOOLEAN, config_listener, proxy_protocol),
+
+    /* 0: no limit */
+    ROW(TIMEOUTS, "head", SECONDS, timeouts, head, .high = DAY, .preset = 10),
+    ROW(TIMEOUTS, "body", SECONDS, timeouts, body, .high = DAY, .preset = 30),
+    ROW(TIMEOUTS, "idle", SECONDS, timeouts, idle, .high = DAY, .preset = 75),
+    ROW(TIMEOUTS, "connect", SECONDS, timeouts, connect, .high = DAY, .preset = 5),
+    ROW(TIMEOUTS, "first_byte", SECONDS, timeouts, first_byte, .high = DAY, .preset = 60),
+    ROW(TIMEOUTS, "between", SECONDS, timeouts, between, .high = DAY, .preset = 60),
+    ROW(TIMEOUTS, "total", SECONDS, timeouts, total, .high = DAY),
+
+    ROW(CACHE, "memory", SIZE, config_site, cache_memory, .low = MIB, .high = 1024 * GIB),
+
+    ROW(BACKEND, "balance", WORD, config_backend, settings.balance, .words = balance_words),
+    ROW(BACKEND, "health", TABLE, config_backend, settings, .table = PLACE_HEALTH),
+    ROW(BACKEND, "keepalive", OWN, config_backend, settings, .read = read_keepalive),
+    ROW(BACKEND, "retry", TABLE, config_backend, settings, .table = PLACE_RETRY),
+    ROW(BACKEND, "timeouts", TABLE, config_backend, settings, .table = PLACE_BACKEND_TIMEOUTS),
+    ROW(BACKEND, "max_connections", COUNT, config_backend, settings.max_connections, .high = 10e6),
+    ROW(BACKEND, "tls", LATER, config_backend, settings, .later = "TLS comes with a later version"),
+    ROW(BACKEND, "queue", LATER, config_backend, settings, .later = "queues come with a later version"),
+
+    ROW(SERVER, "name", TEXT, server_spec, name),
+    ROW(SERVER, "weight", COUNT, server_spec, weight, .low = 1, .high = 1000, .preset = 1),
+
+    /* Unset: the site's. */
+    ROW(BACKEND_TIMEOUTS, "connect", SECONDS, backend_settings, connect, .low = 0.001, .high = DAY),
+    ROW(BACKEND_TIMEOUTS, "first_byte", SECONDS, backend_settings, first_byte, .low = 0.001, .high = DAY),
+    ROW(BACKEND_TIMEOUTS, "between", SECONDS, backend_settings, between, .low = 0.001, .high = DAY),
+
+    ROW(KEEPALIVE, "max", COUNT, backend_settings, keepalive, .high = 100e3, .preset = 64),
+    ROW(KEEPALIVE, "idle", SECONDS, backend_settings, keepalive_idle, .low = 0.1, .high = DAY, .preset = 60),
+
+    ROW(RETRY, "tries", COUNT, backend_settings, tries, .low = 1, .high = 16, .preset = 3),
+    ROW(RETRY, "on", OWN, backend_settings, retry_on, .read = read_retry_on),
+
+    ROW(HEALTH, "path", TEXT, backend_settings, health.path),
+    ROW(HEALTH, "host", TEXT, backend_settings, health.host),
+    ROW(HEALTH, "interval", SECONDS, backend_settings, health.interval, .low = 0.1, .high = DAY, .preset = 5),
+    ROW(HEALTH, "timeout", SECONDS, backend_settings, health.timeout, .low = 0.001, .high = DAY, .preset = 2),
+    ROW(HEALTH, "rise", COUNT, backend_settings, health.rise, .low = 1, .high = 100, .preset = 2),
+    ROW(HEALTH, "fall", COUNT, backend_settings, health.fall, .low = 1, .high = 100, .preset = 3),
+    ROW(HEALTH, "status", OWN, backend_settings, health, .read = read_health_status),
+
+    { .name = NULL },
+};

@@ -1,0 +1,35 @@
+/* Counters, gauges and histograms, written as Prometheus text. Found once by name and labels, kept as pointers, added to
+ * without a lock: each worker has its own cell, readers add them up. They live as long as the process. */
+#pragma once
+
+#include "base/buffer.h"
+#include "base/slice.h"
+
+#include <stdatomic.h>
+
+enum { METRIC_WORKERS = 64, METRIC_BUCKETS = 16 };
+enum metric_kind { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
+
+struct metric; /* one time series: a family with one set of labels */
+
+/* To be called before threads start, once. `workers` <= METRIC_WORKERS. */
+void metrics_open(unsigned workers);
+void metrics_close(void);
+
+/* Finds or makes. `labels` is the text between the braces, made with metric_labels, "" for none; takes a
+ * lock: keep the pointer. `help` is used the first time. NULL when `limit` series of that family exist
+ * (10,000: labels a stranger can choose must not grow without end); every function below takes NULL. */
+struct metric *metric_get(enum metric_kind, const char *family, const char *help, struct slice labels);
+/* Escapes and writes `name="value"` pairs, NULL-terminated list of (const char *name, struct slice value) given as an array. */
+struct label { const char *name; struct slice value; };
+struct slice metric_labels(char *to, size_t size, const struct label *labels, size_t count);
+
+/* `worker`: the caller's number; only that thread writes the cell. */
+void metric_add(struct metric *, int worker, int64_t n);        /* counters and gauges */
+void metric_observe(struct metric *, int worker, double seconds); /* histograms: buckets 100 us … 60 s */
+int64_t metric_value(const struct metric *);                    /* sum over workers */
+
+/* A gauge whose value is asked for when written. */
+void metrics_gauge_with(const char *family, const char *help, double (*read)(void *), void *with);
+/* All of it in Prometheus' text format 0.0.4, families sorted by name. From any thread. */
+void metrics_write(struct buffer *out);
