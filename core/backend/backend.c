@@ -287,7 +287,8 @@ static struct metric *latency_metric(struct backend *b) {
     if (m) return m;
     char labels[512];
     struct label list[] = { { "backend", slice_of(b->name) } };
-    m = metric_get(METRIC_HISTOGRAM, "moongate_backend_seconds", "Seconds from sending a request until the response head",
+    m = metric_get(METRIC_HISTOGRAM, "moongate_backend_seconds",
+                   "Seconds from sending a request until the response head",
                    metric_labels(labels, sizeof labels, list, 1));
     atomic_store_explicit(&b->latency, m, memory_order_release);
     return m;

@@ -12,30 +12,34 @@ enum balance { BALANCE_ROUND_ROBIN, BALANCE_LEAST_CONN };
 struct status_set {
     uint64_t bits[10];
 };
-static inline void status_set_add(struct status_set *s, int status) { s->bits[status / 64] |= UINT64_C(1) << (status % 64); }
-static inline bool status_set_has(const struct status_set *s, int status) { return s->bits[status / 64] >> (status % 64) & 1; }
+static inline void status_set_add(struct status_set *s, int status) {
+    s->bits[status / 64] |= UINT64_C(1) << (status % 64);
+}
+static inline bool status_set_has(const struct status_set *s, int status) {
+    return s->bits[status / 64] >> (status % 64) & 1;
+}
 
 enum { RETRY_ON_5XX = 1u << 8 };
 
-struct server_spec {            /* one entry of the config's list */
-    char *name;                 /* its name for "backend/server", default the address as written */
-    char *host;                 /* host name to resolve; NULL: `addr` is final */
+struct server_spec { /* one entry of the config's list */
+    char *name;      /* its name for "backend/server", default the address as written */
+    char *host;      /* host name to resolve; NULL: `addr` is final */
     struct addr addr;
     uint16_t port;
-    unsigned weight;            /* 1 to 1000 */
+    unsigned weight; /* 1 to 1000 */
 };
 
 /* Times in seconds; 0: unset, the site's counts. */
 struct backend_settings {
     enum balance balance;
-    unsigned keepalive;         /* idle conns kept per server and worker; default 64, 0: none */
-    double keepalive_idle;      /* seconds an idle conn is kept; default 60 */
-    unsigned max_connections;   /* per server over all workers; 0: no limit */
-    unsigned tries;             /* at most so many servers asked for one fetch; default 3 */
-    uint32_t retry_on;          /* bits 1 << enum retry_class, and RETRY_ON_5XX; default connect */
+    unsigned keepalive;               /* idle conns kept per server and worker; default 64, 0: none */
+    double keepalive_idle;            /* seconds an idle conn is kept; default 60 */
+    unsigned max_connections;         /* per server over all workers; 0: no limit */
+    unsigned tries;                   /* at most so many servers asked for one fetch; default 3 */
+    uint32_t retry_on;                /* bits 1 << enum retry_class, and RETRY_ON_5XX; default connect */
     struct status_set retry_statuses; /* named singly: 503 */
     double connect, first_byte, between;
-    struct {                    /* active health checks; path NULL: none */
+    struct { /* active health checks; path NULL: none */
         char *path;
         char *host;
         double interval, timeout;
@@ -44,12 +48,11 @@ struct backend_settings {
     } health;
 };
 
-
 struct candidate {
-    struct server *server;      /* a reference */
+    struct server *server; /* a reference */
     const struct server_spec *spec;
     unsigned weight;
-    int credit;                 /* smooth weighted round robin */
+    int credit; /* smooth weighted round robin */
 };
 
 /* Somebody who waits for the first answer about a backend's names. */
@@ -63,25 +66,25 @@ struct backend_view {
     struct loop *loop;
     struct candidate *list;
     unsigned count, room;
-    unsigned next;              /* where round robin goes on */
-    struct name_answer *names;  /* per spec with a host: its question and what it got; internal */
-    unsigned unresolved;        /* names without any answer yet */
+    unsigned next;             /* where round robin goes on */
+    struct name_answer *names; /* per spec with a host: its question and what it got; internal */
+    unsigned unresolved;       /* names without any answer yet */
     struct list waiters;
-    enum failure why;           /* why the list is empty */
+    enum failure why; /* why the list is empty */
 };
 
 struct backend {
     char *name;
-    uint32_t index;             /* within its site */
+    uint32_t index; /* within its site */
     struct server_spec *specs;
     unsigned spec_count;
     struct backend_settings settings;
     struct backend_view *views; /* by worker */
     unsigned workers;
     struct resolver *resolver;
-    bool ad_hoc;                /* made from a URL, by and for one worker */
-    unsigned users;             /* ad hoc: fetches that name it */
-    struct metric *_Atomic statuses[6];  /* by status / 100; made on first use */
+    bool ad_hoc;                        /* made from a URL, by and for one worker */
+    unsigned users;                     /* ad hoc: fetches that name it */
+    struct metric *_Atomic statuses[6]; /* by status / 100; made on first use */
     struct metric *_Atomic latency;
 };
 

@@ -23,7 +23,8 @@ static struct slice server_key(char to[KEY_SIZE], struct slice backend, struct s
     return slice_make(to, n < KEY_SIZE ? (size_t)n : KEY_SIZE - 1);
 }
 
-static struct server *server_create(struct slice backend, const struct addr *addr, struct slice address, unsigned workers) {
+static struct server *server_create(struct slice backend, const struct addr *addr, struct slice address,
+                                    unsigned workers) {
     struct server *s = must_calloc(1, sizeof *s);
     s->refs = 1;
     s->backend = must_strndup(backend.p, backend.n);
@@ -69,7 +70,9 @@ void server_unref(struct server *s) {
     if (!s) return;
     unsigned refs = atomic_load_explicit(&s->refs, memory_order_relaxed);
     while (refs > 1) {
-        if (atomic_compare_exchange_weak_explicit(&s->refs, &refs, refs - 1, memory_order_acq_rel, memory_order_relaxed)) return;
+        if (atomic_compare_exchange_weak_explicit(&s->refs, &refs, refs - 1, memory_order_acq_rel,
+                                                  memory_order_relaxed))
+            return;
     }
     pthread_mutex_lock(&lock);
     bool last = atomic_fetch_sub(&s->refs, 1) == 1;

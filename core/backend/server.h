@@ -16,11 +16,11 @@ struct pool {
 
 struct server {
     _Atomic unsigned refs;
-    char *backend;                /* the backend's name */
-    char *name;                   /* the address as text: "127.0.0.1:9001" */
+    char *backend; /* the backend's name */
+    char *name;    /* the address as text: "127.0.0.1:9001" */
     struct addr addr;
     unsigned workers;
-    struct pool *pools;           /* by worker */
+    struct pool *pools; /* by worker */
     /* Requests under way and open connections, over all workers. */
     _Atomic int active, connections;
     /* Passive health: failures in a row to connect; not chosen before `rest_until` (monotonic microseconds) while others are well. */
@@ -28,6 +28,7 @@ struct server {
     _Atomic uint64_t rest_until;
     /* Active health: false while its checks fail. */
     _Atomic int healthy;
+    unsigned in_a_row; /* checks against the present state; the keeper's */
 };
 
 /* Finds or makes; the caller owns one reference. `workers` is fixed for the life of the process. */
@@ -37,8 +38,8 @@ struct server *server_ref(struct server *);
  * before it lets go). NULL is ignored. */
 void server_unref(struct server *);
 
-bool server_well(const struct server *);      /* healthy and not at rest */
-void server_failed(struct server *);          /* a connect failed: after 3 in a row it rests 10 s */
+bool server_well(const struct server *); /* healthy and not at rest */
+void server_failed(struct server *);     /* a connect failed: after 3 in a row it rests 10 s */
 void server_succeeded(struct server *);
 /* Visits all, for status: `each` runs under the registry's lock. */
 void servers_each(void (*each)(void *with, const struct server *), void *with);

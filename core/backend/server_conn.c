@@ -79,8 +79,13 @@ static void on_deadline(struct conn *c) {
 }
 
 static const struct conn_handlers handlers = {
-    .on_bytes = on_bytes, .on_end = on_end, .on_broken = on_broken, .on_connected = on_connected, .on_room = on_room,
-    .on_flushed = on_flushed, .on_deadline = on_deadline,
+    .on_bytes = on_bytes,
+    .on_end = on_end,
+    .on_broken = on_broken,
+    .on_connected = on_connected,
+    .on_room = on_room,
+    .on_flushed = on_flushed,
+    .on_deadline = on_deadline,
 };
 
 /* ---- the life of one */

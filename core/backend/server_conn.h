@@ -11,13 +11,13 @@ struct server_conn;
 /* Who has borrowed: embedded in a fetch. Handlers run in the gather phase. */
 struct borrower {
     const struct borrower_handlers *handlers;
-    struct server_conn *conn;   /* NULL: none */
+    struct server_conn *conn; /* NULL: none */
 };
 
 struct borrower_handlers {
     void (*on_connected)(struct borrower *);
-    void (*on_bytes)(struct borrower *);   /* bytes of the response to be read */
-    void (*on_end)(struct borrower *);     /* FIN */
+    void (*on_bytes)(struct borrower *); /* bytes of the response to be read */
+    void (*on_end)(struct borrower *);   /* FIN */
     void (*on_broken)(struct borrower *, enum failure why);
     void (*on_room)(struct borrower *);    /* the request body may flow again */
     void (*on_flushed)(struct borrower *); /* all that was written has left; may be NULL */
@@ -26,15 +26,15 @@ struct borrower_handlers {
 
 struct server_conn {
     struct conn conn;
-    struct list node;           /* in the pool while idle, else alone */
+    struct list node; /* in the pool while idle, else alone */
     struct grave grave;
-    struct server *server;      /* a reference */
-    struct borrower *borrower;  /* NULL while idle */
+    struct server *server;     /* a reference */
+    struct borrower *borrower; /* NULL while idle */
     struct h1_scan scan;
-    struct h1_body body;        /* reading the response's body */
-    uint32_t uses;              /* requests it has carried, the present one included: 1 is fresh */
+    struct h1_body body; /* reading the response's body */
+    uint32_t uses;       /* requests it has carried, the present one included: 1 is fresh */
     double idle_limit;
-    bool response_begun;        /* a byte of the present response has come */
+    bool response_begun; /* a byte of the present response has come */
 };
 
 /* An idle conn from the pool, good as far as can be known without a system call; NULL: none. Lent to `b`. */

@@ -1,11 +1,11 @@
-/* Bump allocation in blocks. A block is 2 KiB from a slab: a usual request (350 bytes of head, a dozen
- * fields) fits in one, its response in a second.
+/* Bump allocation in blocks. A block is 2 KiB from a slab: a usual request (350 bytes of head, a dozen fields) fits in
+ * one, its response in a second.
  *
- * What does not fit and is larger than a quarter block gets a block of its own, linked *behind* the current one, so that
- * the rest of the current block is not lost. Smaller things start a new block.
+ * What does not fit and is larger than a quarter block gets a block of its own, linked *behind* the current one, so
+ * that the rest of the current block is not lost. Smaller things start a new block.
  *
- * Under AddressSanitizer every allocation is a block of its own, so that a write past the end of a slice is
- * seen. In the hard build blocks are tiny, so that every path crosses a border. */
+ * Under AddressSanitizer every allocation is a block of its own, so that a write past the end of a slice is seen. In
+ * the hard build blocks are tiny, so that every path crosses a border. */
 #include "base/arena.h"
 
 #include "base/must.h"
@@ -126,6 +126,17 @@ struct slice arena_copy_lower(struct arena *arena, struct slice s) {
     char *p = arena_bytes(arena, s.n);
     for (size_t i = 0; i < s.n; i++) p[i] = (char)(s.p[i] >= 'A' && s.p[i] <= 'Z' ? s.p[i] | 0x20 : s.p[i]);
     return slice_make(p, s.n);
+}
+
+struct slice arena_concat(struct arena *a, const struct slice *parts, size_t count) {
+    size_t n = 0;
+    for (size_t i = 0; i < count; i++) n += parts[i].n;
+    char *start = arena_bytes(a, n), *at = start;
+    for (size_t i = 0; i < count; i++) {
+        if (parts[i].n) memcpy(at, parts[i].p, parts[i].n);
+        at += parts[i].n;
+    }
+    return slice_make(start, n);
 }
 
 struct slice arena_join(struct arena *arena, struct slice a, struct slice b) {

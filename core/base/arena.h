@@ -25,6 +25,8 @@ struct slice arena_copy(struct arena *, struct slice);
 struct slice arena_copy_lower(struct arena *, struct slice);
 struct slice arena_printf(struct arena *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 struct slice arena_join(struct arena *, struct slice a, struct slice b);
+/* All the parts, one behind the other. */
+struct slice arena_concat(struct arena *, const struct slice *parts, size_t count);
 /* Grows an array that may stand at the arena's end in place; otherwise copies. */
 void *arena_grow(struct arena *, void *old, size_t old_size, size_t new_size);
 /* Frees the blocks this thread keeps for reuse: at the end of a thread. */

@@ -1,9 +1,10 @@
 /* A queue of segments, each a run of bytes in a chunk that it holds a reference to. The counts are plain integers: a
  * chunk never leaves its thread.
  *
- * A chunk remembers how far it is filled. A segment that ends exactly there may grow into what is left: so bytes
- * read or appended one by one fill one chunk. Bytes below the mark are never written again, which is what makes sharing
- * safe. Asking for room moves the mark to the chunk's end and commit moves it back, so nobody else writes there meanwhile.
+ * A chunk remembers how far it is filled. A segment that ends exactly there may grow into what is left: so bytes read
+ * or appended one by one fill one chunk. Bytes below the mark are never written again, which is what makes sharing
+ * safe. Asking for room moves the mark to the chunk's end and commit moves it back, so nobody else writes there
+ * meanwhile.
  *
  * Room that does not fit behind the last segment is made in spare segments of no bytes. They hang behind `last`, where
  * nothing looks for bytes, and commit either makes them real or frees them.
@@ -12,8 +13,8 @@
  * dropped, the chunk given back while it is still in the CPU's cache. So the inline checks come first, and loops, new
  * chunks and sharing are functions of their own.
  *
- * What was tried and rejected: a ring per conn (memory for idle ones, and a copy per hop), and passing every piece on
- * by reference (a peer that sends a byte at a time then holds 16 KiB per byte; see `pass_is_cheap`). */
+ * Rejected: a ring per conn (memory for idle ones, and a copy per hop), and passing every piece on by reference (a peer
+ * that sends a byte at a time then holds 16 KiB per byte; see `pass_is_cheap`). */
 #include "base/buffer.h"
 
 #include "base/must.h"

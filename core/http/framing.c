@@ -1,17 +1,17 @@
-/* How long a message is, and what of it ends here. The rules are RFC 9112 6.3 read strictly: where it lets a recipient repair
- * or refuse, we refuse, because the next hop may repair otherwise. One exception: a response may repeat its
+/* How long a message is, and what of it ends here. The rules are RFC 9112 6.3 read strictly: where it lets a recipient
+ * repair or refuse, we refuse, because the next hop may repair otherwise. One exception: a response may repeat its
  * Content-Length if all values are the same, as RFC 9110 8.6 allows and old servers do; one is written on.
  *
  * Fields that end at this hop are marked, not removed: scripts may read them. They are: Connection and what belongs to
  * it, the upgrade (the proxy writes it afresh when it tunnels), a client's credentials for this proxy, and the body's
- * length and coding, which the proxy writes afresh for the body it really sends. Trailer is not: RFC 9110 6.6.2
- * lets it pass, and trailers do.
+ * length and coding, which the proxy writes afresh for the body it really sends. Trailer is not: RFC 9110 6.6.2 lets
+ * it pass, and trailers do.
  *
- * Connection may nominate further fields, and RFC 9110 7.6.1 wants those removed. But a nomination is also a way to have a
- * field read here and hidden from the backend (a policy checks Cookie, the backend never sees it; X-Forwarded-For vanishes on
- * its way in). Every field that the house knows by id is meant for the far end, or is in the list above. So a nomination
- * takes effect for all other fields, and for these it is ignored. What a script sets is ours and is sent in any
- * case (headers_set clears the mark). */
+ * Connection may nominate further fields, and RFC 9110 7.6.1 wants those removed. But a nomination is also a way to
+ * have a field read here and hidden from the backend (a policy checks Cookie, the backend never sees it;
+ * X-Forwarded-For vanishes on its way in). Every field that the house knows by id is meant for the far end, or is in
+ * the list above. So a nomination takes effect for all other fields, and for these it is ignored. What a script sets
+ * is ours and is sent in any case (headers_set clears the mark). */
 #include "http/framing.h"
 
 #include "http/uri.h"
@@ -91,8 +91,8 @@ static bool keeps_alive(uint8_t minor, const struct options *options) {
 
 /* ---- upgrades */
 
-/* A tunnel in which HTTP goes on would pass by every policy ("h2c smuggling"), and RFC 9113 has withdrawn the upgrade to
- * h2c: one that offers HTTP is as if it had not been asked for. */
+/* A tunnel in which HTTP goes on would pass by every policy ("h2c smuggling"), and RFC 9113 has withdrawn the upgrade
+ * to h2c: one that offers HTTP is as if it had not been asked for. */
 static bool offers_http(struct slice value) {
     struct slice protocol;
     while (header_list_next(&value, &protocol)) {
@@ -140,7 +140,8 @@ static enum failure frame_request(struct request *request, const struct findings
     return FAIL_NONE;
 }
 
-/* A CONNECT has no content (RFC 9110 9.3.6): what followed would be the tunnel's for one reader and a body for another. */
+/* A CONNECT has no content (RFC 9110 9.3.6): what followed would be the tunnel's for one reader and a body for
+ * another. */
 static enum failure frame_connect(struct request *request) {
     struct framing *framing = &request->framing;
     if (framing->kind == FRAMING_CHUNKED || framing->length) return FAIL_BAD_FRAMING;
@@ -218,8 +219,8 @@ static bool frame_response(struct response *response, const struct findings *fou
     return true;
 }
 
-/* In the answer to a HEAD and in a 304 Content-Length tells of a body that is not there (RFC 9110 8.6). It frames nothing, so
- * it is sent on, if it is clean. */
+/* In the answer to a HEAD and in a 304 Content-Length tells of a body that is not there (RFC 9110 8.6). It frames
+ * nothing, so it is sent on, if it is clean. */
 static void keep_described_length(struct response *response, enum method method, const struct findings *found) {
     uint64_t length;
     bool describes =

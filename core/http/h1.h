@@ -12,7 +12,8 @@ struct h1_limits {
     uint32_t fields; /* number of header lines */
 };
 
-/* Where the scan of a head stands between reads, so that no byte is scanned twice. Zeroed at the start of each message. */
+/* Where the scan of a head stands between reads, so that no byte is scanned twice. Zeroed at the start of each
+ * message. */
 struct h1_scan {
     uint32_t seen;  /* bytes looked at */
     uint32_t line;  /* where the present line begins */
@@ -48,8 +49,8 @@ struct h1_body {
 };
 
 void h1_body_start(struct h1_body *, const struct framing *, struct headers *trailers);
-/* Moves at most `room` bytes of content from `in` to `out`, taking framing off. H1_DONE: the body is complete (`in` stands
- * behind it); H1_MORE: `in` is used up, or the room is; H1_FAILED: malformed chunked coding (BAD_BODY). With
+/* Moves at most `room` bytes of content from `in` to `out`, taking framing off. H1_DONE: the body is complete (`in`
+ * stands behind it); H1_MORE: `in` is used up, or the room is; H1_FAILED: malformed chunked coding (BAD_BODY). With
  * FRAMING_UNTIL_CLOSE it is never done by itself: the caller knows of the end. */
 enum h1_result h1_body_read(struct h1_body *, struct buffer *in, struct buffer *out, size_t room);
 

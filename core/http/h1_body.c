@@ -1,14 +1,17 @@
-/* Bodies: what is content is moved on by reference, framing is looked at byte by byte and dropped (RFC 9112 6 and 7.1).
+/* Bodies: what is content is moved on by reference, framing is looked at byte by byte and dropped (RFC 9112 6 and
+ * 7.1).
  *
  * Chunked coding is read to the letter: hexadecimal digits only, extensions by their grammar, CR LF and nothing else.
  * Leniency here is what request smuggling is made of (a size that one side reads as "0x5", a line break inside a
- * quoted extension, a chunk that ends without CRLF). Padding behind a size, which a few servers of the nineties sent, is refused too.
+ * quoted extension, a chunk that ends without CRLF). Padding behind a size, which a few servers of the nineties sent,
+ * is refused too.
  *
- * What is no content costs the peer little and us memory and time, so it is bounded: a size line, all extensions of
- * a body together, the trailer section. Extensions mean nothing to anybody and are dropped.
+ * What is no content costs the peer little and us memory and time, so it is bounded: a size line, all extensions of a
+ * body together, the trailer section. Extensions mean nothing to anybody and are dropped.
  *
- * The trailer section is scanned like the fields of a head and then split by us: http-parser wants a start line. Trailers
- * that would change how the message is framed, routed, authorised or understood (RFC 9110 6.5.1) are dropped, never merged. */
+ * The trailer section is scanned like the fields of a head and then split by us: http-parser wants a start line.
+ * Trailers that would change how the message is framed, routed, authorised or understood (RFC 9110 6.5.1) are dropped,
+ * never merged. */
 #include "http/h1.h"
 
 #include "base/must.h"

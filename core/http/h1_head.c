@@ -1,11 +1,12 @@
-/* Heads: our scan finds the end and refuses what is not clean, http-parser then reads one whole, clean head into fields.
+/* Heads: our scan finds the end and refuses what is not clean, http-parser then reads one whole, clean head into
+ * fields.
  *
  * What http-parser thinks of the message's length, its connection and its upgrade is not asked (framing.c decides
- * that), and it never sees a body. Methods: it knows a fixed set and refuses others, so it is fed "PUT" in place of whatever
- * stands there; only CONNECT is fed as it is, since its target has a form of its own.
+ * that), and it never sees a body. Methods: it knows a fixed set and refuses others, so it is fed "PUT" in place of
+ * whatever stands there; only CONNECT is fed as it is, since its target has a form of its own.
  *
- * Two readings of one head are compared where that is free: the target's place, and the number of fields. A head on which they
- * differ is refused. */
+ * Two readings of one head are compared where that is free: the target's place, and the number of fields. A head on
+ * which they differ is refused. */
 #include "http/h1.h"
 
 #include "http/h1_scan.h"
@@ -45,7 +46,8 @@ static int reading_on_field(http_parser *parser, const char *at, size_t n) {
 }
 
 /* http-parser refuses a second Content-Length, and one beside Transfer-Encoding, with words of its own: we make it
- * forget that it saw one, and framing.c judges. It leaves the white space behind a value; non-NULL p marks one that came. */
+ * forget that it saw one, and framing.c judges. It leaves the white space behind a value; non-NULL p marks one that
+ * came. */
 static int reading_on_value(http_parser *parser, const char *at, size_t n) {
     struct headers *headers = reading_of(parser)->headers;
     struct header *h = &headers->list[headers->count - 1];

@@ -1,15 +1,15 @@
 /* The scan: one pass over the raw bytes of a head, before any parser sees them. Refused is, at the first byte that
- * shows it: a line that does not end in CRLF, a CR or LF anywhere else, a fold, a space before a colon, more than one space
- * between the parts of a start line, a byte outside its part's grammar, a status that is not three digits.
+ * shows it: a line that does not end in CRLF, a CR or LF anywhere else, a fold, a space before a colon, more than one
+ * space between the parts of a start line, a byte outside its part's grammar, a status that is not three digits.
  *
  * It is a state machine over bytes only where a part has no bound (target, field name, value, reason): there it
- * remembers its place, so a head that comes byte by byte costs no more than one that comes whole. The
- * short parts of fixed form (version, status) are simply read again until they are there.
+ * remembers its place, so a head that comes byte by byte costs no more than one that comes whole. The short parts of
+ * fixed form (version, status) are simply read again until they are there.
  *
- * Most bytes of a head are field values. They are looked at eight at a time, for bytes below SP and DEL.
+ * Most bytes of a head are field values. They are looked at by words (16 bytes with SSE2, else 8), for controls and DEL.
  *
- * Two decisions about the target: bytes that RFC 3986 forbids but clients send all the same ("<>\^`{|}) pass; "#" does not,
- * since some servers cut the target there and others do not. */
+ * Two decisions about the target: bytes that RFC 3986 forbids but clients send all the same ("<>\^`{|}) pass; "#" does
+ * not, since some servers cut the target there and others do not. */
 #include "http/h1_scan.h"
 
 #include "http/grammar.h"
@@ -50,7 +50,8 @@ static const char *skip_plain_words(const char *at, const char *end) {
     return at;
 }
 #else
-/* A byte x is below SP if x - 0x20 borrows while x has no high bit; borrows run upward only, so the first hit is exact. */
+/* A byte x is below SP if x - 0x20 borrows while x has no high bit; borrows run upward only, so the first hit is
+ * exact. */
 static const char *skip_plain_words(const char *at, const char *end) {
     const uint64_t ones = UINT64_MAX / 255;
     for (; end - at >= 8; at += 8) {

@@ -1,5 +1,5 @@
-/* The scan of raw heads: where one ends, and whether every byte of it is inside the grammar (RFC 9112 2 to 5). Used by the
- * head reader and, for trailer sections, by the body decoder.
+/* The scan of raw heads: where one ends, and whether every byte of it is inside the grammar (RFC 9112 2 to 5). Used by
+ * the head reader and, for trailer sections, by the body decoder.
  *
  * A scan goes on where it stopped: `head` is always the same head from its first byte, `n` grows. What it answers
  * depends on the bytes alone, never on the pieces they came in. After H1_FAILED the scan is not used again. */

@@ -1,6 +1,6 @@
-/* Header fields: an array in the order of arrival. Messages have some ten fields, so a scan over an array that compares one
- * byte per field beats any index that would have to be built per message. Names in the table of the header
- * get their id when they are added; others are compared as text, and only with others.
+/* Header fields: an array in the order of arrival. Messages have some ten fields, so a scan over an array that
+ * compares one byte per field beats any index that would have to be built per message. Names in the table of the
+ * header get their id when they are added; others are compared as text, and only with others.
  *
  * Removing marks the place and keeps it: pointers that callers hold stay right, and order needs no moving. */
 #include "http/headers.h"
@@ -157,8 +157,8 @@ static void remove_from(struct headers *headers, uint32_t i, enum header_id id, 
     }
 }
 
-/* A value that is set is ours, whatever the peer said of the field it replaces: it is no longer hop-by-hop. Else a client
- * could make a field that a script sets for the backend vanish, by nominating it in Connection. */
+/* A value that is set is ours, whatever the peer said of the field it replaces: it is no longer hop-by-hop. Else a
+ * client could make a field that a script sets for the backend vanish, by nominating it in Connection. */
 static void set_field(struct headers *headers, enum header_id id, struct slice name, struct slice value) {
     struct header *h = search_from(headers, 0, id, name);
     if (!h) {

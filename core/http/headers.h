@@ -99,7 +99,8 @@ struct slice headers_get_id(const struct headers *, enum header_id);
  * value is returned as it is, a joined one lies in the arena. */
 struct slice headers_joined(const struct headers *, struct slice name);
 struct slice headers_joined_id(const struct headers *, enum header_id);
-/* True if the comma-separated list in any field of that id has this member (case-insensitive, parameters not looked at). */
+/* True if the comma-separated list in any field of that id has this member (case-insensitive, parameters not looked
+ * at). */
 bool headers_list_has(const struct headers *, enum header_id, struct slice member);
 /* Visits the members of one list value: RFC 9110 5.6.1, quoted strings respected, empty members skipped, trimmed.
  * `while (list_next(&rest, &member))`. */

@@ -103,7 +103,8 @@ static bool is_normal(struct slice path) {
 
 static const char hex_digits[] = "0123456789ABCDEF";
 
-/* One byte of a path, or one escape: decoded where unreserved, else upper-cased. NULL: there is no such byte in a path. */
+/* One byte of a path, or one escape: decoded where unreserved, else upper-cased. NULL: there is no such byte in a
+ * path. */
 static const char *copy_byte(const char *p, const char *end, char **out) {
     if (byte_is(*p, BYTE_PATH) || *p == '.') {
         *(*out)++ = *p;
@@ -121,8 +122,8 @@ static const char *copy_byte(const char *p, const char *end, char **out) {
     return p + 3;
 }
 
-/* The end of the output when the segment that begins at `segment` (behind a "/") is complete: "." goes, and ".." goes with
- * the segment before it, never beyond the first "/". `first` is that "/". */
+/* The end of the output when the segment that begins at `segment` (behind a "/") is complete: "." goes, and ".." goes
+ * with the segment before it, never beyond the first "/". `first` is that "/". */
 static char *end_segment(const char *first, char *segment, char *end) {
     size_t n = (size_t)(end - segment);
     if (n == 1 && segment[0] == '.') return segment;
@@ -134,8 +135,8 @@ static char *end_segment(const char *first, char *segment, char *end) {
     return slash + 1;
 }
 
-/* One pass: an escape is decoded before its segment is judged, so "%2e%2e" is "..", and nothing is decoded twice ("%252e"
- * stays). Empty segments are kept: "//" is another path than "/" (RFC 3986 6.2.2). */
+/* One pass: an escape is decoded before its segment is judged, so "%2e%2e" is "..", and nothing is decoded twice
+ * ("%252e" stays). Empty segments are kept: "//" is another path than "/" (RFC 3986 6.2.2). */
 struct slice path_normalise(struct arena *arena, struct slice path) {
     struct slice none = { NULL, 0 };
     if (path.n == 0 || path.p[0] != '/') return none;
@@ -229,7 +230,7 @@ static enum failure parse_absolute_form(struct target *target, struct arena *are
 
 enum failure target_parse(struct target *target, struct arena *arena, enum method method, struct slice raw,
                           struct slice host_field, struct slice default_scheme, bool raw_path) {
-    *target = (struct target){ .raw = raw, .path = SLICE("") };
+    *target = (struct target){ .raw = raw, .host = SLICE(""), .path = SLICE("") };
     if (method == METHOD_CONNECT) return parse_authority_form(target, arena, default_scheme);
     bool star = slice_equal(raw, SLICE("*"));
     if (!star && (!raw.n || raw.p[0] != '/')) return parse_absolute_form(target, arena, method, raw_path);

@@ -4,8 +4,8 @@
 #include "http/message.h"
 
 /* Parses `raw` in the form that the method allows (origin, absolute, authority for CONNECT, asterisk for OPTIONS) into
- * its parts. `default_scheme` is the listener's. Host comes from an absolute target, else from `host_field` (Host's value,
- * p NULL when there was none). Paths: percent-decoded where unreserved, other escapes upper-cased, dot segments
+ * its parts. `default_scheme` is the listener's. Host comes from an absolute target, else from `host_field` (Host's
+ * value, p NULL when there was none). Paths: percent-decoded where unreserved, other escapes upper-cased, dot segments
  * removed (RFC 3986 6.2.2), "%2F" kept; with `raw_path` it is left as it came. FAIL_BAD_REQUEST or FAIL_BAD_HOST. */
 enum failure target_parse(struct target *, struct arena *, enum method, struct slice raw, struct slice host_field,
                           struct slice default_scheme, bool raw_path);
@@ -21,8 +21,8 @@ struct slice target_write(struct arena *, const struct target *);
 /* "scheme://authority/path?query" */
 struct slice target_url(struct arena *, const struct target *);
 
-/* As target_parse does it; p NULL for a path that does not begin with "/", has a malformed escape or "%00", or a byte that
- * stands in no path (control, space, "?", "#", beyond ASCII). A path that is normal already is returned as it is. */
+/* As target_parse does it; p NULL for a path that does not begin with "/", has a malformed escape or "%00", or a byte
+ * that stands in no path (control, space, "?", "#", beyond ASCII). A path that is normal already is not copied. */
 struct slice path_normalise(struct arena *, struct slice path);
 /* An absolute http or https URL into its parts (no user info, fragment dropped). False if it is not one. */
 bool url_parse(struct arena *, struct slice url, struct target *);

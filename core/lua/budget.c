@@ -149,6 +149,18 @@ uint64_t meter_leave(struct meter *m) {
     return m->used;
 }
 
+void meter_pause(struct meter *m, struct meter_pause *pause) {
+    pause->of_thread = ticker.meter;
+    ticker.meter = NULL;
+    pause->was = *m;
+}
+
+void meter_go_on(struct meter *m, const struct meter_pause *pause) {
+    ticker.meter = NULL;
+    *m = pause->was;
+    ticker.meter = pause->of_thread;
+}
+
 static void __attribute__((noreturn)) raise_late(lua_State *L, lua_Debug *ar) {
     struct meter *m = &state_of(L)->meter;
     lua_sethook(L, on_count, LUA_MASKCOUNT, 1);

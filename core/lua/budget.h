@@ -11,6 +11,7 @@ struct meter {
     lua_State *volatile L;          /* the coroutine that runs; NULL: no script runs */
     volatile sig_atomic_t late;     /* the call is over its budget: every instruction raises */
     volatile sig_atomic_t ticked;   /* the timer fired since the meter was entered */
+    unsigned steps;                 /* of C functions, since the last check */
     bool counting;                  /* no timer: the clock is looked at every few thousand instructions */
     bool exact;                     /* `entered` is known */
     uint64_t limit, entered;
@@ -29,13 +30,16 @@ void budget_count_no_more(lua_State *L);
 void meter_enter(struct meter *, lua_State *L, uint64_t used, uint64_t limit);
 void meter_enter_exact(struct meter *, lua_State *L, uint64_t limit);
 uint64_t meter_leave(struct meter *);
+/* Sets a call aside for another that is made meanwhile, of this state or of another one. */
+struct meter_pause {
+    struct meter *of_thread;
+    struct meter was;
+};
+void meter_pause(struct meter *, struct meter_pause *);
+void meter_go_on(struct meter *, const struct meter_pause *);
 /* Another coroutine runs from now on. */
 static inline void meter_switch(struct meter *m, lua_State *L) { m->L = L; }
 /* A coroutine that goes back to the pool and may have been late. */
 void budget_disarm(lua_State *L);
 /* Raises if the call is over its budget. For C functions that have done some thousand steps, and after each resume. */
 void budget_check(lua_State *L);
-
-/* A C function's own steps: `steps` starts at 0, is stepped in its inner loop and costs next to nothing. */
-enum { BUDGET_STEPS = 2048 };
-#define budget_step(L, steps) ((++(steps) % BUDGET_STEPS) ? (void)0 : budget_check(L))

@@ -25,6 +25,7 @@ struct strand;
 struct state {
     lua_State *L;               /* the main thread; scripts run in it only while the file is loaded */
     struct worker *worker;      /* NULL until state_start: while the file is loaded, and in a config run */
+    struct generation *generation; /* not a reference; NULL until state_start */
     struct hook_run *running;   /* the run whose script executes now; NULL: none */
     struct meter meter;         /* CPU budget */
     struct memory memory;
@@ -47,10 +48,10 @@ struct state {
     struct strand *free_strands;
     unsigned free_run_count, free_strand_count;
     struct list runs;           /* all that are under way */
-    struct list doomed;         /* of them, those to be closed once the script that executes now has stopped */
-    size_t waiting;             /* of them, those that wait */
+    size_t waiting;             /* how many of them wait */
     int links;                  /* registry reference: outer coroutine -> inner one, for those that wait */
     size_t link_count;
+    unsigned resets;            /* coroutine_reset calls under way */
 
     struct turn_hook collector; /* state.c */
     struct state_rest *rest;    /* what only state.c, load.c, policy.c and gate_task.c look at (state_rest.h) */
@@ -58,6 +59,20 @@ struct state {
 
 /* Any coroutine of the state. */
 static inline struct state *state_of(lua_State *L) { return *(struct state **)lua_getextraspace(L); }
+
+/* A C function that a script can reach and that loops says how many steps it takes (one is about ten nanoseconds, or 64 bytes
+ * copied): every few thousand the budget is looked at, and a call that is late raises. Steps are counted across calls, so short
+ * loops within loops add up. */
+enum { BUDGET_STEPS = 2048 };
+static inline void budget_spend(lua_State *L, size_t steps) {
+    struct meter *m = &state_of(L)->meter;
+    if (m->steps + steps < BUDGET_STEPS) {
+        m->steps += (unsigned)steps;
+        return;
+    }
+    m->steps = 0;
+    budget_check(L);
+}
 
 /* The run, and the subject, whose script calls; NULL while the file is loaded. */
 static inline struct hook_run *run_of(lua_State *L) { return state_of(L)->running; }
@@ -115,9 +130,10 @@ void slot_set(lua_State *L, struct subject *, enum handle_slot); /* pops the val
 struct handle *handle_new(lua_State *L, const struct handle_kind *, void *pointer);
 /* The pointer of argument `arg`; raises if it is no handle of that kind, or has ended. Never NULL. */
 void *handle_check(lua_State *L, int arg, const struct handle_kind *);
-/* NULL instead of raising on another type; ended: NULL too. */
+/* NULL instead of raising on another type; its pointer may be NULL. */
 struct handle *handle_test(lua_State *L, int arg, const struct handle_kind *);
 
+bool handle_kind_known(lua_State *L, const void *kind);
 /* By the engine only. */
 void handles_open(struct state *);
 void handles_close(struct state *);
@@ -146,7 +162,7 @@ void reply_read(lua_State *L, int index, struct arena *, struct reply *out);
 
 /* ---- Plain data (lua_value.c) */
 
-/* Copies the value at `index`. Cycles, more than 32 levels or a million pairs: false, `*out` is nil and `why` (of `size` bytes) says where. With `functions` false
+/* Copies the value at `index`. Cycles, more than 32 levels or 200,000 pairs: false, `*out` is nil and `why` (of `size` bytes) says where. With `functions` false
  * so do functions, threads and userdata. */
 bool value_from_lua(lua_State *L, int index, bool functions, struct value *out, char *why, size_t size);
 void value_to_lua(lua_State *L, const struct value *); /* marks become nil */

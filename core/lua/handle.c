@@ -216,3 +216,9 @@ void handle_kind_open(lua_State *L, const struct handle_kind *kind, const luaL_R
     lua_pop(L, 1);
     lua_rawsetp(L, LUA_REGISTRYINDEX, kind);
 }
+
+bool handle_kind_known(lua_State *L, const void *kind) {
+    bool known = lua_rawgetp(L, LUA_REGISTRYINDEX, kind) == LUA_TTABLE;
+    lua_pop(L, 1);
+    return known;
+}

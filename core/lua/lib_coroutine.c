@@ -109,6 +109,23 @@ static int coroutine_resume(lua_State *L) {
     return end_resume(L, begin_resume(L, co, lua_gettop(L) - 1));
 }
 
+/* ---- Closing */
+
+/* lua_resetthread of Lua 5.4.4 does not know who calls it, so handlers that close coroutines that have handlers would go on until
+ * the C stack is full. */
+enum { RESETS_MAX = 8 };
+
+int coroutine_reset(lua_State *L, lua_State *co) {
+    struct state *state = state_of(L);
+    if (state->resets >= RESETS_MAX) return luaL_error(L, "C stack overflow (<close> handlers that close coroutines)");
+    state->resets++;
+    meter_switch(&state->meter, co);
+    int status = lua_resetthread(co);
+    meter_switch(&state->meter, L);
+    state->resets--;
+    return status;
+}
+
 /* ---- wrap */
 
 static int wrap_k(lua_State *L, int status, lua_KContext context);
@@ -121,9 +138,7 @@ static int end_wrap(lua_State *L, lua_State *co, int results) {
         lua_checkstack(co, 2);
         lua_pushvalue(L, -1);
         lua_xmove(L, co, 1);
-        meter_switch(&state_of(L)->meter, co);
-        status = lua_resetthread(co);
-        meter_switch(&state_of(L)->meter, L);
+        status = coroutine_reset(L, co);
         if (status != LUA_OK) lua_xmove(co, L, 1); /* theirs, if they failed */
         budget_check(L);
     }
@@ -195,9 +210,7 @@ static int coroutine_close(lua_State *L) {
     lua_State *co = check_coroutine(L, 1);
     const char *status = status_of(L, co);
     if (status[0] == 'r' || status[0] == 'n') return luaL_error(L, "cannot close a %s coroutine", status);
-    meter_switch(&state_of(L)->meter, co);
-    int result = lua_resetthread(co);
-    meter_switch(&state_of(L)->meter, L);
+    int result = coroutine_reset(L, co);
     budget_check(L);
     lua_pushboolean(L, result == LUA_OK);
     if (result == LUA_OK) return 1;

@@ -9,9 +9,8 @@
  * arrives here, at the strand, and the flag is cleared. When the wait is done the strand is resumed, resume and wrap resume what
  * they had resumed, and so inward to the continuation of the C function that waited.
  *
- * What C owns for a wait is freed by its `cancel` or by its continuation, never both. Closing a run while another run's
- * script executes (a binding ends something whose hook waits) would nest two budgets: its waits are cancelled at once, its coroutines are closed
- * when that script has stopped (the doomed). */
+ * What C owns for a wait is freed by its `cancel` or by its continuation, never both. A run may be closed while another run's
+ * script executes (a binding ends something whose hook waits): the meter is set aside meanwhile. */
 #include "lua/run.h"
 
 #include "base/log.h"
@@ -71,7 +70,7 @@ void strand_ready(struct strand *s) {
     struct hook_run *run = s->run;
     if (!list_empty(&s->node)) return;
     list_push(&run->ready, &s->node);
-    if (!run->current) task_wake(&run->state->worker->loop, run->subject->task);
+    if (run->state->running != run) task_wake(&run->state->worker->loop, run->subject->task);
 }
 
 /* ---- Links: which coroutine waits inside which */
@@ -136,8 +135,7 @@ static void reset_coroutine(struct state *state, lua_State *co) {
         lua_xmove(co, L, 1);
     } else
         lua_pushnil(L);
-    meter_switch(&state->meter, co);
-    if (lua_resetthread(co) != LUA_OK) {
+    if (coroutine_reset(L, co) != LUA_OK) {
         lua_xmove(co, L, 1);
         if (!failed || !lua_rawequal(L, -1, -2))
             log_error("a <close> handler failed: %s", lua_isstring(L, -1) ? lua_tostring(L, -1) : luaL_typename(L, -1));
@@ -161,18 +159,20 @@ static void close_coroutines(struct hook_run *run, struct strand *s) {
         lua_settop(s->L, 0);
         return;
     }
-    must(!state->running || state->running == run);
     struct hook_run *before = state->running;
+    bool script = state->memory.script;
+    struct meter_pause pause;
+    meter_pause(&state->meter, &pause);
     state->running = run;
     run->closing = true;
-    bool script = state->memory.script;
     state->memory.script = true;
     meter_enter_exact(&state->meter, s->L, CLOSE_BUDGET_US);
     close_inward(state, s->L);
     meter_leave(&state->meter);
+    if (state->meter.late) budget_disarm(s->L);
     state->memory.script = script;
     state->running = before;
-    if (state->meter.late) budget_disarm(s->L);
+    meter_go_on(&state->meter, &pause);
 }
 
 /* Cancels what a strand waits for. */
@@ -273,30 +273,16 @@ static void set_waiting(struct hook_run *run, bool waiting) {
     if (waiting) run->waited = true;
 }
 
-static void finish_close(struct hook_run *run) {
-    close_coroutines(run, &run->root);
-    list_remove(&run->node);
-    spawned_begin(run);
-    give_run(run);
-}
-
 void run_close(struct hook_run *run) {
-    struct state *state = run->state;
+    must(run->state->running != run);
     cancel_wait(&run->root);
+    close_coroutines(run, &run->root);
     set_waiting(run, false);
     run->subject->run = NULL;
     run->subject = NULL;
-    if (!state->running || !has_open_work(run->root.L)) {
-        finish_close(run);
-        return;
-    }
-    must(state->running != run);
     list_remove(&run->node);
-    list_push(&state->doomed, &run->node);
-}
-
-static void close_doomed(struct state *state) {
-    for (struct list *node; (node = list_pop(&state->doomed));) finish_close(container_of(node, struct hook_run, node));
+    spawned_begin(run);
+    give_run(run);
 }
 
 /* Resumes one strand until it waits or ends, inside of script territory. */
@@ -343,7 +329,6 @@ static enum run_status execute(struct hook_run *run) {
     if (state->meter.late) budget_disarm(run->root.L);
     state->running = NULL;
     set_waiting(run, status == RUN_WAITS);
-    if (!list_empty(&state->doomed)) close_doomed(state);
     return status;
 }
 

@@ -108,6 +108,9 @@ void run_link(lua_State *L, lua_State *inner);
 /* Is this coroutine part of a chain that waits? */
 bool run_is_linked(lua_State *co);
 
+/* lua_resetthread, for scripts' coroutines too: runs the <close> handlers of `co`, called from `L`. LUA_OK, or an error that lies on top of `co`. */
+int coroutine_reset(lua_State *L, lua_State *co);
+
 /* gate_task.c: what this run spawned begins. */
 void spawned_begin(struct hook_run *);
 

@@ -17,8 +17,8 @@ struct addr {
     } u;
 };
 
-/* Numeric only: "1.2.3.4:80", "[::1]:80", "unix:/path" ("unix:@name": abstract), "*:80" and "80" ([::]:80, both families).
- * False if it is something else (a host name, say). */
+/* Numeric only: "1.2.3.4:80", "[::1]:80", "unix:/path" ("unix:@name": abstract), "*:80" and "80" ([::]:80, both
+ * families). False if it is something else (a host name, say). */
 bool addr_parse(struct addr *, struct slice text);
 /* "name:port" or numeric: splits into name and port without resolving; false if malformed. IPv6 in brackets. */
 bool addr_split(struct slice text, struct slice *host, uint16_t *port);
@@ -36,7 +36,7 @@ struct slice addr_ip_text(const struct addr *, char to[ADDR_TEXT]);
 /* ---- CIDR sets: IPv4-mapped addresses match IPv4 ranges. "unix" matches unix-socket clients. */
 struct cidr {
     uint8_t bytes[16];
-    uint8_t bits;   /* of 128; IPv4 is mapped */
+    uint8_t bits; /* of 128; IPv4 is mapped */
     bool unix_socket;
 };
 bool cidr_parse(struct cidr *, struct slice text); /* "10.0.0.0/8", "::1", "unix" */

@@ -1,19 +1,20 @@
 /* The conn: bytes in, bytes out, as few system calls as an exchange can do with.
  *
  * Reading. An event is answered by one read into what room a chunk has; most requests fit and nothing is asked twice
- * (epoll is level-triggered: whatever is left announces itself). Only when a read has filled its room are more vectors offered, up
- * to 64 KiB a turn. Writing happens in the flush phase, one call for each conn that gained bytes, and only what the socket
- * refuses makes us ask for writability. So an ordinary request changes no registration; compute_interest is the one place
- * that says which events a state calls for.
+ * (epoll is level-triggered: whatever is left announces itself). Only when a read has filled its room are more vectors
+ * offered, up to 64 KiB a turn. Writing happens in the flush phase, one call for each conn that gained bytes, and only
+ * what the socket refuses makes us ask for writability. So an ordinary request changes no registration;
+ * compute_interest is the one place that says which events a state calls for.
  *
- * What we cannot see: a conn that watches nothing (its `in` is full or paused, or the other side has sent its FIN, and nothing waits to be
- * written) is not told of a reset, because libev knows no EPOLLRDHUP and reports errors to watchers only. It is found
- * by the next read or write, hence as soon as somebody consumes or answers; deadlines bound the rest.
+ * What we cannot see: a conn that watches nothing (its `in` is full or paused, or the other side has sent its FIN, and
+ * nothing waits to be written) is not told of a reset, because libev knows no EPOLLRDHUP and reports errors to watchers
+ * only. It is found by the next read or write, hence as soon as somebody consumes or answers; deadlines bound the rest.
  *
- * A write that fails is not the end of what we can read: a server that answers 413 and closes resets our upload, with its
- * answer in our receive queue. So the queue is read once more before the owner hears of the failure.
+ * A write that fails is not the end of what we can read: a server that answers 413 and closes resets our upload, with
+ * its answer in our receive queue. So the queue is read once more before the owner hears of the failure.
  *
- * A layer (TLS) will stand between the buffers and the socket: pull_bytes and push_bytes are the only places that read and write it. */
+ * A layer (TLS) will stand between the buffers and the socket: pull_bytes and push_bytes are the only places that
+ * read and write it. */
 #include "net/conn.h"
 
 #include <errno.h>
@@ -21,7 +22,6 @@
 #include <unistd.h>
 
 enum { READ_VECTORS = 6, WRITE_VECTORS = 64 };
-enum { LINGER_BYTES = 256 * 1024 };
 static const double LINGER_SECONDS = 2, LINGER_WRITE_SECONDS = 30;
 
 /* ---- the socket */
@@ -40,17 +40,16 @@ static ssize_t push_bytes(struct conn *c, struct iovec *v, int count) {
 static bool is_passing(int error) { return error == EAGAIN || error == EINTR; }
 
 #ifdef MOONGATE_HARD
-/* The hard build lets every border fall everywhere: single bytes at first, where heads are, then a few, each told alone. */
-enum { READ_ON = false };
+/* The hard build lets every border fall everywhere: single bytes at first, where heads are, then a few, each told
+ * alone. */
+enum { READ_ON = false, LINGER_BYTES = 4096 };
 static size_t cut_share(uint64_t done, size_t n) {
     size_t share = done < 4096 ? 1 : 1 + done % 7;
     return n < share ? n : share;
 }
 #else
-enum { READ_ON = true };
-static size_t cut_share(uint64_t done, size_t n) {
-    return n;
-}
+enum { READ_ON = true, LINGER_BYTES = 256 * 1024 };
+static size_t cut_share(uint64_t done, size_t n) { return n; }
 #endif
 
 /* Cuts the vectors to `most` bytes; returns what they hold together. */
@@ -212,11 +211,16 @@ static void settle_written(struct conn *c) {
     if (drained && c->state == CONN_OPEN && c->handlers->on_flushed) c->handlers->on_flushed(c);
 }
 
+/* Reads what the other side sent before it refused our write, then tells of the failure. */
 static void fail_write(struct conn *c) {
     buffer_drop(&c->out, c->out.size);
-    size_t share = c->ended || c->paused ? 0 : read_share(c, 0);
-    ssize_t n = share ? fill_in(c, share) : 0;
-    if (n > 0) tell_bytes(c, (size_t)n);
+    size_t got = 0, share;
+    while (c->state == CONN_OPEN && !c->ended && !c->paused && (share = read_share(c, got)) > 0) {
+        ssize_t n = fill_in(c, share);
+        if (n <= 0) break;
+        got += (size_t)n;
+        tell_bytes(c, (size_t)n);
+    }
     if (c->state == CONN_OPEN) break_conn(c, FAIL_RESET);
 }
 
@@ -392,7 +396,8 @@ void conn_deadline(struct conn *c, double seconds) {
 }
 
 bool conn_reusable(const struct conn *c) {
-    return c->state == CONN_OPEN && !c->ended && !c->shut && !c->failed && !c->lingering && c->in.size == 0 && c->out.size == 0;
+    return c->state == CONN_OPEN && !c->ended && !c->shut && !c->failed && !c->lingering && c->in.size == 0 &&
+           c->out.size == 0;
 }
 
 void conn_tune(int fd, const struct addr *a) {

@@ -1,13 +1,14 @@
 /* A conn: one byte stream, plain or (later) TLS, either side. It reads into `in`, writes from `out`, watches what its
  * state calls for, and tells its owner what happened. It knows no HTTP.
  *
- * A conn is embedded in what it serves (client, server_conn, control session); the owner finds itself with container_of. It
- * belongs to one loop. Handlers run in the gather phase: they move bytes, record facts, wake tasks; they may
- * call conn_close, which stops all events at once but frees nothing (the owner's grave does).
+ * A conn is embedded in what it serves (client, server_conn, control session); the owner finds itself with
+ * container_of. It belongs to one loop. Handlers run in the gather phase, and what follows from a write (on_room,
+ * on_flushed, its failure) also in the flush phase: they move bytes, record facts, wake tasks; they may call
+ * conn_close, which stops all events at once but frees nothing (the owner's grave does).
  *
  * Interest is computed from the state in one place (conn.c, compute_interest): a conn reads while `in` is below its
- * limit and no end was seen, and asks for writability only after a write could not take all. So an ordinary
- * request changes no epoll registration. */
+ * limit and no end was seen, and asks for writability only after a write could not take all. So an ordinary request
+ * changes no epoll registration. */
 #pragma once
 
 #include "base/buffer.h"
@@ -23,9 +24,9 @@ struct conn_handlers {
     void (*on_bytes)(struct conn *);
     /* The other side closed its direction (FIN). `in` may still hold bytes. Once. */
     void (*on_end)(struct conn *);
-    /* Broken: reset, failed write or failed connect (`why`: RESET, CONNECT_REFUSED, CONNECT_FAILED, CONNECT_TIMEOUT). No
-     * further event but what the owner does. Once. What had arrived before a failed write is read first (on_bytes).
-     * The socket stays until conn_close. */
+    /* Broken: reset, failed write or failed connect (`why`: RESET, CONNECT_REFUSED, CONNECT_FAILED,
+     * CONNECT_TIMEOUT). No further event but what the owner does. Once. What had arrived before a failed write is
+     * read first (on_bytes), unless the conn is paused. The socket stays until conn_close. */
     void (*on_broken)(struct conn *, enum failure why);
     /* A connect has succeeded (only after conn_connect). */
     void (*on_connected)(struct conn *);
@@ -44,17 +45,17 @@ struct conn {
     struct loop *loop;
     struct buffer in, out;
     ev_io io;
-    struct list dirty;       /* in loop->dirty while `out` waits for the flush phase */
+    struct list dirty; /* in loop->dirty while `out` waits for the flush phase */
     struct deadline deadline;
     uint32_t in_limit, out_limit;
-    uint8_t state;           /* enum conn_state */
-    bool ended;              /* FIN received */
-    bool shut;               /* our FIN was sent, or will be when `out` is empty */
-    bool was_full;           /* out reached its limit since on_room */
-    bool read_filled;        /* the last read filled its room: read more at once next time */
-    bool blocked;            /* the last write could not take all */
-    bool paused;             /* conn_pause */
-    bool drained;            /* a write emptied `out`: on_flushed is due */
+    uint8_t state;    /* enum conn_state */
+    bool ended;       /* FIN received */
+    bool shut;        /* our FIN was sent, or will be when `out` is empty */
+    bool was_full;    /* out reached its limit since on_room */
+    bool read_filled; /* the last read filled its room: read more at once next time */
+    bool blocked;     /* the last write could not take all */
+    bool paused;      /* conn_pause */
+    bool drained;     /* a write emptied `out`: on_flushed is due */
     bool fin_sent;
     bool lingering;          /* conn_linger */
     uint8_t failed;          /* enum failure that is told in the next gather phase; 0: none */
@@ -66,14 +67,15 @@ enum { CONN_IN_LIMIT = 65536, CONN_OUT_LIMIT = 65536, CONN_TURN_BYTES = 65536 };
 
 /* Takes over an accepted, non-blocking socket. */
 void conn_open(struct conn *, struct loop *, int fd, const struct conn_handlers *);
-/* Starts a non-blocking connect; on_connected or on_broken follows (never from inside this call). What is appended to `out`
- * meanwhile is sent once it stands. */
+/* Starts a non-blocking connect; on_connected or on_broken follows (never from inside this call). What is appended
+ * to `out` meanwhile is sent once it stands. */
 void conn_connect(struct conn *, struct loop *, const struct addr *, const struct conn_handlers *);
 /* Stops events and deadlines, closes the socket, drops the buffers. Idempotent; NEW conns allowed. */
 void conn_close(struct conn *);
 /* Closes so that the other side gets what we wrote (RFC 9112 9.6 lingering close): FIN after `out`, then input is
- * read and dropped for a short bounded time (2 s, 256 KiB), then on_broken(CANCELLED) tells the owner to end: always, never
- * from inside this call, and it is the only event that still comes. `out` has 30 s from one write to the next. Not for closed conns. */
+ * read and dropped for a short bounded time (2 s, 256 KiB), then on_broken(CANCELLED) tells the owner to end:
+ * always, never from inside this call, and it is the only event that still comes. `out` has 30 s from one write to
+ * the next. Not for closed conns. */
 void conn_linger(struct conn *);
 /* conn_close with RST instead of FIN. */
 void conn_reset(struct conn *);
@@ -99,5 +101,6 @@ static inline bool conn_alive(const struct conn *c) { return c->state == CONN_OP
 bool conn_reusable(const struct conn *);
 /* The loop's flush phase: writes every dirty conn once. Called by loop.c only. */
 void conn_flush_all(struct loop *);
-/* TCP_NODELAY, keepalive; ignores what the family does not know. Accepted sockets inherit both from their listening socket. */
+/* TCP_NODELAY, keepalive; ignores what the family does not know. Accepted sockets inherit both from their listening
+ * socket. */
 void conn_tune(int fd, const struct addr *);

@@ -1,8 +1,8 @@
 /* The helper threads: a queue, a mutex and a condition each, nothing clever, since what runs here takes milliseconds.
  *
- * There are two of them, so that a reload that compiles Lua for a second does not keep a log line from its file. They block
- * every signal: signals are for the main thread. More threads, or a pool, were not wanted: what is CPU-bound would only
- * take the workers' time. */
+ * There are two of them, so that a reload that compiles Lua for a second does not keep a log line from its file.
+ * They block every signal: signals are for the main thread. More threads, or a pool, were not wanted: what is
+ * CPU-bound would only take the workers' time. */
 #include "net/helpers.h"
 
 #include "base/buffer.h"

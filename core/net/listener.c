@@ -1,12 +1,13 @@
 /* Listening sockets: binding them (the supervisor) and accepting from them (the workers).
  *
- * One SO_REUSEPORT socket per CPU lets the kernel spread connections without a lock and without waking everybody. It also lets any
- * process of the same user bind the same port beside us and silently take a share of the clients; so a probe without the option
- * is bound first, which finds whoever is there.
+ * One SO_REUSEPORT socket per CPU lets the kernel spread connections without a lock and without waking everybody. It
+ * also lets any process of the same user bind the same port beside us and silently take a share of the clients; so a
+ * probe without the option is bound first, which finds whoever is there.
  *
- * Accepting starts with one connection per event and doubles while the queue keeps up: an accept that only says EAGAIN costs
- * as much as one that brings a client. When descriptors or memory run out there is nothing to accept into, and the socket
- * stays readable, so the ear rests 100 ms instead of spinning; the queue in the kernel holds the clients meanwhile. */
+ * Accepting starts with one connection per event and doubles while the queue keeps up: an accept that only says
+ * EAGAIN costs as much as one that brings a client. When descriptors or memory run out there is nothing to accept
+ * into, and the socket stays readable, so the ear rests 100 ms instead of spinning; the queue in the kernel holds
+ * the clients meanwhile. */
 #include "net/listener.h"
 
 #include "base/clock.h"
@@ -36,7 +37,8 @@ static int bind_socket(const struct addr *a, bool shared) {
     if (fd < 0) return -errno;
     bool ok = family == AF_UNIX || set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     if (ok && shared && family != AF_UNIX) ok = set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
-    if (ok && family == AF_INET6) ok = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, !IN6_IS_ADDR_UNSPECIFIED(&a->u.in6.sin6_addr));
+    if (ok && family == AF_INET6)
+        ok = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, !IN6_IS_ADDR_UNSPECIFIED(&a->u.in6.sin6_addr));
     if (ok && bind(fd, &a->u.sa, a->size) == 0) return fd;
     int error = errno;
     close(fd);
@@ -160,7 +162,9 @@ static void rest_ear(struct ear *e, int error) {
     ev_timer_start(e->loop->ev, timer);
 }
 
-static bool is_exhausted(int error) { return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM; }
+static bool is_exhausted(int error) {
+    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+}
 
 /* Takes one connection. False when there is none to take now. */
 static bool accept_one(struct ear *e, int listening) {

@@ -1,17 +1,17 @@
 /* The turn: gather -> advance -> flush -> bury, then the turn hooks.
  *
- * libev polls and calls the watchers (gather); everything else stands here. A turn blocks in its poll only when the last
- * one left nothing: no task with news, no conn to write, no grave, no event fed by hand. So what the flush and
- * the burials wake is advanced in the next turn, after a poll that does not wait: going round again within the same turn
+ * libev polls and calls the watchers (gather); everything else stands here. A turn blocks in its poll only when the
+ * last one left nothing: no task with news, no conn to write, no grave, no event fed by hand. So what the flush and the
+ * burials wake is advanced in the next turn, after a poll that does not wait: going round again within the same turn
  * would save that poll, and let two busy tasks starve the sockets.
  *
  * Two clocks meet here. libev's timers run on its own reading of CLOCK_MONOTONIC, taken after each poll and by
  * ev_now_update; ours (`now`) is taken beside it, so both differ by next to nothing and a relative time means the same
  * for both. Without the refresh before advancing, a timer armed after a long gather phase would fire at once.
  *
- * Deadlines are lazy. Most are set, moved later with every byte, and cleared; the timer underneath is left alone and looks,
- * when it fires, whether there is still something to wait for. Only a deadline that moves to before its timer touches
- * libev's heap. A wheel was considered: it saves the heap for what is rarely in it. */
+ * Deadlines are lazy. Most are set, moved later with every byte, and cleared; the timer underneath is left alone and
+ * looks, when it fires, whether there is still something to wait for. Only a deadline that moves to before its timer
+ * touches libev's heap. A wheel was considered: it saves the heap for what is rarely in it. */
 #include "net/loop.h"
 
 #include "base/clock.h"
@@ -62,8 +62,8 @@ static bool has_leftovers(const struct loop *l) {
     return !list_empty(&l->ready) || !list_empty(&l->dirty) || !list_empty(&l->dead) || ev_pending_count(l->ev) > 0;
 }
 
-/* Whoever is woken meanwhile comes to the end of the list and has his turn too, also one who was advanced before: a fetch that
- * wakes its exchange must not cost it a poll. The time bounds it. */
+/* Whoever is woken meanwhile comes to the end of the list and has his turn too, also one who was advanced before: a
+ * fetch that wakes its exchange must not cost it a poll. The time bounds it. */
 static void advance_ready(struct loop *l) {
     for (struct list *node; (node = list_pop(&l->ready));) {
         struct task *t = container_of(node, struct task, node);

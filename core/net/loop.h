@@ -1,9 +1,9 @@
 /* A worker's event loop and its turn: gather -> advance -> flush -> bury (DESIGN 2).
  *
- * Event callbacks only move bytes, decode and record facts, and wake tasks. Then the tasks that have news are advanced
- * until they wait; then conns whose `out` gained bytes are written, once; then what died is freed. Nothing is
- * freed inside a callback. A turn advances for at most 5 ms: what is left goes first in the next one, which does not block.
- * The turn is ours: libev only gathers. All of it belongs to one thread. */
+ * Event callbacks only move bytes, decode and record facts, and wake tasks. Then the tasks that have news are
+ * advanced until they wait; then conns whose `out` gained bytes are written, once; then what died is freed. Nothing
+ * is freed inside a callback. A turn advances for at most 5 ms: what is left goes first in the next one, which does
+ * not block. The turn is ours: libev only gathers. All of it belongs to one thread. */
 #pragma once
 
 #include "base/list.h"
@@ -14,8 +14,8 @@
 
 struct loop;
 
-/* Somebody who is advanced when he has news. Embedded; woken any number of times, advanced once for all of them. A wake that
- * comes after (or during) its advance calls for another one, in the same turn while its 5 ms last. */
+/* Somebody who is advanced when he has news. Embedded; woken any number of times, advanced once for all of them. A
+ * wake that comes after (or during) its advance calls for another one, in the same turn while its 5 ms last. */
 struct task {
     struct list node;
     void (*advance)(struct task *);
@@ -39,16 +39,16 @@ struct deadline {
 
 struct loop {
     struct ev_loop *ev;
-    ev_check gathered;   /* first callback after each poll: refreshes `now` */
-    double now;          /* monotonic seconds, see loop_now */
-    int index;           /* the worker's number, 0..; the key of per-worker slots */
+    ev_check gathered; /* first callback after each poll: refreshes `now` */
+    double now;        /* monotonic seconds, see loop_now */
+    int index;         /* the worker's number, 0..; the key of per-worker slots */
     bool stopping;
-    struct list ready;   /* tasks with news */
-    struct list dirty;   /* conns to flush (conn.c) */
-    struct list dead;    /* graves */
-    struct list after;   /* turn hooks: run at the end of each turn (Lua's collector, log buffers) */
+    struct list ready; /* tasks with news */
+    struct list dirty; /* conns to flush (conn.c) */
+    struct list dead;  /* graves */
+    struct list after; /* turn hooks: run at the end of each turn (Lua's collector, log buffers) */
     uint64_t turns;
-    double turn_began;   /* monotonic seconds of the present advance phase */
+    double turn_began; /* monotonic seconds of the present advance phase */
 };
 
 /* Called once at the end of every turn, after bury. */

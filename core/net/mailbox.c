@@ -1,12 +1,12 @@
 /* The mailbox: a Treiber stack that is taken whole and turned round.
  *
- * Posting is one compare-and-swap; taking all at once means there is no ABA and no reclamation to think about. The bell is
- * rung only by the letter that found the box empty: the receiver empties it whenever it is rung, so a letter that finds another
- * one before it knows that a ring is under way.
+ * Posting is one compare-and-swap; taking all at once means there is no ABA and no reclamation to think about. The bell
+ * is rung only by the letter that found the box empty: the receiver empties it whenever it is rung, so a letter that
+ * finds another one before it knows that a ring is under way.
  *
- * Closing is the delicate part. The box is closed by swapping in a mark that no letter is, so that later posts are refused.
- * But a poster that got its letter in may still be about to ring, and libev must not be gone by then. `posting` counts those
- * inside, and mailbox_close waits for them: a few instructions each, so it spins. */
+ * Closing is the delicate part. The box is closed by swapping in a mark that no letter is, so that later posts are
+ * refused. But a poster that got its letter in may still be about to ring, and libev must not be gone by then.
+ * `posting` counts those inside, and mailbox_close waits for them: a few instructions each, so it spins. */
 #include "net/mailbox.h"
 
 #include <sched.h>
@@ -61,7 +61,8 @@ static bool push_letter(struct mailbox *m, struct letter *letter, bool *first) {
     do {
         if (head == &closed_mark) return false;
         atomic_store_explicit(&letter->next, head, memory_order_relaxed);
-    } while (!atomic_compare_exchange_weak_explicit(&m->head, &head, letter, memory_order_release, memory_order_relaxed));
+    } while (
+        !atomic_compare_exchange_weak_explicit(&m->head, &head, letter, memory_order_release, memory_order_relaxed));
     *first = head == NULL;
     return true;
 }

@@ -20,8 +20,8 @@ struct mailbox {
 };
 
 void mailbox_open(struct mailbox *, struct loop *); /* in the owner's thread, or before it starts */
-/* In the owner's thread: refuses from now on, delivers what is left. The loop may end afterwards; the mailbox's own memory must
- * stay as long as anybody might still post to it. Idempotent. */
+/* In the owner's thread: refuses from now on, delivers what is left. The loop may end afterwards; the mailbox's own
+ * memory must stay as long as anybody might still post to it. Idempotent. */
 void mailbox_close(struct mailbox *);
 /* False if the mailbox is closed: the letter stays the caller's. */
 bool mailbox_post(struct mailbox *, struct letter *);

@@ -1,16 +1,16 @@
 /* Names to addresses: c-ares does the asking, libev tells it when, and this file keeps what it found.
  *
  * All of it happens in the keeper's thread, whose channel it is. A question travels there as a letter and comes back as
- * one, so nothing here is locked; `withdrawn` is set and read by the asker's thread only. Questions for a name that is being
- * asked for wait with the first one. An answer is kept for its TTL, bounded at both ends: a TTL of 0 would ask for every
- * connection, one of a week would survive every move. Failures are kept for a second, so that a dead name server is not
- * asked a thousand times a second.
+ * one, so nothing here is locked; `withdrawn` is set and read by the asker's thread only. Questions for a name that is
+ * being asked for wait with the first one. An answer is kept for its TTL, bounded at both ends: a TTL of 0 would ask
+ * for every connection, one of a week would survive every move. Failures are kept for a second, so that a dead name
+ * server is not asked a thousand times a second.
  *
- * c-ares sorts by RFC 6724 if it is let: that opens a socket per address and shuffles with the routes. We sort by value, for
- * balancers want a list that stays the same.
+ * c-ares sorts by RFC 6724 if it is let: that opens a socket per address and shuffles with the routes. We sort by
+ * value, for balancers want a list that stays the same.
  *
- * c-ares 1.18 reads resolv.conf once in a channel's life. So the file's time is looked at now and then, while nothing is under
- * way, and the channel made anew when it has changed. */
+ * c-ares 1.18 reads resolv.conf once in a channel's life. So the file's time is looked at now and then, while
+ * nothing is under way, and the channel made anew when it has changed. */
 #include "net/resolver.h"
 
 #include "base/log.h"
@@ -303,7 +303,9 @@ static void ask_servers(struct resolver *r, struct entry *e) {
         entry_on_found(e, ARES_ENOTINITIALIZED, 0, NULL);
         return;
     }
-    struct ares_addrinfo_hints hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = ARES_AI_NOSORT };
+    struct ares_addrinfo_hints hints = { .ai_family = AF_UNSPEC,
+                                         .ai_socktype = SOCK_STREAM,
+                                         .ai_flags = ARES_AI_NOSORT };
     ares_getaddrinfo(r->channel, e->name, NULL, &hints, entry_on_found, e);
     arm_timer(r);
 }
@@ -407,7 +409,7 @@ void resolver_destroy(struct resolver *r) {
     close_channel(r);
     ares_library_cleanup();
     ev_timer_stop(r->loop->ev, &r->timer);
-    while (!list_empty(&r->by_age)) free_entry(container_of(r->by_age.next, struct entry, by_age));
+    list_each_safe(node, &r->by_age) free_entry(container_of(node, struct entry, by_age));
     map_fini(&r->entries);
     r->dead = true;
     if (atomic_load_explicit(&r->posted, memory_order_acquire) == 0) free_resolver(r);

@@ -47,7 +47,9 @@ static struct server_spec *make_spec(const struct target *url, uint16_t port) {
 }
 
 static struct ad_hoc *ad_hoc_create(struct worker *w, const struct target *url, uint16_t port, const char *key) {
-    struct backend_settings settings = { .keepalive = 16, .keepalive_idle = 30, .tries = 2, .retry_on = 1u << RETRY_CONNECT };
+    struct backend_settings settings = {
+        .keepalive = 16, .keepalive_idle = 30, .tries = 2, .retry_on = 1u << RETRY_CONNECT
+    };
     struct ad_hoc *a = must_calloc(1, sizeof *a);
     a->worker = w;
     snprintf(a->key, sizeof a->key, "%s", key);

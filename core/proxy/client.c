@@ -84,6 +84,18 @@ static void refuse_head(struct client *c, struct exchange *x, enum failure why) 
     exchange_begin_failed(x, why);
 }
 
+/* Last bytes leave; what still comes is read away for a moment, lest a RST destroy them on their way. */
+static void linger(struct client *c) {
+    c->state = CLIENT_LINGER;
+    conn_linger(&c->conn);
+}
+
+/* Nothing more is wanted of it. What it has not taken yet of the last answer is still sent. */
+static void end_idle(struct client *c) {
+    if (c->conn.out.size) linger(c);
+    else client_close(c);
+}
+
 /* Reads the next head, if it is there whole. */
 static void read_head(struct client *c) {
     bool was_started = c->scan.started;
@@ -93,7 +105,7 @@ static void read_head(struct client *c) {
     case H1_MORE:
         exchange_forget(x);
         if (c->scan.started && !was_started) await_head(c);
-        if (c->conn.ended) client_close(c);
+        if (c->conn.ended) linger(c);
         return;
     case H1_FAILED: refuse_head(c, x, why); return;
     case H1_DONE: break;
@@ -157,7 +169,7 @@ static void client_on_end(struct conn *conn) {
     struct client *c = of_conn(conn);
     struct exchange *x = c->exchange;
     if (!x) {
-        if (c->state != CLIENT_LINGER) client_close(c);
+        if (c->state != CLIENT_LINGER) end_idle(c);
         return;
     }
     if (c->body_unread) client_read_request_body(c);
@@ -193,7 +205,7 @@ static void client_on_deadline(struct conn *conn) {
     switch ((enum client_state)c->state) {
     case CLIENT_HEAD: refuse_head(c, exchange_create(c), FAIL_HEAD_TIMEOUT); break;
     case CLIENT_EXCHANGE: check_progress(c); break;
-    case CLIENT_IDLE:
+    case CLIENT_IDLE: end_idle(c); break;
     case CLIENT_LINGER: client_close(c); break;
     case CLIENT_TUNNEL:
     case CLIENT_CLOSED: break;
@@ -201,7 +213,10 @@ static void client_on_deadline(struct conn *conn) {
 }
 
 static const struct conn_handlers handlers = {
-    .on_bytes = client_on_bytes, .on_end = client_on_end, .on_broken = client_on_broken, .on_room = client_on_room,
+    .on_bytes = client_on_bytes,
+    .on_end = client_on_end,
+    .on_broken = client_on_broken,
+    .on_room = client_on_room,
     .on_deadline = client_on_deadline,
 };
 
@@ -214,7 +229,8 @@ void client_send_informational(struct client *c, const struct response *r) {
 }
 
 static bool may_keep_alive(const struct client *c) {
-    return c->exchange->request.framing.keep_alive && !client_worker(c)->draining && !c->conn.ended;
+    bool more = !c->conn.ended || c->conn.in.size; /* a FIN behind pipelined requests */
+    return c->exchange->request.framing.keep_alive && !client_worker(c)->draining && more;
 }
 
 /* The lines of an answer's head that are ours, made on the stack. */
@@ -240,13 +256,12 @@ static void add_length(struct lines *l, uint64_t length) {
     add_text(l, SLICE("\r\n"));
 }
 
-/* HEAD and 304 tell the length that a GET would have had, and carry nothing. */
+/* HEAD and 304 tell the length that a GET would have had, and carry nothing. A backend's word for it stands among the fields
+ * (framing_of_response saw to that). */
 static void add_told_length(struct lines *l, const struct response *r) {
-    uint64_t length;
-    struct slice value = headers_get_id(&r->headers, HEADER_CONTENT_LENGTH);
-    if (r->status == 204 || r->status < 200) return;
-    if (value.p && slice_to_u64(value, &length)) add_length(l, length);
-    else if (r->framing.kind == FRAMING_LENGTH && r->status != 304) add_length(l, r->framing.length);
+    const struct header *told = headers_find_id(&r->headers, HEADER_CONTENT_LENGTH);
+    if (r->status == 204 || r->status < 200 || (told && !told->hop)) return;
+    if (r->framing.kind == FRAMING_LENGTH && r->status != 304) add_length(l, r->framing.length);
 }
 
 static void choose_framing(struct client *c, const struct response *r, struct lines *l) {
@@ -286,15 +301,13 @@ void client_send_head(struct client *c, const struct response *r) {
         add_text(&l, date_now());
         add_text(&l, SLICE("\r\n"));
     }
-    add_text(&l, SLICE("Via: 1.1 moongate\r\n"));
+    add_text(&l, r->minor ? SLICE("Via: 1.1 moongate\r\n") : SLICE("Via: 1.0 moongate\r\n"));
     add_connection(c, r, &l);
     h1_write_response(&c->conn.out, r, slice_make(l.text, l.n));
     conn_wrote(&c->conn);
 }
 
-static size_t answer_room(struct pipe_reader *r) {
-    return conn_room(&container_of(r, struct client, reader)->conn);
-}
+static size_t answer_room(struct pipe_reader *r) { return conn_room(&container_of(r, struct client, reader)->conn); }
 
 static void answer_take(struct pipe_reader *r, struct buffer *bytes) {
     struct client *c = container_of(r, struct client, reader);
@@ -322,12 +335,6 @@ void client_read_body_from(struct client *c, struct pipe *p) {
     pipe_add_reader(p, &c->reader);
 }
 
-/* Last bytes leave; what still comes is read away for a moment, lest a RST destroy them on their way. */
-static void linger(struct client *c) {
-    c->state = CLIENT_LINGER;
-    conn_linger(&c->conn);
-}
-
 void client_finish(struct client *c) {
     pipe_remove_reader(&c->reader);
     c->exchange = NULL;
@@ -340,11 +347,16 @@ void client_finish(struct client *c) {
     else if (c->conn.ended) linger(c);
 }
 
-/* A client that got part of an answer must see that it is not whole: an HTTP/1.1 answer with a length or chunks by an early end, one that
- * lasts until close only by a reset. */
+/* A client that got part of an answer must see that it is not whole: one with a length or chunks by an early end, behind
+ * all that there was of it; one that lasts until close only by a reset. */
 void client_abort(struct client *c) {
+    bool until_close = !c->chunked && c->exchange->response.framing.kind != FRAMING_LENGTH;
     pipe_remove_reader(&c->reader);
     c->exchange = NULL;
+    if (!until_close) {
+        linger(c);
+        return;
+    }
     conn_reset(&c->conn);
     client_close(c);
 }
@@ -357,7 +369,7 @@ void client_begin_tunnel(struct client *c, struct tunnel *t, const struct conn_h
 }
 
 void client_drain(struct client *c) {
-    if (c->state == CLIENT_IDLE) client_close(c);
+    if (c->state == CLIENT_IDLE) end_idle(c);
 }
 
 void client_accept(struct ear *ear, int fd, const struct addr *peer) {

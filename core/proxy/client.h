@@ -9,29 +9,29 @@
 #include "proxy/worker.h"
 
 enum client_state {
-    CLIENT_IDLE,      /* between requests */
-    CLIENT_HEAD,      /* a head has begun to come */
-    CLIENT_EXCHANGE,  /* an exchange is under way */
-    CLIENT_TUNNEL,    /* the conn belongs to a tunnel */
-    CLIENT_LINGER,    /* last bytes leave, then it closes */
+    CLIENT_IDLE,     /* between requests */
+    CLIENT_HEAD,     /* a head has begun to come */
+    CLIENT_EXCHANGE, /* an exchange is under way */
+    CLIENT_TUNNEL,   /* the conn belongs to a tunnel */
+    CLIENT_LINGER,   /* last bytes leave, then it closes */
     CLIENT_CLOSED
 };
 
 struct client {
     struct conn conn;
-    struct list node;              /* in worker->clients */
+    struct list node; /* in worker->clients */
     struct grave grave;
     struct listener *listener;
-    struct addr addr;              /* the other side, as accepted */
-    struct exchange *exchange;     /* NULL: none */
+    struct addr addr;          /* the other side, as accepted */
+    struct exchange *exchange; /* NULL: none */
     struct h1_scan scan;
-    uint8_t state;                 /* enum client_state */
-    bool keep_alive;               /* after the present exchange */
-    bool body_unread;              /* the request body has not been read to its end */
-    bool chunked;                  /* the answer's body is written in chunks */
-    struct pipe_reader reader;     /* of the answer's body */
-    struct tunnel *tunnel;         /* CLIENT_TUNNEL */
-    uint64_t mark;                 /* bytes moved either way when the deadline was set */
+    uint8_t state;             /* enum client_state */
+    bool keep_alive;           /* after the present exchange */
+    bool body_unread;          /* the request body has not been read to its end */
+    bool chunked;              /* the answer's body is written in chunks */
+    struct pipe_reader reader; /* of the answer's body */
+    struct tunnel *tunnel;     /* CLIENT_TUNNEL */
+    uint64_t mark;             /* bytes moved either way when the deadline was set */
     uint32_t requests;
 };
 

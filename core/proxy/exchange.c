@@ -67,8 +67,8 @@ static bool has_hook(const struct exchange *x, enum hook hook) {
 
 /* Calls a hook, or goes on with the call that waited. */
 static enum verdict ask(struct exchange *x, enum hook hook, const void *detail) {
-    enum verdict verdict = x->hook_running ? hook_go_on(&x->subject, &x->decision)
-                                           : hook_call(&x->subject, hook, detail, &x->decision);
+    enum verdict verdict =
+        x->hook_running ? hook_go_on(&x->subject, &x->decision) : hook_call(&x->subject, hook, detail, &x->decision);
     x->hook_running = verdict == VERDICT_WAIT;
     if (verdict == VERDICT_FAILED) x->failed_hook = hook_name(hook);
     return verdict;
@@ -76,10 +76,17 @@ static enum verdict ask(struct exchange *x, enum hook hook, const void *detail) 
 
 /* ---- 1. take head: framing, limits */
 
+/* A request that cannot be what its sender meant: nothing that follows on its connection is read as one. After a CONNECT
+ * that would be the bytes of its tunnel. */
+static enum next refuse(struct exchange *x, enum failure why) {
+    x->request.framing.keep_alive = false;
+    return fail(x, why);
+}
+
 static enum next take_head(struct exchange *x) {
     enum failure why = framing_of_request(&x->request);
-    if (why != FAIL_NONE) return fail(x, why);
-    if (x->request.method == METHOD_CONNECT) return fail(x, FAIL_BAD_METHOD);
+    if (why != FAIL_NONE) return refuse(x, why);
+    if (x->request.method == METHOD_CONNECT) return refuse(x, FAIL_BAD_METHOD);
     h1_body_start(&x->request_decoder, &x->request.framing, &x->request.trailers);
     x->client->body_unread = !x->request_decoder.done;
     x->expects_continue = x->request.framing.expect_continue && x->client->body_unread;
@@ -98,14 +105,15 @@ static void enter_site(struct exchange *x, struct site *site, struct generation 
 }
 
 static enum failure parse_target(struct exchange *x, bool raw) {
-    return target_parse(&x->request.target, &x->arena, x->request.method, x->request.target.raw, x->received_host, SLICE("http"), raw);
+    return target_parse(&x->request.target, &x->arena, x->request.method, x->request.target.raw, x->received_host,
+                        SLICE("http"), raw);
 }
 
 static enum next find_site(struct exchange *x) {
     x->received_host = headers_get_id(&x->request.headers, HEADER_HOST);
     struct slice raw = x->request.target.raw;
     enum failure why = parse_target(x, false);
-    if (why != FAIL_NONE) return fail(x, why);
+    if (why != FAIL_NONE) return refuse(x, why);
     struct generation *g = worker_of_exchange(x)->generation;
     uint32_t id = x->client->listener->id;
     struct host_table *table = id < g->table_count ? g->tables[id] : NULL;
@@ -113,8 +121,9 @@ static enum next find_site(struct exchange *x) {
     if (!site) return fail(x, FAIL_MISDIRECTED);
     enter_site(x, site, g);
     x->request.target.raw = raw;
-    if (site->raw_target && (why = parse_target(x, true)) != FAIL_NONE) return fail(x, why);
-    if (x->request.framing.kind == FRAMING_LENGTH && x->request.framing.length > site->max_body) return fail(x, FAIL_BODY_TOO_LARGE);
+    if (site->raw_target && (why = parse_target(x, true)) != FAIL_NONE) return refuse(x, why);
+    if (x->request.framing.kind == FRAMING_LENGTH && x->request.framing.length > site->max_body)
+        return fail(x, FAIL_BODY_TOO_LARGE);
     forwarded_receive(x);
     return GO_ON;
 }
@@ -189,9 +198,14 @@ static enum next fetch(struct exchange *x) {
     if (still_buffering(x)) return WAIT;
     finish_request(x);
     struct fetch_options options = {
-        .worker = worker_of_exchange(x), .site = x->site, .exchange = x, .request = &x->request,
-        .target = target_write(&x->arena, &x->request.target), .upgrade = wanted_upgrade(x),
-        .request_body = x->request.framing.kind == FRAMING_NONE ? NULL : &x->request_body, .timeouts = &x->site->timeouts,
+        .worker = worker_of_exchange(x),
+        .site = x->site,
+        .exchange = x,
+        .request = &x->request,
+        .target = target_write(&x->arena, &x->request.target),
+        .upgrade = wanted_upgrade(x),
+        .request_body = x->request.framing.kind == FRAMING_NONE ? NULL : &x->request_body,
+        .timeouts = &x->site->timeouts,
     };
     x->fetch_began = loop_now(&worker_of_exchange(x)->loop);
     x->fetch = fetch_create(&options);
@@ -348,12 +362,23 @@ static void write_line(struct exchange *x, double seconds) {
     const struct request *r = &x->request;
     const struct fetch *f = x->fetch;
     struct access_record record = {
-        .client_ip = addr_ip_text(&x->client_addr, ip), .id = slice_of(x->id), .method = r->method_name, .target = r->target.raw,
-        .version = r->minor ? SLICE("HTTP/1.1") : SLICE("HTTP/1.0"), .host = x->received_host,
-        .referer = headers_get_id(&r->headers, HEADER_REFERER), .user_agent = headers_get_id(&r->headers, HEADER_USER_AGENT),
-        .site = x->site_name, .source = slice_of(exchange_source_name(x->source)), .word = slice_of(failure_word(x->failure)),
-        .status = x->head_sent ? x->response.status : 499, .bytes_in = x->bytes_in, .bytes_out = x->bytes_out,
-        .wall = clock_wall() - seconds, .seconds = seconds, .first_byte = x->first_byte ? x->first_byte - x->began : -1,
+        .client_ip = addr_ip_text(&x->client_addr, ip),
+        .id = slice_of(x->id),
+        .method = r->method_name,
+        .target = r->target.raw,
+        .version = r->minor ? SLICE("HTTP/1.1") : SLICE("HTTP/1.0"),
+        .host = x->received_host,
+        .referer = headers_get_id(&r->headers, HEADER_REFERER),
+        .user_agent = headers_get_id(&r->headers, HEADER_USER_AGENT),
+        .site = x->site_name,
+        .source = slice_of(exchange_source_name(x->source)),
+        .word = slice_of(failure_word(x->failure)),
+        .status = x->head_sent ? x->response.status : 499,
+        .bytes_in = x->bytes_in,
+        .bytes_out = x->bytes_out,
+        .wall = clock_wall() - seconds,
+        .seconds = seconds,
+        .first_byte = x->first_byte ? x->first_byte - x->began : -1,
         .tries = f ? f->tries : 0,
     };
     if (f && f->backend) record.backend = slice_of(f->backend->name);
@@ -395,10 +420,13 @@ static enum next done(struct exchange *x) {
 /* ---- the engine */
 
 static enum next (*const steps[])(struct exchange *) = {
-    [STEP_TAKE_HEAD] = take_head, [STEP_FIND_SITE] = find_site, [STEP_ON_REQUEST] = on_request, [STEP_CACHE_KEY] = cache_key,
-    [STEP_FETCH] = fetch, [STEP_AWAIT_HEAD] = await_head, [STEP_ON_ERROR] = on_error, [STEP_ON_RESPONSE] = on_response,
-    [STEP_SEND_HEAD] = send_head, [STEP_BODY] = body, [STEP_ON_LOG] = on_log, [STEP_TUNNEL] = tunnel, [STEP_LOG] = log_step,
-    [STEP_DONE] = done,
+    [STEP_TAKE_HEAD] = take_head,   [STEP_FIND_SITE] = find_site,
+    [STEP_ON_REQUEST] = on_request, [STEP_CACHE_KEY] = cache_key,
+    [STEP_FETCH] = fetch,           [STEP_AWAIT_HEAD] = await_head,
+    [STEP_ON_ERROR] = on_error,     [STEP_ON_RESPONSE] = on_response,
+    [STEP_SEND_HEAD] = send_head,   [STEP_BODY] = body,
+    [STEP_ON_LOG] = on_log,         [STEP_TUNNEL] = tunnel,
+    [STEP_LOG] = log_step,          [STEP_DONE] = done,
 };
 
 /* Nobody is there to be answered: what is under way ends, and the line is written. */
@@ -467,7 +495,8 @@ struct exchange *exchange_create(struct client *c) {
     headers_init(&x->request.trailers, &x->arena);
     headers_init(&x->response.headers, &x->arena);
     x->client = c;
-    x->subject = (struct subject){ .kind = SUBJECT_EXCHANGE, .worker = w, .exchange = x, .arena = &x->arena, .task = &x->task };
+    x->subject =
+        (struct subject){ .kind = SUBJECT_EXCHANGE, .worker = w, .exchange = x, .arena = &x->arena, .task = &x->task };
     return x;
 }
 

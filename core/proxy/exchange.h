@@ -7,8 +7,20 @@
 enum response_source { SOURCE_NONE, SOURCE_BACKEND, SOURCE_CACHE, SOURCE_REPLY, SOURCE_ERROR };
 
 enum exchange_step {
-    STEP_TAKE_HEAD, STEP_FIND_SITE, STEP_ON_REQUEST, STEP_CACHE_KEY, STEP_FETCH, STEP_AWAIT_HEAD, STEP_ON_ERROR, STEP_ON_RESPONSE,
-    STEP_SEND_HEAD, STEP_BODY, STEP_ON_LOG, STEP_TUNNEL, STEP_LOG, STEP_DONE
+    STEP_TAKE_HEAD,
+    STEP_FIND_SITE,
+    STEP_ON_REQUEST,
+    STEP_CACHE_KEY,
+    STEP_FETCH,
+    STEP_AWAIT_HEAD,
+    STEP_ON_ERROR,
+    STEP_ON_RESPONSE,
+    STEP_SEND_HEAD,
+    STEP_BODY,
+    STEP_ON_LOG,
+    STEP_TUNNEL,
+    STEP_LOG,
+    STEP_DONE
 };
 
 enum { REQUEST_ID_SIZE = 16 };
@@ -16,47 +28,47 @@ enum { REQUEST_ID_SIZE = 16 };
 struct exchange {
     struct task task;
     struct subject subject;
-    struct list node;               /* in worker->exchanges */
+    struct list node; /* in worker->exchanges */
     struct grave grave;
-    struct client *client;          /* NULL once the client is gone */
-    struct generation *generation;  /* a reference, NULL before STEP_FIND_SITE */
-    struct site *site;              /* NULL: none found yet: errors are answered without policy */
+    struct client *client;         /* NULL once the client is gone */
+    struct generation *generation; /* a reference, NULL before STEP_FIND_SITE */
+    struct site *site;             /* NULL: none found yet: errors are answered without policy */
     struct arena arena;
-    uint8_t step;                   /* enum exchange_step */
-    bool hook_running;              /* the present step waits for a hook */
+    uint8_t step;      /* enum exchange_step */
+    bool hook_running; /* the present step waits for a hook */
     bool client_left;
-    bool request_sent;              /* the fetch has begun: `req` is read-only */
-    bool head_sent;                 /* the response head has left: `res` is read-only */
+    bool request_sent; /* the fetch has begun: `req` is read-only */
+    bool head_sent;    /* the response head has left: `res` is read-only */
     bool error_hook_ran;
-    bool body_done;                 /* the answer was handed over whole */
-    char id[REQUEST_ID_SIZE + 1];   /* hex */
+    bool body_done;               /* the answer was handed over whole */
+    char id[REQUEST_ID_SIZE + 1]; /* hex */
 
     struct request request;
-    bool target_changed;            /* a script assigned path, query, args, host */
-    struct slice received_host;     /* the Host field as it came; p NULL: none */
-    struct addr client_addr;        /* the real client: behind trusted proxies, what they say */
-    bool client_trusted;            /* the peer is one of trusted_proxies */
-    struct slice forwarded_scheme;  /* "http" or "https", as seen by the real client */
+    bool target_changed;           /* a script assigned path, query, args, host */
+    struct slice received_host;    /* the Host field as it came; p NULL: none */
+    struct addr client_addr;       /* the real client: behind trusted proxies, what they say */
+    bool client_trusted;           /* the peer is one of trusted_proxies */
+    struct slice forwarded_scheme; /* "http" or "https", as seen by the real client */
     struct h1_body request_decoder;
-    struct pipe request_body;       /* state PIPE_ENDED and total 0 when there is none */
-    bool expects_continue;          /* the client waits for a 100 that we have not passed on */
-    bool wants_body;                /* a script or buffer_body wants it before the fetch */
+    struct pipe request_body; /* state PIPE_ENDED and total 0 when there is none */
+    bool expects_continue;    /* the client waits for a 100 that we have not passed on */
+    bool wants_body;          /* a script or buffer_body wants it before the fetch */
 
-    struct fetch *fetch;            /* NULL: none (yet) */
+    struct fetch *fetch; /* NULL: none (yet) */
     struct fetch_waiter fetch_waiter;
-    struct response response;       /* the final answer; headers writable until head_sent */
+    struct response response; /* the final answer; headers writable until head_sent */
     enum response_source source;
-    struct pipe reply_body;         /* of a reply or an error page */
-    struct pipe *body;              /* where the answer's body comes from; NULL: none */
-    enum failure failure;           /* what went wrong first, NONE */
-    enum failure pending_failure;   /* found in an event, dealt with when it advances */
+    struct pipe reply_body;       /* of a reply or an error page */
+    struct pipe *body;            /* where the answer's body comes from; NULL: none */
+    enum failure failure;         /* what went wrong first, NONE */
+    enum failure pending_failure; /* found in an event, dealt with when it advances */
     const char *failed_hook;
     struct error_info error;
     struct slice cache_key;
     bool cache_bypass;
 
     double began, fetch_began, first_byte, ended; /* loop time, seconds; 0: not yet */
-    uint64_t bytes_in, bytes_out;   /* content */
+    uint64_t bytes_in, bytes_out;                 /* content */
     struct tunnel *tunnel;
     struct site_metrics *metrics;   /* NULL before a site is found */
     struct slice site_name;         /* outlives the generation, for the log line */

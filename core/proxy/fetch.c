@@ -75,7 +75,9 @@ static bool is_repeatable(const struct fetch *f, enum retry_class class) {
     return method_is_idempotent(f->request->method) && (!f->request_body || nothing_spent(f));
 }
 
-static uint32_t retry_bits(const struct fetch *f) { return f->pick.has_retry_on ? f->pick.retry_on : settings_of(f)->retry_on; }
+static uint32_t retry_bits(const struct fetch *f) {
+    return f->pick.has_retry_on ? f->pick.retry_on : settings_of(f)->retry_on;
+}
 
 static const struct status_set *retry_statuses(const struct fetch *f) {
     return f->pick.has_retry_on ? &f->pick.retry_statuses : &settings_of(f)->retry_statuses;
@@ -93,13 +95,16 @@ static bool may_retry(const struct fetch *f, enum failure why) {
 }
 
 static bool may_retry_status(const struct fetch *f, int status) {
-    bool asked = (status >= 500 && (retry_bits(f) & RETRY_ON_5XX)) || (status < 640 && status_set_has(retry_statuses(f), status));
+    bool asked = (status >= 500 && (retry_bits(f) & RETRY_ON_5XX)) ||
+                 (status < 640 && status_set_has(retry_statuses(f), status));
     return asked && is_repeatable(f, RETRY_RESET) && tries_left(f);
 }
 
 /* Remembers the try for policy and for choosing another server. The reference to the server goes to `tried`. */
 static void remember_try(struct fetch *f, int status, enum failure why) {
-    f->last = (struct last_try){ .backend = f->backend, .server = f->server, .status = status, .failure = why, .tries = f->tries };
+    f->last = (struct last_try){
+        .backend = f->backend, .server = f->server, .status = status, .failure = why, .tries = f->tries
+    };
     backend_count(f->backend, f->worker->loop.index, 0, 0);
     if (f->server && f->tried_count < FETCH_TRIED) f->tried[f->tried_count++] = server_ref(f->server);
 }
@@ -116,7 +121,8 @@ static enum next try_next(struct fetch *f) {
 
 static bool was_stale(const struct fetch *f, enum failure why) {
     const struct server_conn *sc = f->borrower.conn;
-    return why == FAIL_RESET && sc && sc->uses > 1 && !sc->response_begun && !f->stale_retried && is_repeatable(f, RETRY_RESET);
+    return why == FAIL_RESET && sc && sc->uses > 1 && !sc->response_begun && !f->stale_retried &&
+           is_repeatable(f, RETRY_RESET);
 }
 
 static enum next try_failed(struct fetch *f, enum failure why) {
@@ -152,8 +158,9 @@ static enum next deliver_refused(struct fetch *f) {
 
 static enum next pick(struct fetch *f) {
     if (!asks_policy(f)) return take_default(f);
-    enum verdict verdict = f->hook_running ? hook_go_on(&f->subject, &f->decision)
-                                           : hook_call(&f->subject, HOOK_PICK_BACKEND, f->tries ? &f->last : NULL, &f->decision);
+    enum verdict verdict = f->hook_running
+                               ? hook_go_on(&f->subject, &f->decision)
+                               : hook_call(&f->subject, HOOK_PICK_BACKEND, f->tries ? &f->last : NULL, &f->decision);
     f->hook_running = verdict == VERDICT_WAIT;
     switch (verdict) {
     case VERDICT_WAIT: return WAIT;
@@ -177,20 +184,26 @@ static void on_resolved(struct backend_waiter *w) { wake(container_of(w, struct 
 
 static enum next nobody_to_try(struct fetch *f, enum failure why) {
     if (f->response.status) return deliver_refused(f);
-    if (f->tries > 0) return fail(f, f->last.failure); /* the first failure tells more than that nobody else was there */
+    if (f->tries > 0)
+        return fail(f, f->last.failure); /* the first failure tells more than that nobody else was there */
     f->server = NULL;
     f->tries++;
     return try_failed(f, why);
 }
 
+static struct server *choose_server(struct fetch *f, struct backend *backend, enum failure *why) {
+    if (!f->exact)
+        return backend_choose(backend, &f->worker->loop, f->tried, f->tried_count, f->pick.servers[f->pick_at], why);
+    *why = FAIL_NO_SERVER;
+    return f->tries == 0 ? server_ref(f->exact) : NULL;
+}
+
 static enum next choose(struct fetch *f) {
     enum failure why;
     struct backend *backend = f->pick.backends[f->pick_at];
-    struct server *server = backend_choose(backend, &f->worker->loop, f->tried, f->tried_count, f->pick.servers[f->pick_at], &why);
+    struct server *server = choose_server(f, backend, &why);
     if (!server && why == FAIL_NONE) {
-        if (list_empty(&f->resolving.node)) {
-            backend_await(backend, &f->worker->loop, &f->resolving);
-        }
+        if (list_empty(&f->resolving.node)) { backend_await(backend, &f->worker->loop, &f->resolving); }
         return WAIT;
     }
     if (!server && f->pick_at + 1 < f->pick.count) {
@@ -352,7 +365,9 @@ static enum next take_final_head(struct fetch *f) {
     backend_count(f->backend, f->worker->loop.index, f->response.status, f->first_byte - f->try_began);
     h1_body_start(&f->borrower.conn->body, &f->response.framing, &f->trailers);
     if (!f->tunnel && may_retry_status(f, f->response.status)) {
-        f->last = (struct last_try){ .backend = f->backend, .server = f->server, .status = f->response.status, .tries = f->tries };
+        f->last = (struct last_try){
+            .backend = f->backend, .server = f->server, .status = f->response.status, .tries = f->tries
+        };
         f->tried[f->tried_count++] = server_ref(f->server);
         conn_deadline(&f->borrower.conn->conn, 0);
         return try_next(f);
@@ -452,8 +467,9 @@ static enum next over(struct fetch *f) {
 /* ---- the engine */
 
 static enum next (*const steps[])(struct fetch *) = {
-    [FETCH_PICK] = pick, [FETCH_CHOOSE] = choose, [FETCH_CONNECT] = connect_step, [FETCH_SEND] = send_step,
-    [FETCH_AWAIT_HEAD] = await_head, [FETCH_BODY] = body, [FETCH_OVER] = over,
+    [FETCH_PICK] = pick,      [FETCH_CHOOSE] = choose,         [FETCH_CONNECT] = connect_step,
+    [FETCH_SEND] = send_step, [FETCH_AWAIT_HEAD] = await_head, [FETCH_BODY] = body,
+    [FETCH_OVER] = over,
 };
 
 static void fetch_advance(struct task *t) {
@@ -506,14 +522,19 @@ static void on_deadline(struct borrower *b) {
     }
     struct conn *c = &b->conn->conn;
     if (f->step == FETCH_AWAIT_HEAD && !f->request_body_done && c->out.size == 0) {
-        conn_deadline(c, first_of(settings_of(f)->between, f->timeouts.between)); /* it is the client that is slow, which its side sees to */
+        conn_deadline(c, first_of(settings_of(f)->between,
+                                  f->timeouts.between)); /* it is the client that is slow, which its side sees to */
         return;
     }
     note_broken(f, f->step == FETCH_SEND ? FAIL_CONNECT_TIMEOUT : FAIL_FIRST_BYTE_TIMEOUT);
 }
 
 static const struct borrower_handlers borrower_handlers = {
-    .on_connected = on_connected, .on_bytes = on_bytes, .on_end = on_end, .on_broken = on_broken, .on_room = on_room,
+    .on_connected = on_connected,
+    .on_bytes = on_bytes,
+    .on_end = on_end,
+    .on_broken = on_broken,
+    .on_room = on_room,
     .on_deadline = on_deadline,
 };
 
@@ -529,6 +550,7 @@ static void fetch_bury(struct grave *g) {
     struct fetch *f = container_of(g, struct fetch, grave);
     for (unsigned i = 0; i < f->tried_count; i++) server_unref(f->tried[i]);
     server_unref(f->server);
+    server_unref(f->exact);
     if (f->fixed && f->pick.backends[0]->ad_hoc) f->pick.backends[0]->users--;
     generation_unref(f->generation);
     arena_fini(&f->arena);
@@ -536,8 +558,9 @@ static void fetch_bury(struct grave *g) {
 }
 
 static void set_subject(struct fetch *f, const struct fetch_options *o) {
-    f->subject = (struct subject){ .kind = SUBJECT_FETCH, .worker = o->worker, .exchange = o->exchange, .arena = &f->arena,
-                                   .task = &f->task };
+    f->subject = (struct subject){
+        .kind = SUBJECT_FETCH, .worker = o->worker, .exchange = o->exchange, .arena = &f->arena, .task = &f->task
+    };
     if (!o->exchange) return;
     f->subject.site = o->exchange->subject.site;
     f->subject.arena = &o->exchange->arena; /* a reply made here is the exchange's answer */
@@ -570,6 +593,7 @@ struct fetch *fetch_create(const struct fetch_options *o) {
         f->pick = (struct pick){ .backends = { o->backend }, .servers = { o->server }, .count = 1 };
         f->step = FETCH_CHOOSE;
     }
+    if (o->exact) f->exact = server_ref(o->exact);
     if (o->total > 0) deadline_set(&f->total, o->total);
     metric_add(o->worker->metrics->fetches, o->worker->loop.index, 1);
     return f;

@@ -11,89 +11,92 @@ struct fetch;
 /* Somebody who waits for the head, or for the failure that comes instead. */
 struct fetch_waiter {
     struct list node;
-    struct task *task;   /* woken when fetch->state has changed */
+    struct task *task; /* woken when fetch->state has changed */
     /* A 1xx (not 101) came: called at once, may be NULL. */
     void (*on_informational)(struct fetch_waiter *, const struct response *);
 };
 
 enum fetch_state {
-    FETCH_TRYING,   /* no final head yet */
-    FETCH_HEAD,     /* `response` is there; the body flows through `body` */
-    FETCH_REPLY,    /* pick_backend returned a reply: `decision.reply` */
-    FETCH_FAILED    /* `why`; if `response.status` is not 0 a refused response (retry_on status) is kept: deliver it */
+    FETCH_TRYING, /* no final head yet */
+    FETCH_HEAD,   /* `response` is there; the body flows through `body` */
+    FETCH_REPLY,  /* pick_backend returned a reply: `decision.reply` */
+    FETCH_FAILED  /* `why`; if `response.status` is not 0 a refused response (retry_on status) is kept: deliver it */
 };
 
 enum { FETCH_TRIED = 16 };
 
 struct fetch {
     struct task task;
-    struct subject subject;          /* for pick_backend; its site NULL: not asked */
-    const struct site *site;         /* settings; NULL: none */
+    struct subject subject;  /* for pick_backend; its site NULL: not asked */
+    const struct site *site; /* settings; NULL: none */
     struct grave grave;
     struct worker *worker;
-    struct generation *generation;   /* a reference or NULL (ad hoc) */
-    struct arena arena;              /* the response */
-    uint8_t step;                    /* of fetch.c */
+    struct generation *generation; /* a reference or NULL (ad hoc) */
+    struct arena arena;            /* the response */
+    uint8_t step;                  /* of fetch.c */
     enum fetch_state state;
     enum failure why;
     struct list waiters;
 
-    const struct request *request;   /* not owned: lives as long as the fetch */
-    struct slice target;             /* as written in the start line */
-    struct slice upgrade;            /* Upgrade to pass on; p NULL: none */
-    struct pipe *request_body;       /* NULL: none */
-    struct pipe_reader body_reader;  /* its reader: into the server conn */
+    const struct request *request;  /* not owned: lives as long as the fetch */
+    struct slice target;            /* as written in the start line */
+    struct slice upgrade;           /* Upgrade to pass on; p NULL: none */
+    struct pipe *request_body;      /* NULL: none */
+    struct pipe_reader body_reader; /* its reader: into the server conn */
     uint64_t body_sent;
     bool request_body_done;
 
     struct timeouts timeouts;
     struct deadline total;
     struct pick pick;
-    unsigned pick_at;                /* index into pick.backends */
+    unsigned pick_at;     /* index into pick.backends */
+    struct server *exact; /* a reference; NULL: any */
     struct server *tried[FETCH_TRIED];
     unsigned tried_count, tries;
     struct last_try last;
-    struct backend *backend;         /* of the present or last try */
-    struct server *server;           /* a reference; NULL: none */
+    struct backend *backend; /* of the present or last try */
+    struct server *server;   /* a reference; NULL: none */
     struct borrower borrower;
     struct backend_waiter resolving;
-    bool fixed;                      /* the maker chose the backend: policy is not asked */
+    bool fixed; /* the maker chose the backend: policy is not asked */
     bool hook_running;
-    bool server_active;              /* this try counts in server->active */
+    bool server_active; /* this try counts in server->active */
     bool pumping, total_over;
     enum { FETCH_NO_NEWS, FETCH_BROKEN } news;
     enum failure news_why;
-    bool stale_retried;              /* a stale pooled conn was already forgiven */
-    bool fresh_only;                 /* the next try must not use a pooled conn */
+    bool stale_retried; /* a stale pooled conn was already forgiven */
+    bool fresh_only;    /* the next try must not use a pooled conn */
     double try_began, first_byte;
 
     struct response response;
     struct headers trailers;
-    struct pipe body;                /* readers: the client, a script, later the cache */
-    bool request_broken;             /* it failed because its request body did */
-    bool tunnel;                     /* 101, or 2xx to CONNECT: the conn is to be taken with fetch_take_conn */
+    struct pipe body;    /* readers: the client, a script, later the cache */
+    bool request_broken; /* it failed because its request body did */
+    bool tunnel;         /* 101, or 2xx to CONNECT: the conn is to be taken with fetch_take_conn */
     bool closed;
-    struct decision decision;        /* last: not zeroed at the start */
+    struct decision decision; /* last: not zeroed at the start */
 };
 
 struct fetch_options {
     struct worker *worker;
-    struct site *site;               /* policy to ask and timeouts; NULL for none */
-    struct exchange *exchange;       /* for pick_backend; NULL: not asked */
-    struct backend *backend;         /* fixed choice; NULL: ask policy */
-    struct slice server;             /* fixed server of it; p NULL: any */
-    const struct request *request;   /* fields as they are to be sent, target and headers final; hop fields are left out */
+    struct site *site;         /* policy to ask and timeouts; NULL for none */
+    struct exchange *exchange; /* for pick_backend; NULL: not asked */
+    struct backend *backend;   /* fixed choice; NULL: ask policy */
+    struct slice server;       /* fixed server of it; p NULL: any */
+    struct server *exact;      /* this very server of the backend; NULL: any */
+    const struct request
+        *request; /* fields as they are to be sent, target and headers final; hop fields are left out */
     struct slice target;
-    struct slice upgrade;            /* protocol asked for; p NULL: none */
-    struct pipe *request_body;       /* NULL: none */
+    struct slice upgrade;      /* protocol asked for; p NULL: none */
+    struct pipe *request_body; /* NULL: none */
     const struct timeouts *timeouts;
-    double total;                    /* seconds for all of it; 0: none */
+    double total; /* seconds for all of it; 0: none */
 };
 
 struct fetch *fetch_create(const struct fetch_options *);
-void fetch_start(struct fetch *);                     /* advances in this turn */
+void fetch_start(struct fetch *); /* advances in this turn */
 void fetch_await(struct fetch *, struct fetch_waiter *);
-void fetch_waiter_forget(struct fetch_waiter *);      /* safe when not waiting */
+void fetch_waiter_forget(struct fetch_waiter *); /* safe when not waiting */
 /* The one who made it does not want it any more: frees what it held (conn closed unless its response was complete). Its memory
  * goes at the end of the turn. NULL is ignored. */
 void fetch_close(struct fetch *);

@@ -87,15 +87,23 @@ void forwarded_receive(struct exchange *x) {
 static void append_to_list(struct headers *headers, struct arena *arena, enum header_id id, struct slice value) {
     struct slice old = headers_joined_id(headers, id);
     if (!old.p) headers_add_id(headers, id, value);
-    else headers_set_id(headers, id, arena_printf(arena, "%.*s, %.*s", FMT(old), FMT(value)));
+    else headers_set_id(headers, id, arena_concat(arena, (struct slice[]){ old, SLICE(", "), value }, 3));
 }
 
+/* One element of Forwarded; an IPv6 address stands in brackets and quotes (RFC 7239 6). */
 static struct slice forwarded_element(struct exchange *x, struct slice ip, struct slice host) {
-    const char *quote = ip.n && memchr(ip.p, ':', ip.n) ? "\"" : "", *open = *quote ? "[" : "", *close = *quote ? "]" : "";
-    if (x->client->addr.u.sa.sa_family == AF_UNIX) return arena_printf(&x->arena, "for=_unix;host=\"%.*s\";proto=%.*s",
-                                                                       FMT(host), FMT(x->forwarded_scheme));
-    return arena_printf(&x->arena, "for=%s%s%.*s%s%s;host=\"%.*s\";proto=%.*s", quote, open, FMT(ip), close, quote, FMT(host),
-                        FMT(x->forwarded_scheme));
+    bool unix_socket = x->client->addr.u.sa.sa_family == AF_UNIX, v6 = !unix_socket && memchr(ip.p, ':', ip.n);
+    const struct slice parts[] = {
+        SLICE("for="),
+        v6 ? SLICE("\"[") : SLICE(""),
+        unix_socket ? SLICE("_unix") : ip,
+        v6 ? SLICE("]\"") : SLICE(""),
+        SLICE(";host=\""),
+        host,
+        SLICE("\";proto="),
+        x->forwarded_scheme,
+    };
+    return arena_concat(&x->arena, parts, sizeof parts / sizeof *parts);
 }
 
 void forwarded_send(struct exchange *x) {

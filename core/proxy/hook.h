@@ -12,26 +12,34 @@
 #include "http/message.h"
 
 enum hook {
-    HOOK_ON_CONNECT, HOOK_ON_REQUEST, HOOK_CACHE_KEY, HOOK_PICK_BACKEND, HOOK_ON_STORE, HOOK_ON_RESPONSE, HOOK_ON_LOG,
-    HOOK_ON_ERROR, HOOK_ON_CERTIFICATE, HOOK_COUNT
+    HOOK_ON_CONNECT,
+    HOOK_ON_REQUEST,
+    HOOK_CACHE_KEY,
+    HOOK_PICK_BACKEND,
+    HOOK_ON_STORE,
+    HOOK_ON_RESPONSE,
+    HOOK_ON_LOG,
+    HOOK_ON_ERROR,
+    HOOK_ON_CERTIFICATE,
+    HOOK_COUNT
 };
 const char *hook_name(enum hook); /* "on_request", … */
 
 enum verdict {
-    VERDICT_CARRY_ON,  /* nothing returned (or no such hook): as configured */
-    VERDICT_WAIT,      /* see above */
-    VERDICT_REPLY,     /* decision->reply */
-    VERDICT_PICK,      /* pick_backend: decision->pick */
-    VERDICT_NO,        /* false: cache_key: bypass; pick_backend re-asked: deliver what there is */
-    VERDICT_KEY,       /* cache_key: decision->key */
-    VERDICT_FAILED     /* it raised, ran out of budget or memory, or returned nonsense: logged with file:line and traceback;
+    VERDICT_CARRY_ON, /* nothing returned (or no such hook): as configured */
+    VERDICT_WAIT,     /* see above */
+    VERDICT_REPLY,    /* decision->reply */
+    VERDICT_PICK,     /* pick_backend: decision->pick */
+    VERDICT_NO,       /* false: cache_key: bypass; pick_backend re-asked: deliver what there is */
+    VERDICT_KEY,      /* cache_key: decision->key */
+    VERDICT_FAILED /* it raised, ran out of budget or memory, or returned nonsense: logged with file:line and traceback;
                           the caller fails closed. (With the site's fail = "continue" the implementer says CARRY_ON.) */
 };
 
 /* A script's own answer; everything lies in the subject's arena. */
 struct reply {
     int status;
-    struct slice body;         /* p NULL: none given */
+    struct slice body; /* p NULL: none given */
     struct headers headers;
 };
 
@@ -41,18 +49,18 @@ struct pick {
     struct backend *backends[PICK_MAX]; /* tried in order */
     struct slice servers[PICK_MAX];     /* "backend/server": the server's name; p NULL: any */
     unsigned count;
-    bool listed;               /* a list: pick_backend is not asked again */
-    unsigned tries;            /* 0: the backend's own */
+    bool listed;    /* a list: pick_backend is not asked again */
+    unsigned tries; /* 0: the backend's own */
     bool has_retry_on;
-    uint32_t retry_on;         /* as backend_settings */
+    uint32_t retry_on; /* as backend_settings */
     struct status_set retry_statuses;
-    double timeout;            /* seconds for the first byte; 0: the backend's own */
+    double timeout; /* seconds for the first byte; 0: the backend's own */
 };
 
 struct decision {
     struct reply reply;
     struct pick pick;
-    struct slice key;          /* cache_key: its parts, encoded so that different lists differ */
+    struct slice key; /* cache_key: its parts, encoded so that different lists differ */
 };
 
 enum subject_kind { SUBJECT_EXCHANGE, SUBJECT_FETCH, SUBJECT_KEEPER };
@@ -84,7 +92,7 @@ struct last_try {
 struct error_info {
     int status;
     enum failure failure;
-    const char *hook;            /* the hook that failed, or NULL */
+    const char *hook; /* the hook that failed, or NULL */
 };
 
 /* Starts a call. `detail` is for HOOK_PICK_BACKEND a struct last_try (NULL the first time), for HOOK_ON_ERROR a struct error_info,

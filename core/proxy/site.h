@@ -10,13 +10,13 @@
 
 /* Seconds; 0: no limit. */
 struct timeouts {
-    double head;        /* 10: whole request head, from its first byte */
-    double body;        /* 30: between two pieces of a request body */
-    double idle;        /* 75: keep-alive connection between requests */
-    double connect;     /* 5 */
-    double first_byte;  /* 60: request sent until response head */
-    double between;     /* 60: between two pieces of a response body; a client that takes nothing for so long is dropped */
-    double total;       /* 0: whole exchange */
+    double head;       /* 10: whole request head, from its first byte */
+    double body;       /* 30: between two pieces of a request body */
+    double idle;       /* 75: keep-alive connection between requests */
+    double connect;    /* 5 */
+    double first_byte; /* 60: request sent until response head */
+    double between; /* 60: between two pieces of a response body; a client that takes nothing for so long is dropped */
+    double total;   /* 0: whole exchange */
 };
 
 enum { SITE_STATUSES = 600 };
@@ -35,44 +35,45 @@ struct metric *site_metrics_requests(struct site_metrics *, int status);
 struct site {
     struct generation *generation;
     uint32_t index;
-    char *name;                     /* its first host, else its first listener */
-    char **hosts;                   /* as configured, lower case; NULL-terminated */
+    char *name;   /* its first host, else its first listener */
+    char **hosts; /* as configured, lower case; NULL-terminated */
     struct backend **backends;
     unsigned backend_count;
     struct map backends_by_name;
     struct backend *default_backend; /* the only one, or the one named "default"; NULL: none */
-    struct cidr *trusted;           /* trusted_proxies */
+    struct cidr *trusted;            /* trusted_proxies */
     size_t trusted_count;
-    uint64_t max_body;              /* bytes; UINT64_MAX: no limit; default 64 MiB … see config */
+    uint64_t max_body; /* bytes; UINT64_MAX: no limit; default 64 MiB … see config */
     struct h1_limits limits;
     bool buffer_body, raw_target, abort_on_fin;
-    bool caches;                    /* `cache` is set: cache_key is asked */
+    bool caches; /* `cache` is set: cache_key is asked */
     struct timeouts timeouts;
-    uint32_t hooks;                 /* bits 1 << enum hook: present in the site or a policy it uses, constants included */
-    bool fail_open[HOOK_COUNT];     /* fail = { on_request = "continue" } */
-    struct site_policy **policies;  /* by worker; the implementer of hook.h owns them */
+    uint32_t hooks;             /* bits 1 << enum hook: present in the site or a policy it uses, constants included */
+    bool fail_open[HOOK_COUNT]; /* fail = { on_request = "continue" } */
+    struct site_policy **policies; /* by worker; the implementer of hook.h owns them */
     struct site_metrics *metrics;
 };
 
 /* Which site a Host leads to, on one listener. */
 struct host_table {
-    struct map exact;               /* "example.com" -> site */
-    struct map wildcard;            /* "*.example.com" under ".example.com" -> site; the longest suffix counts */
-    struct site *fallback;          /* the site without hosts; NULL: 421 */
-    struct site *first;             /* the fallback, else the first of them all: its limits and timeouts hold before a host is known */
+    struct map exact;      /* "example.com" -> site */
+    struct map wildcard;   /* "*.example.com" under ".example.com" -> site; the longest suffix counts */
+    struct site *fallback; /* the site without hosts; NULL: 421 */
+    struct site
+        *first; /* the fallback, else the first of them all: its limits and timeouts hold before a host is known */
 };
 struct site *host_table_find(const struct host_table *, struct slice host);
 
 struct generation {
     _Atomic unsigned refs;
-    uint32_t number;                /* 1, 2, … */
+    uint32_t number; /* 1, 2, … */
     struct site **sites;
     unsigned site_count;
-    struct host_table **tables;     /* by listener id; NULL entries: not in this generation */
+    struct host_table **tables; /* by listener id; NULL entries: not in this generation */
     unsigned table_count;
-    unsigned max_connections;       /* clients over all workers; 0: no limit */
-    double drain;                   /* seconds */
-    struct state **states;           /* by worker (lua/state.h) */
+    unsigned max_connections;             /* clients over all workers; 0: no limit */
+    double drain;                         /* seconds */
+    struct state **states;                /* by worker (lua/state.h) */
     void (*release)(struct generation *); /* set by server/: called with the last reference, in any thread */
 };
 struct generation *generation_ref(struct generation *);

@@ -7,10 +7,10 @@
 #include <stdlib.h>
 
 struct tunnel {
-    struct list node;            /* in worker->tunnels */
-    struct exchange *exchange;   /* for the log line */
-    struct client *client;       /* NULL once gone */
-    struct borrower borrower;    /* of the server's conn */
+    struct list node;          /* in worker->tunnels */
+    struct exchange *exchange; /* for the log line */
+    struct client *client;     /* NULL once gone */
+    struct borrower borrower;  /* of the server's conn */
     struct grave grave;
     bool closed;
 };
@@ -54,7 +54,8 @@ static void relay(struct tunnel *t) {
     struct conn *client = &t->client->conn, *server = &t->borrower.conn->conn;
     t->exchange->bytes_in += move(client, server);
     t->exchange->bytes_out += move(server, client);
-    bool over = client->ended && server->ended && !client->in.size && !server->in.size && !client->out.size && !server->out.size;
+    bool over = client->ended && server->ended && !client->in.size && !server->in.size && !client->out.size &&
+                !server->out.size;
     if (over) tunnel_end(t);
 }
 
@@ -69,8 +70,12 @@ static void client_on_broken(struct conn *c, enum failure why) {
 static void client_on_deadline(struct conn *c) { (void)c; }
 
 static const struct conn_handlers client_handlers = {
-    .on_bytes = client_on_news, .on_end = client_on_news, .on_broken = client_on_broken, .on_room = client_on_news,
-    .on_flushed = client_on_news, .on_deadline = client_on_deadline,
+    .on_bytes = client_on_news,
+    .on_end = client_on_news,
+    .on_broken = client_on_broken,
+    .on_room = client_on_news,
+    .on_flushed = client_on_news,
+    .on_deadline = client_on_deadline,
 };
 
 static void server_on_news(struct borrower *b) { relay(of_borrower(b)); }
@@ -81,8 +86,13 @@ static void server_on_broken(struct borrower *b, enum failure why) {
 static void server_on_deadline(struct borrower *b) { (void)b; }
 
 static const struct borrower_handlers server_handlers = {
-    .on_connected = server_on_news, .on_bytes = server_on_news, .on_end = server_on_news, .on_broken = server_on_broken,
-    .on_room = server_on_news, .on_flushed = server_on_news, .on_deadline = server_on_deadline,
+    .on_connected = server_on_news,
+    .on_bytes = server_on_news,
+    .on_end = server_on_news,
+    .on_broken = server_on_broken,
+    .on_room = server_on_news,
+    .on_flushed = server_on_news,
+    .on_deadline = server_on_deadline,
 };
 
 void tunnel_begin(struct exchange *x) {

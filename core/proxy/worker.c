@@ -4,21 +4,27 @@
 #include "base/clock.h"
 #include "base/must.h"
 #include "proxy/exchange.h"
+#include "proxy/health.h"
 #include "proxy/tunnel.h"
 
-#include <stdlib.h>
+#include <pthread.h>
 
-static struct worker_metrics *worker_metrics(void) {
-    static struct worker_metrics m;
+static struct worker_metrics metrics;
+
+static void find_metrics(void) {
     struct slice none = SLICE("");
-    m.clients_open = metric_get(METRIC_GAUGE, "moongate_clients", "Open client connections", none);
-    m.clients_total = metric_get(METRIC_COUNTER, "moongate_connections_total", "Client connections accepted", none);
-    m.tunnels_open = metric_get(METRIC_GAUGE, "moongate_tunnels", "Open tunnels", none);
-    m.requests_total = metric_get(METRIC_COUNTER, "moongate_exchanges_total", "Requests answered or given up", none);
-    m.refused = metric_get(METRIC_COUNTER, "moongate_refused_total", "Client connections refused for lack of room", none);
-    m.bad_requests = metric_get(METRIC_COUNTER, "moongate_bad_requests_total", "Requests that reached no site", none);
-    m.fetches = metric_get(METRIC_COUNTER, "moongate_fetches_total", "Requests made to backends, by clients and scripts", none);
-    return &m;
+    metrics.clients_open = metric_get(METRIC_GAUGE, "moongate_clients", "Open client connections", none);
+    metrics.clients_total =
+        metric_get(METRIC_COUNTER, "moongate_connections_total", "Client connections accepted", none);
+    metrics.tunnels_open = metric_get(METRIC_GAUGE, "moongate_tunnels", "Open tunnels", none);
+    metrics.requests_total =
+        metric_get(METRIC_COUNTER, "moongate_exchanges_total", "Requests answered or given up", none);
+    metrics.refused =
+        metric_get(METRIC_COUNTER, "moongate_refused_total", "Client connections refused for lack of room", none);
+    metrics.bad_requests =
+        metric_get(METRIC_COUNTER, "moongate_bad_requests_total", "Requests that reached no site", none);
+    metrics.fetches =
+        metric_get(METRIC_COUNTER, "moongate_fetches_total", "Requests made to backends, by clients and scripts", none);
 }
 
 void worker_init(struct worker *w, unsigned index, unsigned count) {
@@ -30,7 +36,9 @@ void worker_init(struct worker *w, unsigned index, unsigned count) {
     list_init(&w->tunnels);
     list_init(&w->ears);
     random_bytes(&w->id_seed, sizeof w->id_seed);
-    w->metrics = worker_metrics();
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, find_metrics);
+    w->metrics = &metrics;
 }
 
 static void drop_idle(void *with, const struct server *s) {
@@ -46,6 +54,10 @@ void worker_fini(struct worker *w) {
 void worker_adopt(struct worker *w, struct generation *g) {
     struct generation *old = w->generation;
     w->generation = g;
+    if (w->index == 0) {
+        health_stop(w->health);
+        w->health = g ? health_start(w, g) : NULL;
+    }
     generation_unref(old);
 }
 

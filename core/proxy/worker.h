@@ -9,21 +9,22 @@
 struct worker {
     struct loop loop;
     struct mailbox mailbox;
-    unsigned index, count;           /* this one's number, and how many there are */
-    struct generation *generation;   /* the current one: a reference */
+    unsigned index, count;         /* this one's number, and how many there are */
+    struct generation *generation; /* the current one: a reference */
     struct resolver *resolver;
     struct helpers *helpers;
-    struct access_log *access;       /* NULL: off */
-    struct list clients;             /* all: client->node */
-    struct list exchanges;           /* all: exchange->node */
+    struct access_log *access; /* NULL: off */
+    struct list clients;       /* all: client->node */
+    struct list exchanges;     /* all: exchange->node */
     struct list tunnels;
     struct list ears;
     unsigned client_count;
-    bool draining;                   /* answers carry Connection: close; no new clients */
+    bool draining;                       /* answers carry Connection: close; no new clients */
     void (*on_drained)(struct worker *); /* the last client and exchange left while draining */
-    struct map ad_hoc;               /* ad hoc backends by "scheme://host:port" (proxy/ad_hoc.c) */
-    uint64_t id_seed, id_next;       /* request ids */
+    struct map ad_hoc;                   /* ad hoc backends by "scheme://host:port" (proxy/ad_hoc.c) */
+    uint64_t id_seed, id_next;           /* request ids */
     struct worker_metrics *metrics;
+    struct health *health; /* the keeper's checks of the current generation; NULL: none */
 };
 
 static inline struct worker *worker_of(struct loop *loop) { return container_of(loop, struct worker, loop); }

@@ -112,23 +112,24 @@ static void sort_by_line(struct errors *errors, size_t from) {
 
 static size_t count_errors(const struct errors *errors) { return errors->count - errors->warnings; }
 
-bool config_read(struct config *config, const struct value *tree, struct sources *sources, struct errors *errors) {
+bool config_read_text(struct config *config, const struct value *tree, const char *file, struct slice text, struct errors *errors) {
     struct reader reader = { .config = config, .errors = errors };
     size_t first = errors->count, before = count_errors(errors);
-    *config = (struct config){ .file = NULL };
+    *config = (struct config){ .file = file ? must_strdup(file) : NULL };
     settings_preset(PLACE_TOP, config);
-    struct config_lines *lines = NULL;
-    const char *file = sources ? sources_path(sources, 0) : NULL;
-    if (file) {
-        size_t size = 0;
-        const char *text = sources_text(sources, 0, &size);
-        config->file = must_strdup(file);
-        reader.lines = lines = config_lines_create(slice_make(text, size));
-    }
+    struct config_lines *lines = file ? config_lines_create(text) : NULL;
+    reader.lines = lines;
     read_tree(&reader, tree);
     config_lines_destroy(lines);
     sort_by_line(errors, first);
     return count_errors(errors) == before;
+}
+
+bool config_read(struct config *config, const struct value *tree, struct sources *sources, struct errors *errors) {
+    size_t size = 0;
+    const char *file = sources ? sources_path(sources, 0) : NULL;
+    const char *text = file ? sources_text(sources, 0, &size) : NULL;
+    return config_read_text(config, tree, file, slice_make(text, size), errors);
 }
 
 /* ---- hooks */

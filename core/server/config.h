@@ -82,6 +82,8 @@ struct config {
  * same host on one listener, listeners that disagree in options, backends without servers: all are errors with a path. What is
  * allowed but not wise (fail = { … = "continue" }, raw_target) is a warning. No network, no files. */
 bool config_read(struct config *config, const struct value *tree, struct sources *sources, struct errors *errors);
+/* The same with the file's name (NULL: no lines) and text at hand. */
+bool config_read_text(struct config *config, const struct value *tree, const char *file, struct slice text, struct errors *errors);
 void config_fini(struct config *);
 
 /* Asks state_hooks for every site and fills site->hooks. False: errors were added. (settings.c) */

@@ -5,8 +5,8 @@
  * one root for variables, one for what the file returns, and loose ones for tables that are nobody's (arguments,
  * what a function returns). A value that is only a name (`sites = { a, b }`) becomes an alias of that variable's node.
  *
- * A path is looked up from the returned root, through aliases, as far as it goes. Where that ends early (the table was made
- * by a function, say), the longest suffix of the path that any chain of keys in the file ends with decides.
+ * A path is looked up from the returned root, through aliases, as far as it goes. Where that ends at something that is not written
+ * out (a table that a function made, say), the longest suffix of the path that any chain of keys in the file ends with decides.
  *
  * What this deliberately does not do: scopes (the last variable of a name counts), values, more than one name in an
  * assignment, modules. The running of the config by debug hooks was tried and rejected: constructors have no
@@ -499,7 +499,10 @@ int config_lines_find(const struct config_lines *lines, const char *path) {
     while (count < PATH_KEYS && cut_key(&rest, &keys[count])) count++;
     const struct node *node = lines->returned ? lines->returned : &lines->variables;
     for (const struct node *next; depth < count && (next = find_child(node, &keys[depth])); depth++) node = next;
-    if (depth == count) return line_of(node);
+    /* A table that is written out and lacks the key is the place to add it; of another one nothing is known. */
+    const struct node *table = node;
+    for (int hops = 0; !table->first && table->alias && hops < ALIAS_HOPS; hops++) table = table->alias;
+    if (depth == count || (table->first && table->line)) return line_of(node);
     for (size_t n = count; n > depth; n--) {
         const struct node *found = find_by_suffix(lines, keys, n);
         if (found) return line_of(found);

@@ -25,10 +25,10 @@ static bool is_name(const char *text) {
 static size_t write_spot(const struct spot *at, char *to, size_t n) {
     if (!at || (!at->name && !at->index)) return n;
     n = write_spot(at->up, to, n);
-    const char *format = !at->name ? "[%zu]" : !is_name(at->name) ? "[\"%s\"]" : n ? ".%s" : "%s";
     char part[160];
-    if (at->name) snprintf(part, sizeof part, format, at->name);
-    else snprintf(part, sizeof part, "[%zu]", at->index);
+    if (!at->name) snprintf(part, sizeof part, "[%zu]", at->index);
+    else if (is_name(at->name)) snprintf(part, sizeof part, "%s%s", n ? "." : "", at->name);
+    else snprintf(part, sizeof part, "[\"%s\"]", at->name);
     size_t size = strlen(part);
     if (n + size >= SPOT_TEXT) return n;
     memcpy(to + n, part, size + 1);
@@ -279,13 +279,16 @@ static bool is_known(struct slice name, uint32_t places) {
     return false;
 }
 
-/* "a site or a listener": where a name that is not known here would be. Empty: nowhere. */
+/* "a site, a listener or a backend": where a name that is not known here would be. Empty: nowhere. */
 static void find_homes(struct slice name, char to[SHOWN_TEXT]) {
+    enum place homes[PLACE_COUNT];
+    size_t count = 0, n = 0;
+    for (const struct setting *row = settings_table; row->name; row++)
+        if (slice_equal(name, slice_of(row->name)) && row->place != PLACE_FAIL) homes[count++] = row->place;
     to[0] = '\0';
-    for (const struct setting *row = settings_table; row->name; row++) {
-        if (!slice_equal(name, slice_of(row->name)) || row->place == PLACE_FAIL) continue;
-        size_t n = strlen(to);
-        snprintf(to + n, SHOWN_TEXT - n, "%s%s", n ? " or " : "", settings_places[row->place]);
+    for (size_t i = 0; i < count && n < SHOWN_TEXT; i++) {
+        const char *joint = i == 0 ? "" : i + 1 < count ? ", " : " or ";
+        n += (size_t)snprintf(to + n, SHOWN_TEXT - n, "%s%s", joint, settings_places[homes[i]]);
     }
 }
 

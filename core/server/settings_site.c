@@ -209,7 +209,7 @@ void read_site(struct reader *r, const struct spot *at, const struct value *v, u
     struct config_site *site = &config->sites[n];
     *site = (struct config_site){ .index = index, .hosts = must_calloc(1, sizeof *site->hosts) };
     settings_preset(PLACE_SITE, site);
-    site->limits.fields = 200;
+    site->limits.fields = 100;
     settings_read(r, at, PLACE_SITE, v, site);
     settings_check_names(r, at, v, index ? 1u << PLACE_SITE : 1u << PLACE_SITE | 1u << PLACE_TOP, 0);
     check_site(r, at, v, site);

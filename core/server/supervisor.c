@@ -180,7 +180,7 @@ static void take_report(struct serving *p, struct message *m) {
     case MESSAGE_USER: take_user(p, m->text); break;
     case MESSAGE_DONE: control_answer(&s->control, m->id, m->status, m->text); break;
     case MESSAGE_WATCH:
-        if (p == s->current) watch_set(&s->watch, m->text, m->size);
+        if (p == s->current || p == s->next) watch_set(&s->watch, m->text, m->size);
         break;
     default: log_error("serving process %d said something unknown (%d)", (int)p->pid, (int)m->kind);
     }

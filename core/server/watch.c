@@ -4,7 +4,7 @@
 
 #include "base/must.h"
 
-#include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
@@ -67,7 +67,7 @@ static void forget_files(struct watch *w) {
     w->count = 0;
 }
 
-static void add_file(struct watch *w, const char *path) {
+static void add_path(struct watch *w, const char *path) {
     const char *slash = strrchr(path, '/');
     if (!slash) return;
     char *directory = must_strndup(path, slash == path ? 1 : (size_t)(slash - path));
@@ -76,6 +76,13 @@ static void add_file(struct watch *w, const char *path) {
     if (wd < 0) return;
     w->files = must_realloc(w->files, (w->count + 1) * sizeof *w->files);
     w->files[w->count++] = (struct watched_file){ .name = must_strdup(slash + 1), .directory = wd };
+}
+
+/* A link that is moved to another file counts as a change, and so does a change of that file. */
+static void add_file(struct watch *w, const char *path) {
+    char real[PATH_MAX];
+    add_path(w, path);
+    if (realpath(path, real) && strcmp(path, real) != 0) add_path(w, real);
 }
 
 void watch_set(struct watch *w, const char *paths, size_t size) {

@@ -1,13 +1,14 @@
 /* The figures: counters, gauges and histograms, each worker adding to cells of its own.
  *
- * A time series owns the same few slots in every worker's row of a page; the rows are 4 KiB apart, so that no two workers
- * ever write one cache line, while the figures of one worker lie densely together. Since only one thread writes a cell, adding is a
- * load and a store, not a locked instruction. Threads that are no workers (helpers, the command line) share one more row and pay
- * for the lock. Readers add the rows up; what they see may be a moment old, never torn.
+ * A time series owns the same few slots in every worker's row of a page; the rows are 4 KiB apart, so that no two
+ * workers ever write one cache line, while the figures of one worker lie densely together. Since only one thread writes
+ * a cell, adding is a load and a store, not a locked instruction. Threads that are no workers (helpers, the command
+ * line) share one more row and pay for the lock. Readers add the rows up; what they see may be a moment old, never
+ * torn.
  *
- * Series are never removed and never move. The lock guards the finding only; the lists that writing walks grow at their heads, so
- * a reader needs it just to learn where they begin. Labels come partly from strangers, so a family stops growing at a limit: what
- * would be its next series is NULL, and adding to NULL is allowed and does nothing. */
+ * Series are never removed and never move. The lock guards the finding only; the lists that writing walks grow at
+ * their heads, so a reader needs it just to learn where they begin. Labels come partly from strangers, so a family
+ * stops growing at a limit: what would be its next series is NULL, and adding to NULL is allowed and does nothing. */
 #include "store/metrics.h"
 
 #include "base/log.h"
@@ -136,20 +137,20 @@ static struct metric *find_series(struct family *f, struct slice labels) {
     return m;
 }
 
-struct metric *metric_get(enum metric_kind kind, const char *name, const char *help, struct slice labels) {
+struct metric *metric_get(enum metric_kind kind, const char *family, const char *help, struct slice labels) {
     if (!figures.open) return NULL;
     pthread_mutex_lock(&figures.lock);
-    struct family *f = find_family(kind, name, help);
+    struct family *f = find_family(kind, family, help);
     must(f->kind == kind && !f->read);
     struct metric *m = find_series(f, labels);
     pthread_mutex_unlock(&figures.lock);
     return m;
 }
 
-void metrics_gauge_with(const char *name, const char *help, double (*read)(void *), void *with) {
+void metrics_gauge_with(const char *family, const char *help, double (*read)(void *), void *with) {
     if (!figures.open) return;
     pthread_mutex_lock(&figures.lock);
-    struct family *f = find_family(METRIC_GAUGE, name, help);
+    struct family *f = find_family(METRIC_GAUGE, family, help);
     must(f->kind == METRIC_GAUGE && f->count == 0);
     f->read = read;
     f->with = with;
@@ -204,7 +205,8 @@ int64_t metric_value(const struct metric *m) {
 
 /* ---- labels */
 
-/* Bytes of the UTF-8 sequence at p, 0 if it is none: one bad byte would make the whole page unreadable to Prometheus. */
+/* Bytes of the UTF-8 sequence at p, 0 if it is none: one bad byte would make the whole page unreadable to
+ * Prometheus. */
 static size_t measure_rune(const char *p, size_t n) {
     unsigned char c = (unsigned char)*p;
     size_t size = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
@@ -275,7 +277,8 @@ static int compare_series(const void *a, const void *b) {
     return order ? order : (x.n > y.n) - (x.n < y.n);
 }
 
-static void write_series(struct buffer *out, const char *name, const char *suffix, struct slice labels, const char *value) {
+static void write_series(struct buffer *out, const char *name, const char *suffix, struct slice labels,
+                         const char *value) {
     if (labels.n) buffer_printf(out, "%s%s{%.*s} %s\n", name, suffix, FMT(labels), value);
     else buffer_printf(out, "%s%s %s\n", name, suffix, value);
 }

@@ -1,5 +1,5 @@
-/* Counters, gauges and histograms, written as Prometheus text. Found once by name and labels, kept as pointers, added to
- * without a lock: each worker has its own cell, readers add them up. They live as long as the process. */
+/* Counters, gauges and histograms, written as Prometheus text. Found once by name and labels, kept as pointers,
+ * added to without a lock: each worker has its own cell, readers add them up. They live as long as the process. */
 #pragma once
 
 #include "base/buffer.h"
@@ -20,14 +20,19 @@ void metrics_close(void);
  * lock: keep the pointer. `help` is used the first time. NULL when `limit` series of that family exist
  * (10,000: labels a stranger can choose must not grow without end); every function below takes NULL. */
 struct metric *metric_get(enum metric_kind, const char *family, const char *help, struct slice labels);
-/* Escapes and writes `name="value"` pairs, NULL-terminated list of (const char *name, struct slice value) given as an array. */
-struct label { const char *name; struct slice value; };
+/* Escapes and writes `name="value"` pairs into `to`, without a NUL. What does not fit is cut: the end of a value, then
+ * whole pairs. Bytes that are no UTF-8 become "?". */
+struct label {
+    const char *name;
+    struct slice value;
+};
 struct slice metric_labels(char *to, size_t size, const struct label *labels, size_t count);
 
-/* `worker`: the caller's number; only that thread writes the cell. */
-void metric_add(struct metric *, int worker, int64_t n);        /* counters and gauges */
+/* `worker`: the caller's number; only that thread writes the cell. Any other number (-1) is for threads that are no
+ * workers: they share a cell, at the price of a locked instruction. */
+void metric_add(struct metric *, int worker, int64_t n);          /* counters and gauges */
 void metric_observe(struct metric *, int worker, double seconds); /* histograms: buckets 100 us … 60 s */
-int64_t metric_value(const struct metric *);                    /* sum over workers */
+int64_t metric_value(const struct metric *);                      /* sum over workers */
 
 /* A gauge whose value is asked for when written. */
 void metrics_gauge_with(const char *family, const char *help, double (*read)(void *), void *with);

@@ -1,10 +1,12 @@
-/* Shared dictionaries: sixteen shards, each a chained hash table under its own mutex, held for the length of one operation.
+/* Shared dictionaries: sixteen shards, each a chained hash table under its own mutex, held for the length of one
+ * operation.
  *
- * Memory is bounded per dictionary, by one atomic sum over its shards: a key's cost is its node, its bytes and its share of the
- * table. What has not expired is never evicted: a script counts on what it stored, and a full dictionary says so. What has expired
- * must never stand in the way, though, and a sweep over all keys would stall a worker; so every shard keeps those of its keys that
- * expire in a heap, soonest first. A write drops a few due ones, a write that finds the dictionary full drops all of them, shard after
- * shard, never with two locks held, and then tries once more. A read takes an expired key for absent and leaves it.
+ * Memory is bounded per dictionary, by one atomic sum over its shards: a key's cost is its node, its bytes and its
+ * share of the table. What has not expired is never evicted: a script counts on what it stored, and a full dictionary
+ * says so. What has expired must never stand in the way, though, and a sweep over all keys would stall a worker; so
+ * every shard keeps those of its keys that expire in a heap, soonest first. A write drops a few due ones, a write that
+ * finds the dictionary full drops all of them, shard after shard, never with two locks held, and then tries once more.
+ * A read takes an expired key for absent and leaves it.
  *
  * The cache of the store is another thing: it evicts, and it holds bodies. */
 #include "store/shared.h"
@@ -24,8 +26,8 @@ enum { DEFAULT_BYTES = 16 * 1024 * 1024 };
 struct node {
     struct node *next;
     uint64_t hash;
-    double expires;    /* monotonic seconds; 0: never */
-    size_t heap_index; /* in the shard's heap, when it expires */
+    double expires;            /* monotonic seconds; 0: never */
+    size_t heap_index;         /* in the shard's heap, when it expires */
     struct shared_value value; /* strings: string.p points into `bytes` */
     uint32_t key_size;
     char bytes[]; /* the key, then the string */
@@ -172,7 +174,9 @@ static void drop_due(struct shared *d, struct shard *s, size_t most) {
     double now = clock_monotonic();
     while (most-- && s->heap_count && s->heap[0]->expires <= now) {
         struct node *n = s->heap[0];
-        drop_node(d, s, find_place(s, key_of(n), n->hash));
+        struct node **place = find_place(s, key_of(n), n->hash);
+        must(place && *place == n);
+        drop_node(d, s, place);
     }
 }
 
@@ -208,7 +212,8 @@ static bool reserve_bytes(struct shared *d, size_t more, size_t less) {
     return true;
 }
 
-/* Puts a node for the key in, in place of the one it may have. False when the dictionary is full or there is no memory. */
+/* Puts a node for the key in, in place of the one it may have. False when the dictionary is full or there is no
+ * memory. */
 static bool put_node(struct shared *d, struct shard *s, struct slice key, uint64_t hash, const struct shared_value *v,
                      double expires) {
     if (s->count >= s->room && !grow_table(s)) return false;
@@ -251,7 +256,8 @@ static bool try_set(struct shared *d, struct slice key, uint64_t hash, const str
     return ok;
 }
 
-static enum failure set_or_add(struct shared *d, struct slice key, const struct shared_value *v, double ttl, bool *added) {
+static enum failure set_or_add(struct shared *d, struct slice key, const struct shared_value *v, double ttl,
+                               bool *added) {
     if (added) *added = false;
     if (!is_key(key) || value_size(v) > d->limit) return FAIL_TOO_LARGE;
     uint64_t hash = hash_bytes(key);
@@ -344,8 +350,8 @@ static bool try_incr(struct shared *d, struct slice key, uint64_t hash, const st
     return ok;
 }
 
-bool shared_incr(struct shared *d, struct slice key, const struct shared_value *by, const struct shared_value *start, double ttl,
-                 struct shared_value *out, enum failure *why) {
+bool shared_incr(struct shared *d, struct slice key, const struct shared_value *by, const struct shared_value *start,
+                 double ttl, struct shared_value *out, enum failure *why) {
     *out = (struct shared_value){ .kind = SHARED_NIL };
     *why = is_key(key) ? FAIL_NONE : FAIL_TOO_LARGE;
     if (*why || !is_number(by)) return false;

@@ -20,7 +20,8 @@ struct shared_value {
     };
 };
 
-/* Finds or makes; `bytes` bounds keys, values and overhead together (the first caller's counts; default 16 MiB for 0). */
+/* Finds or makes; `bytes` bounds keys, values and overhead together (the first caller's counts; default 16 MiB for
+ * 0). */
 struct shared *shared_open(struct slice name, size_t bytes);
 void shared_close_all(void); /* at the end of the process */
 void shared_value_fini(struct shared_value *);
@@ -32,10 +33,10 @@ enum failure shared_add(struct shared *, struct slice key, const struct shared_v
 /* Kind SHARED_NIL: absent or expired. `ttl_left` may be NULL; 0: for ever. */
 void shared_get(struct shared *, struct slice key, struct shared_value *out, double *ttl_left);
 bool shared_remove(struct shared *, struct slice key);
-/* Adds to a number (absent: to `start`, with `ttl`); the kinds stay integer where both are. False if the value is no number
- * or (with *why) the dictionary is full. */
-bool shared_incr(struct shared *, struct slice key, const struct shared_value *by, const struct shared_value *start, double ttl,
-                 struct shared_value *out, enum failure *why);
+/* Adds to a number (absent: to `start`, with `ttl`); the kinds stay integer where both are. False if the value is no
+ * number or (with *why) the dictionary is full. */
+bool shared_incr(struct shared *, struct slice key, const struct shared_value *by, const struct shared_value *start,
+                 double ttl, struct shared_value *out, enum failure *why);
 /* Visits live keys: calls `each` with copies, shard by shard, until it returns false. */
 void shared_keys(struct shared *, bool (*each)(void *with, struct slice key), void *with);
 size_t shared_bytes(const struct shared *);

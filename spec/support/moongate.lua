@@ -17,10 +17,12 @@ if moongate.binary:sub(1, 1) ~= "/" then moongate.binary = root .. "/" .. moonga
 ---Workers a proxy is started with unless the spec says otherwise.
 moongate.workers = math.tointeger(tonumber(os.getenv "MOONGATE_SPEC_WORKERS" or 1))
 
--- What no proxy may ever write.
+-- What no proxy may ever write, as patterns: reports of sanitizers and of libc, our own, and the supervisor's news of a
+-- serving process that died.
 local reports = {
   "AddressSanitizer", "LeakSanitizer", "ThreadSanitizer", "UndefinedBehaviorSanitizer", "runtime error:", "must failed",
   "PANIC: unprotected error", "double free", "corrupted", "stack smashing", "buffer overflow detected",
+  "serving process %d+ was killed", "serving process %d+ ended", "serving process %d+ does not end",
 }
 
 -- Configs -------------------------------------------------------------------------------------------------------------
@@ -60,7 +62,7 @@ local function find_reports(self)
   for _, stream in ipairs { self.process.stderr, self.process.stdout } do
     for i, line in ipairs(stream) do
       for _, report in ipairs(reports) do
-        if line:find(report, 1, true) then return table.concat(stream, "\n", i, math.min(#stream, i + 60)) end
+        if line:find(report) then return table.concat(stream, "\n", i, math.min(#stream, i + 60)) end
       end
     end
   end

@@ -56,7 +56,8 @@ local function sanitizer_env(env)
   local pipe = assert(io.popen("cc -print-file-name=" .. library))
   env.LD_PRELOAD = pipe:read "l"
   pipe:close()
-  env.ASAN_OPTIONS = "exitcode=86:detect_leaks=0" -- of the interpreter's own leaks we know nothing
+  env.ASAN_OPTIONS = "exitcode=86:detect_leaks=1"
+  env.LSAN_OPTIONS = "exitcode=86:print_suppressions=0:suppressions=" .. uv.cwd() .. "/spec/support/lsan.supp"
   env.UBSAN_OPTIONS = "exitcode=86:halt_on_error=1:print_stacktrace=1"
   env.TSAN_OPTIONS = "exitcode=86:suppressions=" .. uv.cwd() .. "/spec/support/tsan.supp"
 end

@@ -258,10 +258,11 @@ static int http_write_body(lua_State *L) {
 
 static int http_method(lua_State *L) {
     enum method method = method_of(module_check_slice(L, 1));
+    int status = (int)luaL_optinteger(L, 2, 200);
     lua_pushboolean(L, method != METHOD_OTHER);
     lua_pushboolean(L, method_is_safe(method));
     lua_pushboolean(L, method_is_idempotent(method));
-    lua_pushboolean(L, response_has_body(method, (int)luaL_optinteger(L, 2, 200)));
+    lua_pushboolean(L, response_has_body(method, status));
     return 4;
 }
 

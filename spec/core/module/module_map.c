@@ -8,8 +8,8 @@
 static struct map *check_map(lua_State *L) { return luaL_checkudata(L, 1, MAP_TYPE); }
 
 static int push_former(lua_State *L, void *value) {
-    if (!value) return 0;
-    lua_pushinteger(L, (lua_Integer)(intptr_t)value);
+    if (value) lua_pushinteger(L, (lua_Integer)(intptr_t)value);
+    else lua_pushnil(L);
     return 1;
 }
 

@@ -28,9 +28,10 @@ struct home {
 };
 
 struct home *home_check(lua_State *L, int at);
-/* Pushes a zeroed userdata of `size` with metatable `type`; the handlers are at `handlers` (a table, or one function, then
- * named "call"). */
-void *handle_make(lua_State *L, struct home *home, const char *type, size_t size, int handlers, void (*close)(struct handle *));
+/* Pushes a zeroed userdata of `size` with metatable `type`; the handlers are at `handlers` (a table, or one
+ * function, then named "call"). */
+void *handle_make(lua_State *L, struct home *home, const char *type, size_t size, int handlers,
+                  void (*close)(struct handle *));
 void handle_close(struct handle *); /* idempotent */
 /* Pushes the handler and the object; false if there is no such handler. Then push arguments and call handle_run. */
 bool handle_push(struct handle *, const char *name);

@@ -398,13 +398,6 @@ static int net_options(lua_State *L) {
     return 1;
 }
 
-static int net_shrink(lua_State *L) {
-    int size = (int)luaL_checkinteger(L, 2);
-    setsockopt(check_fd(L), SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
-    setsockopt(check_fd(L), SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
-    return 0;
-}
-
 /* limit_files(n): sets the soft limit of descriptors; returns the former. */
 static int net_limit_files(lua_State *L) {
     struct rlimit limit;
@@ -432,7 +425,6 @@ const luaL_Reg socket_functions[] = {
     { "bind_bare", net_bind_bare },
     { "name", net_name },
     { "options", net_options },
-    { "shrink", net_shrink },
     { "limit_files", net_limit_files },
     { "chunk_bytes", net_chunk_bytes },
     { NULL, NULL },

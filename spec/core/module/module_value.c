@@ -78,8 +78,8 @@ static int value_lua_kind(lua_State *L) {
 }
 
 static int push_found(lua_State *L, const struct value *found) {
-    if (!found) return 0;
-    push_value(L, found);
+    if (found) push_value(L, found);
+    else lua_pushnil(L);
     return 1;
 }
 

@@ -1,0 +1,260 @@
+/* Running the config's file: the chunk, the modules it requires, what it returns, and how its errors are told.
+ *
+ * All of it runs on the state's main thread, once, under the load budget and without waits. The chunk's result is kept: a table (a site, or one with
+ * `sites`), or, when it returned nothing, its globals. */
+#include "lua/sandbox.h"
+#include "lua/state_rest.h"
+
+#include "base/must.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char LOADED; /* registry: module -> value; true while its file runs */
+
+enum { TRIED_TEXT = 2048, WHY_TEXT = 160 };
+
+/* ---- Errors */
+
+/* Splits "file:line: text": the length of "file" and its line, 0 if it does not begin so. */
+static size_t parse_place(const char *text, int *line, const char **rest) {
+    const char *end = strchr(text, '\n');
+    size_t limit = end ? (size_t)(end - text) : strlen(text);
+    for (const char *colon = text; (colon = memchr(colon, ':', limit - (size_t)(colon - text))); colon++) {
+        char *after;
+        if (!isdigit((unsigned char)colon[1])) continue;
+        long number = strtol(colon + 1, &after, 10);
+        if (*after != ':' || after[1] != ' ' || number <= 0 || number > 100000000) continue;
+        *line = (int)number;
+        *rest = after + 2;
+        return (size_t)(colon - text);
+    }
+    return 0;
+}
+
+void errors_add_raised(struct errors *errors, const struct sources *sources, const char *path, const char *text) {
+    int line = 0;
+    const char *rest = text;
+    size_t n = parse_place(text, &line, &rest);
+    char *shown = must_strndup(text, n);
+    errors_add(errors, n ? sources_full_path(sources, shown) : sources ? sources_main(sources) : NULL, line, path, "%s", rest);
+    free(shown);
+}
+
+/* The message handler: appends the traceback. A value that is no text is named by its type: its __tostring would be one more script. */
+static int add_traceback(lua_State *L) {
+    const char *text = lua_tostring(L, 1);
+    if (!text) text = lua_pushfstring(L, "(the error is %s, not a text)", luaL_typename(L, 1));
+    luaL_traceback(L, L, text, 1);
+    return 1;
+}
+
+/* ---- Chunks */
+
+/* Without a byte order mark and without the text of a "#!" line. */
+static struct slice skip_preamble(struct slice text) {
+    if (slice_starts_with(text, SLICE("\xEF\xBB\xBF"))) text = slice_skip(text, 3);
+    if (text.n == 0 || *text.p != '#') return text;
+    const char *end = memchr(text.p, '\n', text.n);
+    return end ? slice_skip(text, (size_t)(end - text.p)) : slice_make(text.p + text.n, 0);
+}
+
+/* Pushes a file's chunk, in an environment of its own, and that environment. Raises on a syntax error. */
+static void push_chunk(lua_State *L, const char *path, struct slice text, bool main) {
+    text = skip_preamble(text);
+    lua_pushfstring(L, "@%s", path);
+    if (luaL_loadbufferx(L, text.p, text.n, lua_tostring(L, -1), sandbox_bytecode(L) ? "bt" : "t") != LUA_OK) lua_error(L);
+    lua_replace(L, -2);
+    environment_push(L, path, main);
+    lua_pushvalue(L, -1);
+    if (!lua_setupvalue(L, -3, 1)) lua_pop(L, 1);
+}
+
+/* ---- require */
+
+static int fail_cycle(lua_State *L, const char *name) {
+    struct state_rest *rest = state_of(L)->rest;
+    luaL_Buffer chain;
+    luaL_buffinit(L, &chain);
+    bool inside = false;
+    for (unsigned i = 0; i < rest->requiring_count; i++) {
+        inside = inside || strcmp(rest->requiring[i], name) == 0;
+        if (!inside) continue;
+        luaL_addstring(&chain, rest->requiring[i]);
+        luaL_addstring(&chain, " -> ");
+    }
+    luaL_addstring(&chain, name);
+    luaL_pushresult(&chain);
+    return luaL_error(L, "module '%s' requires itself: %s", name, lua_tostring(L, -1));
+}
+
+/* With `unsafe` "package": Lua's own require, for what is not found here. */
+static int require_elsewhere(lua_State *L, const char *name, const char *tried) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
+    if (lua_getfield(L, -1, "require") != LUA_TFUNCTION) return luaL_error(L, "module '%s' not found:%s", name, tried);
+    lua_pushvalue(L, 1);
+    lua_call(L, 1, 1);
+    return 1;
+}
+
+/* Runs the module's file; its value is on top. */
+static int load_module(lua_State *L, const char *name) {
+    struct state_rest *rest = state_of(L)->rest;
+    char tried[TRIED_TEXT];
+    struct slice text;
+    const char *path = sources_find(rest->sources, name, &text.p, &text.n, tried, sizeof tried);
+    if (!path) return require_elsewhere(L, name, tried);
+    if (rest->requiring_count == sizeof rest->requiring / sizeof *rest->requiring) luaL_error(L, "modules are nested too deeply");
+    push_chunk(L, path, text, false);
+    lua_pop(L, 1);
+    rest->requiring[rest->requiring_count++] = name;
+    lua_pushvalue(L, 1);
+    lua_pushstring(L, path);
+    lua_call(L, 2, 1);
+    rest->requiring_count--;
+    return 1;
+}
+
+static int call_require(lua_State *L) {
+    const char *name = luaL_checkstring(L, 1);
+    struct state *state = state_of(L);
+    lua_settop(L, 1);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &LOADED);
+    lua_pushvalue(L, 1);
+    if (lua_rawget(L, 2) == LUA_TLIGHTUSERDATA) return fail_cycle(L, name);
+    if (!lua_isnil(L, -1)) return 1;
+    if (!state->loading) return luaL_error(L, "require '%s': modules are loaded together with the file, not in hooks", name);
+    lua_pushvalue(L, 1);
+    lua_pushlightuserdata(L, (void *)(uintptr_t)&LOADED);
+    lua_rawset(L, 2);
+    unsigned depth = state->rest->requiring_count;
+    load_module(L, name);
+    state->rest->requiring_count = depth;
+    if (lua_isnil(L, -1)) {
+        lua_pop(L, 1);
+        lua_pushboolean(L, 1);
+    }
+    lua_pushvalue(L, 1);
+    lua_pushvalue(L, -2);
+    lua_rawset(L, 2);
+    return 1;
+}
+
+void require_push(lua_State *L) { lua_pushcfunction(L, call_require); }
+
+void load_provide(lua_State *L, const char *name) {
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &LOADED) != LUA_TTABLE) {
+        lua_pop(L, 1);
+        lua_newtable(L);
+        lua_pushvalue(L, -1);
+        lua_rawsetp(L, LUA_REGISTRYINDEX, &LOADED);
+    }
+    lua_insert(L, -2);
+    lua_setfield(L, -2, name);
+    lua_pop(L, 1);
+}
+
+/* ---- The file */
+
+/* Called protected, with the message handler: leaves the result and the environment. */
+static int run_file(lua_State *L) {
+    struct state *state = state_of(L);
+    struct sources *sources = state->rest->sources;
+    const char *why, *path = sources_main(sources);
+    struct slice text;
+    text.p = sources_read(sources, path, &text.n, &why);
+    if (!text.p) return luaL_error(L, "cannot read %s: %s", path, why);
+    push_chunk(L, path, text, true);
+    lua_insert(L, 1); /* the environment */
+    lua_call(L, 0, 1);
+    lua_insert(L, 1);
+    return 2;
+}
+
+static bool call_file(struct state *state) {
+    lua_State *L = state->L;
+    lua_pushcfunction(L, add_traceback);
+    lua_pushcfunction(L, run_file);
+    state->loading = true;
+    state->memory.script = true;
+    meter_enter(&state->meter, L, 0, state->load_cpu);
+    int status = lua_pcall(L, 0, 2, -2);
+    meter_leave(&state->meter);
+    state->memory.script = false;
+    state->loading = false;
+    budget_disarm(L);
+    if (status == LUA_OK) return true;
+    errors_add_raised(state->rest->errors, state->rest->sources, NULL, lua_tostring(L, -1) ? lua_tostring(L, -1) : "out of memory");
+    return false;
+}
+
+/* What a file that returned nothing set: a copy of its globals without the libraries. The environment is on top. */
+static void push_own_globals(lua_State *L) {
+    environment_globals_push(L, -1);
+    lua_newtable(L);
+    lua_pushnil(L);
+    while (lua_next(L, -3)) {
+        lua_pushvalue(L, -2);
+        lua_pushvalue(L, -2);
+        if (!environment_is_builtin(L)) {
+            lua_pushvalue(L, -2);
+            lua_pushvalue(L, -2);
+            lua_rawset(L, -5);
+        }
+        lua_pop(L, 1);
+    }
+    lua_replace(L, -2);
+}
+
+/* The global `unsafe` counts as if it stood in the table that was returned, so that `check` sees it. Environment and result are on top. */
+static void merge_unsafe(lua_State *L) {
+    lua_pushliteral(L, "unsafe");
+    if (lua_rawget(L, -2) == LUA_TNIL) {
+        environment_globals_push(L, -3);
+        lua_pushliteral(L, "unsafe");
+        lua_rawget(L, -2);
+        lua_replace(L, -2);
+        lua_pushliteral(L, "unsafe");
+        lua_pushvalue(L, -2);
+        lua_rawset(L, -5);
+    } else
+        sandbox_allow_listed(L, -1);
+    lua_pop(L, 1);
+}
+
+/* Takes the environment and the result off the stack. */
+static bool keep_result(struct state *state) {
+    lua_State *L = state->L;
+    struct state_rest *rest = state->rest;
+    if (lua_isnil(L, -1)) {
+        lua_pop(L, 1);
+        push_own_globals(L);
+    }
+    if (!lua_istable(L, -1)) {
+        errors_add(rest->errors, sources_main(rest->sources), 0, NULL, "the file returned a %s: expected a site (a table), a table with `sites`, or nothing",
+                   luaL_typename(L, -1));
+        return false;
+    }
+    merge_unsafe(L);
+    lua_pushliteral(L, "sites");
+    rest->listed = lua_rawget(L, -2) != LUA_TNIL;
+    lua_pop(L, 1);
+    char why[WHY_TEXT];
+    if (!value_from_lua(L, -1, true, &rest->config, why, sizeof why)) {
+        errors_add(rest->errors, sources_main(rest->sources), 0, NULL, "the table that the file returned: %s", why);
+        return false;
+    }
+    rest->result = luaL_ref(L, LUA_REGISTRYINDEX);
+    return true;
+}
+
+bool load_file(struct state *state, struct sources *sources, struct errors *errors) {
+    state->rest->sources = sources;
+    state->rest->errors = errors;
+    bool ok = call_file(state) && keep_result(state);
+    state->rest->sources = NULL;
+    state->rest->errors = NULL;
+    lua_settop(state->L, 0);
+    return ok;
+}

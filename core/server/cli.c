@@ -1,0 +1,238 @@
+/* Reading the command line. getopt_long was not used: it prints in its own words, knows no nearest name, and takes
+ * abbreviations, which would make every new option a possible break. Options may stand before or behind FILE, as `--name value`
+ * or `--name=value`; `--` ends them. */
+#include "server/cli.h"
+
+#include "base/must.h"
+#include "server/instance.h"
+#include "server/version.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct option_row {
+    const char *name, *letter, *value, *help; /* letter: "-D" or NULL; value: what it is called, NULL: takes none */
+};
+
+static const struct option_row options[OPTION_COUNT] = {
+    [OPTION_CONTROL] = { "--control", NULL, "PATH", "the control socket (default: under /run/moongate or $XDG_RUNTIME_DIR)" },
+    [OPTION_DAEMON] = { "--daemon", "-D", NULL, "serve in the background; returns when it is ready" },
+    [OPTION_HELP] = { "--help", "-h", NULL, "this" },
+    [OPTION_JSON] = { "--json", NULL, NULL, "print JSON" },
+    [OPTION_KEYS] = { "--keys", NULL, "DIR", "files below it may be read with the privilege of who started it" },
+    [OPTION_NOW] = { "--now", NULL, NULL, "do not wait for what is under way" },
+    [OPTION_PIDFILE] = { "--pidfile", NULL, "PATH", "write the process id there" },
+    [OPTION_USER] = { "--user", NULL, "NAME", "serve as this user (default: the config's, else nobody; only root can)" },
+    [OPTION_VERSION] = { "--version", "-V", NULL, "version, commit, build flags and libraries" },
+    [OPTION_WATCH] = { "--watch", NULL, NULL, "reload when the config or a file it loads is saved" },
+    [OPTION_WORKERS] = { "--workers", NULL, "N", "threads that serve (default: the config's, else one per CPU)" },
+};
+
+#define BIT(option) (1u << (option))
+
+struct command_row {
+    const char *name, *file, *help; /* file: how FILE stands in the usage */
+    int (*run)(const struct cli_args *);
+    unsigned options;
+    bool needs_file;
+};
+
+static const struct command_row commands[] = {
+    { "run", "FILE", "serve, in the foreground", command_run,
+      BIT(OPTION_WATCH) | BIT(OPTION_WORKERS) | BIT(OPTION_DAEMON) | BIT(OPTION_PIDFILE) | BIT(OPTION_CONTROL) | BIT(OPTION_USER) |
+          BIT(OPTION_KEYS), true },
+    { "check", "FILE", "load the config and its policies, print all errors", command_check, BIT(OPTION_KEYS) | BIT(OPTION_USER), true },
+    { "reload", "[FILE]", "make a running one load its config again; returns when it serves", command_reload, BIT(OPTION_CONTROL), false },
+    { "stop", "[FILE]", "drain and end a running one; returns when it has ended", command_stop, BIT(OPTION_CONTROL) | BIT(OPTION_NOW), false },
+    { "status", "[FILE]", "print the state of a running one", command_status, BIT(OPTION_CONTROL) | BIT(OPTION_JSON), false },
+};
+enum { COMMANDS = sizeof commands / sizeof *commands };
+
+int cli_fail(int status, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    fputs("moongate: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+    return status;
+}
+
+char *cli_absolute(const char *path) {
+    char *directory = path[0] == '/' ? NULL : getcwd(NULL, 0), *text;
+    if (!directory) return must_strdup(path);
+    must(asprintf(&text, "%s/%s", directory, path) >= 0);
+    free(directory);
+    return text;
+}
+
+char *cli_find_path(const char *path) {
+    if (access(path, F_OK) == 0) return cli_absolute(path);
+    cli_fail(EXIT_FAILED, "%s: %s", path, strerror(errno));
+    return NULL;
+}
+
+/* ---- help */
+
+static void print_options(FILE *out, unsigned which) {
+    for (int i = 0; i < OPTION_COUNT; i++) {
+        if (!(which & BIT(i))) continue;
+        const struct option_row *o = &options[i];
+        int n = fprintf(out, "  %s%s%s%s%s", o->letter ? o->letter : "", o->letter ? ", " : "", o->name, o->value ? " " : "", o->value ? o->value : "");
+        fprintf(out, "%*s%s\n", n < 22 ? 22 - n : 1, "", o->help);
+    }
+}
+
+static int print_help(void) {
+    printf("usage: moongate COMMAND [OPTION…]\n\ncommands:\n");
+    for (int i = 0; i < COMMANDS; i++) printf("  %-6s %-8s %s\n", commands[i].name, commands[i].file, commands[i].help);
+    printf("\noptions:\n");
+    print_options(stdout, BIT(OPTION_HELP) | BIT(OPTION_VERSION));
+    printf("\n`moongate COMMAND --help` tells the options of a command. Signals to a running one: HUP reloads, TERM and\n"
+           "INT drain and end it, USR1 opens its logs anew, USR2 changes to a new binary.\n");
+    return EXIT_OK;
+}
+
+static int print_command_help(const struct command_row *c) {
+    printf("usage: moongate %s %s [OPTION…]\n\n%s\n\noptions:\n", c->name, c->file, c->help);
+    print_options(stdout, c->options | BIT(OPTION_HELP));
+    if (!c->needs_file) printf("\nFILE is the config of the running one; it names the control socket. Without it, the only one that runs.\n");
+    return EXIT_OK;
+}
+
+/* ---- the nearest name */
+
+enum { NAME_MOST = 16 };
+
+static unsigned least(unsigned a, unsigned b, unsigned c) {
+    unsigned ab = a < b ? a : b;
+    return ab < c ? ab : c;
+}
+
+/* Levenshtein's, of names up to NAME_MOST bytes; others are far. */
+static unsigned name_distance(const char *a, const char *b) {
+    unsigned row[NAME_MOST + 1];
+    size_t n = strlen(a), m = strlen(b);
+    if (n > NAME_MOST || m > NAME_MOST) return NAME_MOST;
+    for (unsigned j = 0; j <= m; j++) row[j] = j;
+    for (unsigned i = 1; i <= n; i++) {
+        unsigned before = row[0];
+        row[0] = i;
+        for (unsigned j = 1; j <= m; j++) {
+            unsigned change = before + (a[i - 1] != b[j - 1]);
+            before = row[j];
+            row[j] = least(row[j] + 1, row[j - 1] + 1, change);
+        }
+    }
+    return row[m];
+}
+
+/* Keeps the nearest known name so far, if it is near enough to have been meant. */
+static void consider(const char *said, const char *known, const char **nearest, unsigned *distance) {
+    unsigned d = name_distance(said, known);
+    if (d >= *distance || d > 1 + strlen(said) / 3) return;
+    *nearest = known;
+    *distance = d;
+}
+
+static int fail_unknown(const char *kind, const char *said, const char *nearest) {
+    if (nearest) return cli_fail(EXIT_USAGE, "unknown %s %s, did you mean %s? (`moongate --help` lists them)", kind, said, nearest);
+    return cli_fail(EXIT_USAGE, "unknown %s %s (`moongate --help` lists them)", kind, said);
+}
+
+static int fail_unknown_command(const char *said) {
+    const char *nearest = NULL;
+    unsigned distance = NAME_MOST;
+    for (int i = 0; i < COMMANDS; i++) consider(said, commands[i].name, &nearest, &distance);
+    return fail_unknown("command", said, nearest);
+}
+
+static int fail_unknown_option(const struct command_row *c, const char *said, size_t n) {
+    char name[64];
+    const char *nearest = NULL;
+    unsigned distance = NAME_MOST;
+    snprintf(name, sizeof name, "%.*s", (int)n, said);
+    for (int i = 0; i < OPTION_COUNT; i++)
+        if ((c->options | BIT(OPTION_HELP)) & BIT(i)) consider(name, options[i].name, &nearest, &distance);
+    return fail_unknown("option", name, nearest);
+}
+
+/* ---- reading */
+
+static const struct command_row *find_command(const char *name) {
+    for (int i = 0; i < COMMANDS; i++)
+        if (strcmp(commands[i].name, name) == 0) return &commands[i];
+    return NULL;
+}
+
+/* OPTION_COUNT: the command has none such. */
+static int find_option(const struct command_row *c, const char *said, size_t n) {
+    for (int i = 0; i < OPTION_COUNT; i++) {
+        const struct option_row *o = &options[i];
+        if (!((c->options | BIT(OPTION_HELP)) & BIT(i))) continue;
+        if (strlen(o->name) == n && strncmp(o->name, said, n) == 0) return i;
+        if (o->letter && strlen(o->letter) == n && strncmp(o->letter, said, n) == 0) return i;
+    }
+    return OPTION_COUNT;
+}
+
+/* Reads the option at *at and what follows it. */
+static int read_option(const struct command_row *c, struct cli_args *args, int argc, int *at) {
+    const char *said = args->argv[*at], *equals = strchr(said, '=');
+    size_t n = equals ? (size_t)(equals - said) : strlen(said);
+    int option = find_option(c, said, n);
+    if (option == OPTION_COUNT) return fail_unknown_option(c, said, n);
+    const struct option_row *o = &options[option];
+    if (!o->value && equals) return cli_fail(EXIT_USAGE, "%s takes no value", o->name);
+    if (!o->value) args->values[option] = "";
+    else if (equals) args->values[option] = equals + 1;
+    else if (*at + 1 < argc) args->values[option] = args->argv[++*at];
+    else return cli_fail(EXIT_USAGE, "%s needs a value: %s %s", o->name, o->name, o->value);
+    return EXIT_OK;
+}
+
+static int read_args(const struct command_row *c, struct cli_args *args, int argc) {
+    bool only_files = false;
+    for (int at = 2; at < argc; at++) {
+        const char *said = args->argv[at];
+        int status = EXIT_OK;
+        if (!only_files && strcmp(said, "--") == 0) only_files = true;
+        else if (!only_files && said[0] == '-' && said[1]) status = read_option(c, args, argc, &at);
+        else if (args->file) status = cli_fail(EXIT_USAGE, "%s takes one FILE; %s is another", c->name, said);
+        else args->file = said;
+        if (status != EXIT_OK) return status;
+    }
+    if (c->needs_file && !args->file && !args->values[OPTION_HELP])
+        return cli_fail(EXIT_USAGE, "%s needs a FILE: moongate %s FILE", c->name, c->name);
+    return EXIT_OK;
+}
+
+/* The supervisor's own: `--serve ORDERS ASKS FILE`. FILE is for who looks at the process list. */
+static int serve(int argc, char **argv) {
+    if (argc < 4) return cli_fail(EXIT_USAGE, "--serve is for the supervisor alone");
+    return instance_main(atoi(argv[2]), atoi(argv[3]));
+}
+
+int cli_main(int argc, char **argv) {
+    const char *first = argc > 1 ? argv[1] : "--help";
+    if (strcmp(first, "--serve") == 0) return serve(argc, argv);
+    if (strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0 || strcmp(first, "help") == 0) {
+        print_help();
+        return argc > 1 ? EXIT_OK : EXIT_USAGE;
+    }
+    if (strcmp(first, "--version") == 0 || strcmp(first, "-V") == 0) {
+        version_write(stdout);
+        return EXIT_OK;
+    }
+    const struct command_row *c = find_command(first);
+    if (!c && first[0] == '-') return fail_unknown("option", first, NULL);
+    if (!c) return fail_unknown_command(first);
+    struct cli_args args = { .argv = argv };
+    int status = read_args(c, &args, argc);
+    if (status != EXIT_OK) return status;
+    return args.values[OPTION_HELP] ? print_command_help(c) : c->run(&args);
+}

@@ -1,0 +1,33 @@
+/* The command line: commands, their options, their help. One table of each (cli.c); a command's own work is in command_*.c. */
+#pragma once
+
+#include <stdbool.h>
+
+enum cli_option {
+    OPTION_CONTROL, OPTION_DAEMON, OPTION_HELP, OPTION_JSON, OPTION_KEYS, OPTION_NOW, OPTION_PIDFILE, OPTION_USER, OPTION_VERSION,
+    OPTION_WATCH, OPTION_WORKERS, OPTION_COUNT
+};
+
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+/* What was said, after its form was checked. */
+struct cli_args {
+    const char *file;                  /* NULL: none */
+    const char *values[OPTION_COUNT];  /* NULL: not given; an option without a value: "" */
+    char *const *argv;                 /* the whole, as main got it */
+};
+
+/* The exit status. */
+int cli_main(int argc, char **argv);
+/* "moongate: " and the text and a line break, to stderr; returns `status`. */
+int cli_fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The absolute path, so that it means the same after -D and in an upgrade. Links in it stay: a reload follows where they lead then. malloc'd. */
+char *cli_absolute(const char *path);
+/* The same of a file or directory that must exist; NULL: said why. */
+char *cli_find_path(const char *path);
+
+int command_run(const struct cli_args *);
+int command_check(const struct cli_args *);
+int command_reload(const struct cli_args *);
+int command_stop(const struct cli_args *);
+int command_status(const struct cli_args *);

@@ -1,0 +1,105 @@
+/* `moongate run`: from the command line to a supervisor. */
+#include "base/must.h"
+#include "server/cli.h"
+#include "server/supervisor.h"
+#include "server/upgrade.h"
+#include "store/metrics.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* A proxy needs two descriptors a connection: all that the system lets us have. */
+static void raise_file_limit(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+/* In the parent: waits for the child's byte, or for its end. */
+static int await_ready(pid_t pid, int fd) {
+    char byte;
+    ssize_t n;
+    do n = read(fd, &byte, 1);
+    while (n < 0 && errno == EINTR);
+    if (n == 1) return EXIT_OK;
+    int status = 0;
+    if (waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status)) return WEXITSTATUS(status);
+    return EXIT_FAILED;
+}
+
+/* -D. In the parent it does not return: its exit status says whether the child is ready. In the child: where to say that. */
+static int detach(void) {
+    int ends[2];
+    if (pipe(ends) != 0) exit(cli_fail(EXIT_FAILED, "%s", strerror(errno)));
+    pid_t pid = fork();
+    if (pid < 0) exit(cli_fail(EXIT_FAILED, "%s", strerror(errno)));
+    if (pid > 0) {
+        close(ends[1]);
+        exit(await_ready(pid, ends[0]));
+    }
+    close(ends[0]);
+    setsid();
+    return ends[1];
+}
+
+static int take_resume_fd(void) {
+    const char *number = getenv(UPGRADE_VARIABLE);
+    int fd = number ? atoi(number) : -1;
+    unsetenv(UPGRADE_VARIABLE);
+    return fd;
+}
+
+static bool read_workers(const char *text, unsigned *workers) {
+    uint64_t n;
+    if (!text) return true;
+    if (!slice_to_u64(slice_of(text), &n) || n < 1 || n > METRIC_WORKERS) {
+        cli_fail(EXIT_USAGE, "--workers %s: expected a number from 1 to %d", text, (int)METRIC_WORKERS);
+        return false;
+    }
+    *workers = (unsigned)n;
+    return true;
+}
+
+/* EXIT_OK, or what was said already. */
+static int read_options(const struct cli_args *args, struct run_options *o) {
+    const char *const *values = args->values;
+    if (!read_workers(values[OPTION_WORKERS], &o->workers)) return EXIT_USAGE;
+    o->file = cli_find_path(args->file);
+    if (!o->file) return EXIT_FAILED;
+    if (values[OPTION_KEYS] && !(o->keys = cli_find_path(values[OPTION_KEYS]))) return EXIT_FAILED;
+    char *control = values[OPTION_CONTROL] ? cli_absolute(values[OPTION_CONTROL]) : NULL;
+    o->control = control_path(control, o->file);
+    free(control);
+    if (values[OPTION_PIDFILE]) o->pidfile = cli_absolute(values[OPTION_PIDFILE]);
+    if (values[OPTION_USER]) o->user = must_strdup(values[OPTION_USER]);
+    o->watch = values[OPTION_WATCH] != NULL;
+    o->detached = values[OPTION_DAEMON] != NULL;
+    return EXIT_OK;
+}
+
+static void free_options(struct run_options *o) {
+    free(o->file);
+    free(o->keys);
+    free(o->control);
+    free(o->pidfile);
+    free(o->user);
+}
+
+int command_run(const struct cli_args *args) {
+    struct run_options o = { .argv = args->argv, .ready_fd = -1 };
+    o.resume_fd = take_resume_fd();
+    int status = read_options(args, &o);
+    if (status == EXIT_OK) {
+        raise_file_limit();
+        if (o.detached && o.resume_fd < 0) o.ready_fd = detach();
+        status = supervisor_run(&o);
+    }
+    free_options(&o);
+    return status;
+}

@@ -1,0 +1,10 @@
+/* A load: from the command to the swap of generations, or to the errors. The first load of a process is one like any other. */
+#pragma once
+
+#include <stdint.h>
+
+struct instance;
+
+/* Begins one, or, while one is under way, notes that another one must follow: its caller's file may be newer than
+ * what is being read. `id`: a command that waits for the answer, 0: a signal, or the first load. Main thread. */
+void reload_ask(struct instance *, uint32_t id);

@@ -1,0 +1,36 @@
+/* A worker's thread, and what of a worker the server looks after: its ears, its share of max_connections, its figures. */
+#pragma once
+
+#include "lua/state.h"
+#include "proxy/worker.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct instance;
+
+struct worker_thread {
+    struct worker worker;
+    struct instance *instance;
+    pthread_t thread;
+    struct turn_hook after_turn;
+    unsigned clients_most;          /* its share of max_connections; 0: no limit */
+    bool full;                      /* the ears are paused for it */
+    double figures_at;              /* loop time of the last look */
+    _Atomic size_t lua_bytes, lua_runs, lua_waiting; /* of the current state, a second old at most: read by the keeper */
+};
+
+/* Makes `count` workers, then starts their threads. */
+void worker_threads_start(struct instance *, unsigned count);
+/* After every loop was stopped: joins the threads. */
+void worker_threads_join(struct instance *);
+/* Frees the workers. */
+void worker_threads_free(struct instance *);
+
+/* ---- in the worker's thread */
+
+/* Accepts from exactly these listeners from now on: opens ears that lack; from others accepts what waits in their queues,
+ * then closes them. */
+void ears_set(struct worker_thread *, struct listener *const *, unsigned count);
+/* max_connections of all workers together; 0: no limit. */
+void clients_limit(struct worker_thread *, unsigned max_connections);

@@ -1,0 +1,82 @@
+-- Edge: keys, an authorization service, a canary and header hygiene together; the four hooks in one small policy.
+--
+--     moongate run examples/edge.lua
+--
+-- The servers on ports 9001 to 9004 are played by further sites of this file.
+--
+--     $ curl http://127.0.0.1:8080/
+--     missing X-Api-Key
+--     $ curl -s -o /dev/null -w '%{http_code}\n' -H 'X-Api-Key: wrong' http://127.0.0.1:8080/
+--     403
+--     $ curl -H 'X-Api-Key: key-of-ada' http://127.0.0.1:8080/hello
+--     stable: /hello for ada
+--     $ curl -H 'X-Api-Key: key-of-eve' http://127.0.0.1:8080/hello
+--     canary: /hello for eve
+--
+-- The canary fails at /report; the user gets the answer of the stable version. Whose software it is, nobody needs to
+-- know:
+--
+--     $ curl -H 'X-Api-Key: key-of-eve' http://127.0.0.1:8080/report
+--     stable: /report for eve
+--     $ curl -si -H 'X-Api-Key: key-of-ada' http://127.0.0.1:8080/hello | grep -i ^server || echo no Server field
+--     no Server field
+
+local gate = require "moongate"
+
+local site = {
+  listen   = "127.0.0.1:8080",
+  backends = {
+    stable = { "127.0.0.1:9001", "127.0.0.1:9002", balance = "least_conn", health = { path = "/healthz" } },
+    canary = { "127.0.0.1:9003" },
+    auth   = { "127.0.0.1:9004" },
+  },
+}
+
+function site.on_request(req)
+  local key = req.headers["X-Api-Key"]
+  if not key then return gate.reply(401, "missing X-Api-Key\n") end
+  local auth = gate.fetch("auth", { path = "/check", headers = { ["X-Api-Key"] = key }, timeout = 0.2 })
+  if not auth or auth.status ~= 200 then return gate.reply(403) end
+  req.headers["X-User"] = auth.headers["X-User"]
+end
+
+-- What makes answers to one target differ; asked once the site has a cache.
+function site.cache_key(req)
+  return req.target, req.headers["X-User"], req.cookies.lang
+end
+
+function site.pick_backend(req)
+  if gate.hash(req.headers["X-User"]) % 100 < 5 then return { "canary", "stable", retry_on = { "connect", "5xx" } } end
+  return "stable"
+end
+
+function site.on_response(_req, res)
+  res.headers["Server"] = nil
+end
+
+-- The servers.
+local keys = { ["key-of-ada"] = "ada", ["key-of-eve"] = "eve" }
+
+local function auth(req)
+  local user = keys[req.headers["X-Api-Key"] or ""]
+  if not user then return 403 end
+  return gate.reply(200, "", { ["X-User"] = user })
+end
+
+local function app(name)
+  return function(req)
+    if req.path == "/healthz" then return 200 end
+    if name == "canary" and req.path == "/report" then return 500 end
+    local text = ("%s: %s for %s\n"):format(name, req.path, req.headers["X-User"])
+    return gate.reply(200, text, { ["Server"] = "Moonshine 0.9" })
+  end
+end
+
+return {
+  sites = {
+    site,
+    { listen = { "127.0.0.1:9001", "127.0.0.1:9002" }, on_request = app "stable" },
+    { listen = "127.0.0.1:9003", on_request = app "canary" },
+    { listen = "127.0.0.1:9004", on_request = auth },
+  },
+}

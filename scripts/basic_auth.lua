@@ -1,0 +1,100 @@
+-- Asks for a name and a password (RFC 7617). Over plain http both are readable on the way: put TLS in front.
+--
+--     use = { require "scripts.basic_auth" { realm = "staff", users = { ada = "moon" } } }
+--
+-- Passwords are compared in constant time, and unknown names take as long as known ones. To ask somebody else, give
+-- `check` in the place of `users`; it may wait:
+--
+--     check = function(user, password)
+--       local answer = gate.fetch("accounts", { path = "/login", method = "POST", body = user .. "\n" .. password })
+--       return answer and answer.status == 200
+--     end
+--
+-- Who it is stands in `req.ctx.user`, and with `header` in a field of the request. The Authorization field is not
+-- forwarded unless `forward` is true.
+
+local gate = require "moongate"
+
+---@class basic_auth.Options
+---@field users? table<string, string> passwords by name
+---@field check? fun(user: string, password: string): boolean? in the place of `users`
+---@field realm? string what the client's dialog shows, "restricted"
+---@field header? string field of the request that tells the application who it is
+---@field forward? boolean leave the Authorization field to the application; false
+---@field except? string[] paths that are open, with all below them
+
+local known = {
+  users = "table", check = "function", realm = "string", header = "string", forward = "boolean", except = "table",
+}
+
+local function check_users(users)
+  if not next(users) then return "users: is empty: nobody could come in" end
+  for name, password in pairs(users) do
+    if type(name) ~= "string" or type(password) ~= "string" then return "users: expected names = passwords" end
+    if name:find(":", 1, true) then return ("users: %q: a name has no colon"):format(name) end
+    if password == "" then return ("users.%s: the password is empty"):format(name) end
+  end
+end
+
+local function check_options(options)
+  if type(options) ~= "table" then return "expected a table of options, got " .. type(options) end
+  for name, value in pairs(options) do
+    if not known[name] then return ("unknown option %q"):format(tostring(name)) end
+    if type(value) ~= known[name] then return ("%s: expected a %s, got %s"):format(name, known[name], type(value)) end
+  end
+  if (options.users == nil) == (options.check == nil) then return "expected either users or check" end
+  if options.realm and options.realm:find '[%c"\\]' then return "realm: no quotes, backslashes or control bytes" end
+  for i, path in ipairs(options.except or {}) do
+    if type(path) ~= "string" or path:sub(1, 1) ~= "/" then
+      return ("except[%d]: expected a path that begins with /"):format(i)
+    end
+  end
+  return options.users and check_users(options.users)
+end
+
+-- The name and password of an Authorization field.
+local function read_credentials(field)
+  local encoded = field and field:match "^[Bb][Aa][Ss][Ii][Cc] +([%w+/=]+)$"
+  local decoded = encoded and gate.base64.decode(encoded)
+  if decoded then return decoded:match "^([^:]*):(.*)$" end
+end
+
+-- A `check` by table. The names are no secret; that one of them exists should still not show in the time it takes.
+local function by_table(users)
+  return function(user, password)
+    local right = users[user]
+    local same = gate.equal(password, right or password .. "x")
+    return right ~= nil and same
+  end
+end
+
+---@param options basic_auth.Options
+---@return moongate.Policy
+return function(options)
+  local problem = check_options(options)
+  if problem then error("basic_auth: " .. problem, 2) end
+  local check = options.check or by_table(options.users)
+  local realm = options.realm or "restricted"
+  local challenge = { ["WWW-Authenticate"] = ('Basic realm="%s", charset="UTF-8"'):format(realm) }
+
+  local function is_open(path)
+    for _, prefix in ipairs(options.except or {}) do
+      if path == prefix or path:sub(1, #prefix + 1) == prefix .. "/" then return true end
+    end
+    return false
+  end
+
+  return {
+    on_request = function(req)
+      if options.header then req.headers[options.header] = nil end -- a client does not say this
+      if is_open(req.path) then return end
+      local user, password = read_credentials(req.headers["Authorization"])
+      if not user or not check(user, password) then
+        return gate.reply(401, "a name and a password, please\n", challenge)
+      end
+      req.ctx.user = user
+      if options.header then req.headers[options.header] = user end
+      if not options.forward then req.headers["Authorization"] = nil end
+    end,
+  }
+end

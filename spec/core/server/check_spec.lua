@@ -1,0 +1,113 @@
+-- `moongate check`: all that is wrong with a config, from the command line, without touching the world.
+
+local support = require "support"
+local it, moongate, net, process = support.it, support.moongate, support.net, support.process
+
+-- Writes a config, checks it; the directory is left out of what is returned.
+local function check(text, files)
+  local dir = support.temp_dir()
+  for name, content in pairs(files or {}) do process.write_file(dir .. "/" .. name, content) end
+  process.write_file(dir .. "/site.lua", text)
+  local status, out, err = moongate.run { "check", dir .. "/site.lua" }
+  local prefix = (dir .. "/"):gsub("%p", "%%%0")
+  return status, (err:gsub(prefix, "")), (out:gsub(prefix, ""))
+end
+
+describe("moongate check", function()
+  it("accepts a good config, and says nothing on stderr", function()
+    local status, err = check [[
+      local site = { listen = "127.0.0.1:8080", backends = { app = { "127.0.0.1:9001" } } }
+      function site.on_request(req) req.headers["X-Checked"] = "yes" end
+      return site
+    ]]
+    assert.equal("", err)
+    assert.equal(0, status)
+  end)
+
+  it("prints every error with file, line and path, and ends with status 1", function()
+    local status, err = check [[
+return {
+  sites = {
+    {
+      listen = "127.0.0.1:80800",
+      backends = { app = { "127.0.0.1:9001", "80a" } },
+      max_bdoy = "1M",
+    },
+  },
+  workers = "many",
+}
+]]
+    assert.equal(1, status)
+    for _, line in ipairs {
+      'site.lua:4: sites[1].listen: expected an address such as "127.0.0.1:8080", 8080, "unix:/run/m.sock", got "127.0.0.1:80800"',
+      'site.lua:5: sites[1].backends.app[2]: expected "host:port", got "80a"',
+      'site.lua:6: sites[1].max_bdoy: unknown setting, did you mean "max_body"?',
+      'site.lua:9: workers: expected a whole number from 1 to 64, got "many"',
+    } do
+      assert.truthy(err:find(line .. "\n", 1, true), ("%q in\n%s"):format(line, err))
+    end
+  end)
+
+  it("prints warnings and still succeeds", function()
+    local status, err = check [[
+return {
+  listen = "127.0.0.1:8080",
+  backends = { app = { "127.0.0.1:9001" } },
+  cache = { memory = "256M" },
+}
+]]
+    assert.equal(0, status)
+    assert.truthy(err:find("site.lua:4: warning: cache: nothing is cached yet: the cache comes with a later version\n", 1, true), err)
+  end)
+
+  it("says so when every request would be answered 502", function()
+    local _, err = check [[return { listen = "127.0.0.1:8080" }]]
+    assert.truthy(err:find("warning: no backends and no on_request hook: every request is answered 502\n", 1, true), err)
+    _, err = check [[return { listen = "127.0.0.1:8080", backends = { a = { "h:1" }, b = { "h:2" } } }]]
+    assert.truthy(err:find('warning: several backends, none named "default", and no pick_backend hook: every request is answered 502\n', 1, true), err)
+  end)
+
+  it("tells the line of a syntax error", function()
+    local status, err = check "return {\n  listen = ,\n}"
+    assert.equal(1, status)
+    assert.truthy(err:find "site%.lua:2: ", err)
+  end)
+
+  it("tells the line of an error at run time, in a module, too", function()
+    local status, err = check("local policy = require 'policy'\nreturn { listen = 80, use = { policy } }", { ["policy.lua"] = "local t\nreturn t.x" })
+    assert.equal(1, status)
+    assert.truthy(err:find "policy%.lua:2: ", err)
+  end)
+
+  it("reads a file that returns nothing as a site", function()
+    local status, err = check 'listen = "127.0.0.1:8080"\nbackends = { app = { "127.0.0.1:9001" } }\nfunction on_request(req) end\n'
+    assert.equal("", err)
+    assert.equal(0, status)
+    status, err = check 'listen = "127.0.0.1:8080"\nbackends = { app = { "80a" } }\n'
+    assert.equal(1, status)
+    assert.truthy(err:find('site.lua:2: backends.app[1]: expected "host:port", got "80a"\n', 1, true), err)
+  end)
+
+  it("finds hooks that do not exist in a policy that is used", function()
+    local status, err = check [[
+local policy = {}
+function policy.on_requets() end
+return { listen = "127.0.0.1:8080", use = { policy }, backends = { app = { "127.0.0.1:9001" } } }
+]]
+    assert.equal(1, status)
+    assert.truthy(err:find("on_requets", 1, true) and err:find('"on_request"', 1, true), err)
+  end)
+
+  it("binds nothing and connects to nothing", function()
+    local taken = net.listen()
+    local status, err = check(("return { listen = %q, backends = { app = { %q } } }"):format(taken.address, taken.address))
+    assert.equal("", err)
+    assert.equal(0, status)
+  end)
+
+  it("does not find a file that is not there", function()
+    local status, _, err = moongate.run { "check", support.temp_dir() .. "/nothing.lua" }
+    assert.equal(1, status)
+    assert.truthy(err:find("nothing.lua", 1, true), err)
+  end)
+end)
