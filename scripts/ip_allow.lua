@@ -90,7 +90,8 @@ local function parse_range(text)
   local family, high, low = parse_address(address)
   local width = family == 4 and 32 or family == 6 and 128 or 0
   bits = math.tointeger(tonumber(bits or width))
-  if not family or bits > width then return nil end
+  if family == 4 and text:find ":.*/" then bits = bits - 96 end -- "::ffff:0:0/96"
+  if not family or bits < 0 or bits > width then return nil end
   local range = { family = family, high_mask = 0, low_mask = 0 }
   if family == 4 then range.low_mask = mask(bits, 32) & 0xffffffff end
   if family == 6 then range.high_mask, range.low_mask = mask(bits, 64), mask(bits - 64, 64) end

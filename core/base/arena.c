@@ -112,7 +112,7 @@ void *arena_grow(struct arena *arena, void *old, size_t old_size, size_t new_siz
         return old;
     }
     void *grown = arena_alloc(arena, new_size);
-    if (old_size) memcpy(grown, old, old_size);
+    if (old) memcpy(grown, old, old_size);
     return grown;
 }
 

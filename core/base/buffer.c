@@ -78,7 +78,11 @@ static void give_chunk(struct chunk *chunk) {
 
 static struct segment *make_segment(struct chunk *chunk, char *p, size_t n) {
     struct segment *s = slab_take(&segments);
-    *s = (struct segment){ .chunk = chunk, .p = p, .n = n };
+    s->next = NULL;
+    s->chunk = chunk;
+    s->p = p;
+    s->n = n;
+    s->room = 0;
     return s;
 }
 

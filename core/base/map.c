@@ -78,8 +78,9 @@ void *map_set(struct map *map, struct slice key, void *value) {
         e->value = value;
         return former;
     }
-    *e = (struct map_entry){ .hash = hash, .key = must_malloc(key.n), .n = key.n, .value = value };
-    if (key.n) memcpy(e->key, key.p, key.n);
+    char *copy = must_malloc(key.n);
+    if (key.n) memcpy(copy, key.p, key.n);
+    *e = (struct map_entry){ .hash = hash, .key = copy, .n = key.n, .value = value };
     map->count++;
     return NULL;
 }

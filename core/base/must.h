@@ -6,11 +6,11 @@
 _Noreturn void must_fail(const char *cond, const char *file, int line);
 
 /* Allocation for what is small and bounded: a refusal aborts, so the results are never NULL. */
-void *must_malloc(unsigned long size);
-void *must_calloc(unsigned long count, unsigned long size);
-void *must_realloc(void *p, unsigned long size);
-char *must_strdup(const char *text);
-char *must_strndup(const char *text, unsigned long n);
+void *must_malloc(unsigned long size) __attribute__((returns_nonnull));
+void *must_calloc(unsigned long count, unsigned long size) __attribute__((returns_nonnull));
+void *must_realloc(void *p, unsigned long size) __attribute__((returns_nonnull));
+char *must_strdup(const char *text) __attribute__((returns_nonnull));
+char *must_strndup(const char *text, unsigned long n) __attribute__((returns_nonnull));
 
 /* Adds a function that prints part of the state to stderr when `must` fails: it may read only what
  * cannot crash, and must not allocate. At most 8; called once per subsystem at start. */

@@ -6,7 +6,8 @@
  * remembers its place, so a head that comes byte by byte costs no more than one that comes whole. The short parts of
  * fixed form (version, status) are simply read again until they are there.
  *
- * Most bytes of a head are field values. They are looked at by words (16 bytes with SSE2, else 8), for controls and DEL.
+ * Most bytes of a head are field values. They are looked at by words (16 bytes with SSE2, else 8), for controls and
+ * DEL.
  *
  * Two decisions about the target: bytes that RFC 3986 forbids but clients send all the same ("<>\^`{|}) pass; "#" does
  * not, since some servers cut the target there and others do not. */

@@ -192,13 +192,9 @@ static void check_mine(lua_State *L, struct name name) {
 static void set_line(lua_State *L, struct view *v, struct headers *headers, struct name name, struct slice value) {
     struct header *h = find_line(headers, name);
     value = view_copy(L, v, value);
-    if (h) name.text = h->name;
-    else if (name.id) name.text = header_name_of(name.id);
-    else name.text = view_copy(L, v, name.text);
-    if (name.id) headers_set_id(headers, name.id, value);
-    else headers_set(headers, name.text, value);
-    h = find_line(headers, name);
     if (h) h->hop = false;
+    if (name.id) headers_set_id(headers, name.id, value);
+    else headers_set(headers, h ? h->name : view_copy(L, v, name.text), value);
 }
 
 static void remove_line(struct headers *headers, struct name name) {

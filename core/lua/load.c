@@ -209,18 +209,19 @@ static void push_own_globals(lua_State *L) {
 
 /* The global `unsafe` counts as if it stood in the table that was returned, so that `check` sees it. Environment and result are on top. */
 static void merge_unsafe(lua_State *L) {
+    int result = lua_gettop(L);
     lua_pushliteral(L, "unsafe");
-    if (lua_rawget(L, -2) == LUA_TNIL) {
-        environment_globals_push(L, -3);
+    if (lua_rawget(L, result) != LUA_TNIL)
+        sandbox_allow_listed(L, -1);
+    else {
+        lua_pushliteral(L, "unsafe");
+        environment_globals_push(L, result - 1);
         lua_pushliteral(L, "unsafe");
         lua_rawget(L, -2);
         lua_replace(L, -2);
-        lua_pushliteral(L, "unsafe");
-        lua_pushvalue(L, -2);
-        lua_rawset(L, -5);
-    } else
-        sandbox_allow_listed(L, -1);
-    lua_pop(L, 1);
+        lua_rawset(L, result);
+    }
+    lua_settop(L, result);
 }
 
 /* Takes the environment and the result off the stack. */

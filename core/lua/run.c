@@ -160,6 +160,7 @@ static void close_coroutines(struct hook_run *run, struct strand *s) {
         return;
     }
     struct hook_run *before = state->running;
+    bool closing = run->closing;
     bool script = state->memory.script;
     struct meter_pause pause;
     meter_pause(&state->meter, &pause);
@@ -172,6 +173,7 @@ static void close_coroutines(struct hook_run *run, struct strand *s) {
     if (state->meter.late) budget_disarm(s->L);
     state->memory.script = script;
     state->running = before;
+    run->closing = closing;
     meter_go_on(&state->meter, &pause);
 }
 
@@ -260,7 +262,6 @@ struct hook_run *run_open(struct state *state, struct subject *subject) {
     run->closing = run->waiting = run->waited = run->delayed = false;
     run->cpu_used = 0;
     run->cpu_limit = state->hook_cpu;
-    run->began = 0;
     list_push(&state->runs, &run->node);
     subject->run = run;
     return run;

@@ -82,7 +82,7 @@ struct hook_run {
     const void *detail;
     const struct policy_chain *chain;
     unsigned at;                   /* in the chain */
-    double began;                  /* of the call; 0: it is not timed */
+    double began, sampled;         /* of the call: loop time; the clock, 0 if this call is not a sample */
     bool delayed;                  /* hard build: made to yield once */
 };
 

@@ -47,6 +47,9 @@ void state_stop(struct state *);
 /* Which every-tasks run: the keeper's state runs the once-per-instance ones. Called after the generation became current. */
 void state_become_current(struct state *);
 
+/* In the worker's thread: it holds more than its limit even after a full collection: to be replaced in its worker. */
+bool state_over_limit(const struct state *);
+
 struct state_figures {
     size_t bytes;          /* in use by Lua */
     size_t runs, waiting;  /* coroutines in hook calls; of them waiting */

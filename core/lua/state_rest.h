@@ -3,7 +3,7 @@
 
 #include "lua/engine.h"
 
-struct policy;
+struct site_policy;
 struct loader;
 
 struct state_rest {
@@ -16,12 +16,12 @@ struct state_rest {
     bool listed;                 /* the result has `sites` */
     struct value config;
 
-    struct policy **policies;    /* by index: one, or one for each of `sites` */
+    struct site_policy **policies;    /* by index: one, or one for each of `sites` */
     unsigned policy_count;
     bool bound;                  /* site->policies point here */
 
-    struct list jobs;            /* job.h */
-    unsigned job_count;
+    struct list errands;            /* errand.h */
+    unsigned errand_count;
     struct list everies;         /* gate_task.c */
     struct loader *loader;       /* on_load is under way */
 };
@@ -47,6 +47,7 @@ bool policies_build(struct state *, struct errors *);
 void policies_free(struct state *);
 
 /* on_load.c: begins on_load of all sites; ends it early. */
+void on_load_start(struct state *, const struct value *snapshot, void (*done)(void *with, const struct errors *), void *with);
 void on_load_stop(struct state *);
 
 /* gate_task.c */

@@ -1,15 +1,16 @@
-/* The access log. A worker writes lines into a block of its own and hands it to the helper thread for files when it is full
- * or a second old; the helper writes whole blocks, so lines of different workers never mix.
+/* The access log. A worker writes lines into a block of its own and hands it to the helper thread for files when it
+ * is full or a second old; the helper writes whole blocks, so lines of different workers never mix.
  *
- * What is handed over and not yet written is bounded (PENDING_LIMIT over all workers): if the disk stands still, blocks are dropped
- * and counted, never waited for. At the end of a worker its last block is written, if need be by the worker itself.
+ * What is handed over and not yet written is bounded (PENDING_LIMIT over all workers): if the disk stands still,
+ * blocks are dropped and counted, never waited for. At the end of a worker its last block is written, if need be by
+ * the worker itself.
  *
- * Strangers choose what stands in a line. In the combined form, quotes, backslashes, and all that is not printable ASCII are
- * written as \", \\ and \xHH, as Apache does, so a request can neither end a field nor write a line. In JSON, what is no
- * valid UTF-8 becomes U+FFFD: every line is a valid document.
+ * Strangers choose what stands in a line. In the combined form, quotes, backslashes, and all that is not printable
+ * ASCII are written as \", \\ and \xHH, as Apache does, so a request can neither end a field nor write a line. In
+ * JSON, what is no valid UTF-8 becomes U+FFFD: every line is a valid document.
  *
- * Tried and rejected: one shared buffer with a lock (workers wait for each other), a pipe to a writer process (one copy and
- * two system calls more), O_APPEND writes by the workers (they stall with the disk). */
+ * Tried and rejected: one shared buffer with a lock (workers wait for each other), a pipe to a writer process (one
+ * copy and two system calls more), O_APPEND writes by the workers (they stall with the disk). */
 #include "proxy/access_log.h"
 
 #include "base/log.h"

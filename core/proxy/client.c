@@ -256,12 +256,11 @@ static void add_length(struct lines *l, uint64_t length) {
     add_text(l, SLICE("\r\n"));
 }
 
-/* HEAD and 304 tell the length that a GET would have had, and carry nothing. A backend's word for it stands among the fields
- * (framing_of_response saw to that). */
+/* HEAD tells the length that a GET would have had, and carries nothing. A backend's own Content-Length is among its fields. */
 static void add_told_length(struct lines *l, const struct response *r) {
-    const struct header *told = headers_find_id(&r->headers, HEADER_CONTENT_LENGTH);
-    if (r->status == 204 || r->status < 200 || (told && !told->hop)) return;
-    if (r->framing.kind == FRAMING_LENGTH && r->status != 304) add_length(l, r->framing.length);
+    bool told = headers_find_id(&r->headers, HEADER_CONTENT_LENGTH) != NULL;
+    if (!told && r->status >= 200 && r->status != 204 && r->status != 304 && r->framing.kind == FRAMING_LENGTH)
+        add_length(l, r->framing.length);
 }
 
 static void choose_framing(struct client *c, const struct response *r, struct lines *l) {

@@ -114,6 +114,8 @@ static enum next find_site(struct exchange *x) {
     struct slice raw = x->request.target.raw;
     enum failure why = parse_target(x, false);
     if (why != FAIL_NONE) return refuse(x, why);
+    if (x->request.target.absolute)
+        x->received_host = authority_write(&x->arena, &x->request.target); /* RFC 9112 3.2.2 */
     struct generation *g = worker_of_exchange(x)->generation;
     uint32_t id = x->client->listener->id;
     struct host_table *table = id < g->table_count ? g->tables[id] : NULL;
@@ -162,17 +164,16 @@ static bool still_buffering(struct exchange *x) {
     if (!x->wants_body) {
         x->buffer_watch.on_news = wake_by_watch;
         x->request_body.watch = &x->buffer_watch;
-        exchange_want_body(x, x->site->max_body == UINT64_MAX ? SIZE_MAX - 1 : (size_t)x->site->max_body);
+        uint64_t most = x->site->max_body;
+        exchange_want_body(x, most == UINT64_MAX ? SIZE_MAX - 1
+                                                 : (size_t)most + 1); /* one more, to see that it is too large */
     }
     return x->request_body.state == PIPE_OPEN;
 }
 
-/* Upgrades to h2c are not passed on: the backend would then speak HTTP/2 behind our back, past every rule of the policy. */
 static struct slice wanted_upgrade(const struct exchange *x) {
-    struct slice none = { NULL, 0 };
-    if (!x->request.framing.upgrade) return none;
-    struct slice upgrade = framing_upgrade(&x->request.headers);
-    return headers_list_has(&x->request.headers, HEADER_UPGRADE, SLICE("h2c")) ? none : upgrade;
+    if (!x->request.framing.upgrade) return slice_make(NULL, 0);
+    return framing_upgrade(&x->request.headers);
 }
 
 static void finish_request(struct exchange *x) {
@@ -182,7 +183,7 @@ static void finish_request(struct exchange *x) {
     headers_remove(&r->headers, SLICE("HTTP2-Settings"));
     forwarded_send(x);
     headers_add_id(&r->headers, HEADER_VIA, r->minor ? SLICE("1.1 moongate") : SLICE("1.0 moongate"));
-    if (r->framing.expect_continue && !x->expects_continue) headers_remove_id(&r->headers, HEADER_EXPECT);
+    if (!x->expects_continue) headers_remove_id(&r->headers, HEADER_EXPECT);
     x->request_sent = true;
 }
 
@@ -444,7 +445,7 @@ static void exchange_advance(struct task *t) {
         if (x->pending_failure && x->step < STEP_ON_LOG) {
             enum failure why = x->pending_failure;
             x->pending_failure = FAIL_NONE;
-            fail(x, why);
+            if (!x->body_done) fail(x, why); /* else the answer is complete, whatever became of the request's rest */
         }
         switch (steps[x->step](x)) {
         case GO_ON: x->step++; break;
@@ -532,8 +533,9 @@ void exchange_client_left(struct exchange *x) {
 /* While a body is sent on, the fetch must not take what there is of it for the whole. An answer that needs no more of
  * it is finished all the same; the connection then closes. */
 void exchange_request_failed(struct exchange *x, enum failure why) {
+    bool dropped = x->drop.pipe || (x->head_sent && !x->fetch);
     pipe_fail(&x->request_body, why);
-    if (!x->head_sent || x->fetch) fail_later(x, why);
+    if (!dropped) fail_later(x, why);
 }
 
 void exchange_body_sent(struct exchange *x) {

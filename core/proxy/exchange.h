@@ -45,7 +45,7 @@ struct exchange {
 
     struct request request;
     bool target_changed;           /* a script assigned path, query, args, host */
-    struct slice received_host;    /* the Host field as it came; p NULL: none */
+    struct slice received_host;    /* the Host field as it came, or the host of an absolute target; p NULL: none */
     struct addr client_addr;       /* the real client: behind trusted proxies, what they say */
     bool client_trusted;           /* the peer is one of trusted_proxies */
     struct slice forwarded_scheme; /* "http" or "https", as seen by the real client */

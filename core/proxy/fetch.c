@@ -68,11 +68,9 @@ static enum next fail(struct fetch *f, enum failure why) {
 
 /* ---- may there be another try? */
 
-static bool nothing_spent(const struct fetch *f) { return f->body_sent == 0 && !f->request_body_done; }
-
 static bool is_repeatable(const struct fetch *f, enum retry_class class) {
     if (class == RETRY_CONNECT) return true;
-    return method_is_idempotent(f->request->method) && (!f->request_body || nothing_spent(f));
+    return method_is_idempotent(f->request->method) && f->body_sent == 0;
 }
 
 static uint32_t retry_bits(const struct fetch *f) {
@@ -311,7 +309,8 @@ static enum next send_step(struct fetch *f) {
     server_succeeded(f->server);
     write_head(f);
     if (f->request_body) {
-        conn_deadline(&sc->conn, first_of(settings_of(f)->between, f->timeouts.between));
+        if (f->request->framing.expect_continue) await_first_byte(f);
+        else conn_deadline(&sc->conn, first_of(settings_of(f)->between, f->timeouts.between));
         f->body_reader.ops = &request_ops;
         pipe_add_reader(f->request_body, &f->body_reader);
     } else {
@@ -323,6 +322,8 @@ static enum next send_step(struct fetch *f) {
 
 /* ---- 5. await the head */
 
+/* Interim responses are kept until the end and sent on whatever the client takes: a server cannot be let to send them for ever. */
+enum { INTERIM_MAX = 64 };
 static const struct h1_limits response_limits = { .head = 65536, .target = 0, .fields = 200 };
 
 static void pass_informational(struct fetch *f, const struct response *r) {
@@ -350,12 +351,15 @@ static enum head read_head(struct fetch *f, enum failure *why) {
     *why = framing_of_response(r, f->request->method);
     if (*why != FAIL_NONE) return HEAD_BAD;
     if (r->status >= 200) return HEAD_FINAL;
-    if (r->status == 101) {
+    if (r->status == 101) f->tunnel = f->upgrade.n > 0 && f->request_body_done;
+    if (f->tunnel) return HEAD_FINAL;
+    if (r->status == 101 || ++f->interim > INTERIM_MAX) {
         *why = FAIL_BAD_RESPONSE;
-        f->tunnel = f->upgrade.n > 0;
-        return f->tunnel ? HEAD_FINAL : HEAD_BAD;
+        r->status = 0;
+        return HEAD_BAD;
     }
     pass_informational(f, r);
+    if (r->status == 100) f->continued = true;
     r->status = 0;
     return HEAD_AGAIN;
 }
@@ -431,8 +435,8 @@ static void pump(struct fetch *f) {
     f->pumping = false;
     if (f->step != FETCH_BODY) return;
     conn_consumed(&sc->conn);
-    bool waiting = pipe_room(&f->body) > 0;
-    if (waiting && sc->conn.in.size == 0 && (sc->conn.ended || f->news == FETCH_BROKEN)) {
+    bool waiting = pipe_room(&f->body) > 0; /* all is decoded but what is no whole piece of framing */
+    if (waiting && (sc->conn.ended || f->news == FETCH_BROKEN)) {
         if (f->response.framing.kind == FRAMING_UNTIL_CLOSE && f->news != FETCH_BROKEN) finish_body(f);
         else break_body(f, f->news == FETCH_BROKEN && f->request_broken ? f->news_why : FAIL_TRUNCATED);
         return;
@@ -521,7 +525,8 @@ static void on_deadline(struct borrower *b) {
         return;
     }
     struct conn *c = &b->conn->conn;
-    if (f->step == FETCH_AWAIT_HEAD && !f->request_body_done && c->out.size == 0) {
+    bool asked = f->request->framing.expect_continue && !f->continued && f->body_sent == 0; /* the client waits for the server */
+    if (f->step == FETCH_AWAIT_HEAD && !f->request_body_done && c->out.size == 0 && !asked) {
         conn_deadline(c, first_of(settings_of(f)->between,
                                   f->timeouts.between)); /* it is the client that is slow, which its side sees to */
         return;

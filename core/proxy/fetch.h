@@ -66,6 +66,8 @@ struct fetch {
     enum failure news_why;
     bool stale_retried; /* a stale pooled conn was already forgiven */
     bool fresh_only;    /* the next try must not use a pooled conn */
+    bool continued;     /* the server said 100 Continue */
+    unsigned interim;   /* interim responses, of all tries */
     double try_began, first_byte;
 
     struct response response;

@@ -98,9 +98,10 @@ static struct slice forwarded_element(struct exchange *x, struct slice ip, struc
         v6 ? SLICE("\"[") : SLICE(""),
         unix_socket ? SLICE("_unix") : ip,
         v6 ? SLICE("]\"") : SLICE(""),
-        SLICE(";host=\""),
+        host.n ? SLICE(";host=\"") : SLICE(""),
         host,
-        SLICE("\";proto="),
+        host.n ? SLICE("\"") : SLICE(""),
+        SLICE(";proto="),
         x->forwarded_scheme,
     };
     return arena_concat(&x->arena, parts, sizeof parts / sizeof *parts);

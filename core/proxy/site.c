@@ -1,7 +1,8 @@
-/* What of sites and generations has no better place: the figures of a site, finding a site by Host, and counting references.
+/* What of sites and generations has no better place: the figures of a site, finding a site by Host, and counting
+ * references.
  *
- * Figures are kept per name, not per site: a reload makes new sites, and a counter that began at zero with each would be
- * of no use. They are never freed while the process lives, so an exchange may hold them without its generation. */
+ * Figures are kept per name, not per site: a reload makes new sites, and a counter that began at zero with each would
+ * be of no use. They are never freed while the process lives, so an exchange may hold them without its generation. */
 #include "proxy/site.h"
 
 #include "base/must.h"

@@ -1,11 +1,12 @@
 /* The admin listener: /metrics, /status, and a page that says so.
  *
- * Its HTTP server is as small as one can be: one request per connection, GET and HEAD, no policy, no exchange. It uses the
- * codec and the conns of the house, so it refuses what they refuse, and it runs on the keeper's loop: a scrape waits for
- * nobody, and stops nobody. What it tells of other threads comes from atomics or from under a lock (metrics, server figures,
- * instance figures); it never looks into a worker.
+ * Its HTTP server is as small as one can be: one request per connection, GET and HEAD, no policy, no exchange. It
+ * uses the codec and the conns of the house, so it refuses what they refuse, and it runs on the keeper's loop: a
+ * scrape waits for nobody, and stops nobody. What it tells of other threads comes from atomics or from under a lock
+ * (metrics, server figures, instance figures); it never looks into a worker.
  *
- * A client here is a monitoring system or a person. Their number is bounded, since each could hold a page of megabytes. */
+ * A client here is a monitoring system or a person. Their number is bounded, since each could hold a page of
+ * megabytes. */
 #include "server/config.h"
 
 #include "base/must.h"
@@ -56,19 +57,22 @@ static void write_figure(struct buffer *out, const char *name, const char *kind,
     buffer_printf(out, "# HELP %s %s\n# TYPE %s %s\n%s %.17g\n", name, help, name, kind, name, value);
 }
 
+/* The second number of statm is resident pages. */
 static double read_resident_bytes(void) {
-    long size, resident = 0;
+    char line[256] = "";
     FILE *file = fopen("/proc/self/statm", "re");
     if (!file) return 0;
-    if (fscanf(file, "%ld %ld", &size, &resident) != 2) resident = 0;
+    const char *text = fgets(line, sizeof line, file);
+    const char *second = text ? strchr(text, ' ') : NULL;
     fclose(file);
-    return (double)resident * (double)sysconf(_SC_PAGESIZE);
+    return second ? strtod(second, NULL) * (double)sysconf(_SC_PAGESIZE) : 0;
 }
 
 static double read_cpu_seconds(void) {
     struct rusage usage;
     if (getrusage(RUSAGE_SELF, &usage) != 0) return 0;
-    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) + (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
 
 static double count_open_files(void) {
@@ -80,14 +84,17 @@ static double count_open_files(void) {
     return count;
 }
 
-/* The names of process_* are those that every Prometheus client library uses. Written here and not by store/metrics, which has no
- * counters whose value is asked for. */
+/* The names of process_* are those that every Prometheus client library uses. Written here and not by store/metrics,
+ * which has no counters whose value is asked for. */
 static void write_process(struct instance *instance, struct buffer *out) {
     pthread_mutex_lock(&instance->figures.lock);
     struct instance_figures f = instance->figures;
     pthread_mutex_unlock(&instance->figures.lock);
-    buffer_printf(out, "# HELP moongate_reloads_total Loads of the config after the first\n# TYPE moongate_reloads_total counter\n");
-    buffer_printf(out, "moongate_reloads_total{result=\"failed\"} %u\nmoongate_reloads_total{result=\"ok\"} %u\n", f.reloads_failed, f.reloads);
+    buffer_printf(
+        out,
+        "# HELP moongate_reloads_total Loads of the config after the first\n# TYPE moongate_reloads_total counter\n");
+    buffer_printf(out, "moongate_reloads_total{result=\"failed\"} %u\nmoongate_reloads_total{result=\"ok\"} %u\n",
+                  f.reloads_failed, f.reloads);
     write_figure(out, "process_cpu_seconds_total", "counter", "CPU time of the serving process", read_cpu_seconds());
     write_figure(out, "process_open_fds", "gauge", "Open file descriptors", count_open_files());
     write_figure(out, "process_resident_memory_bytes", "gauge", "Resident memory", read_resident_bytes());
@@ -110,7 +117,8 @@ static const struct page {
 
 /* ---- answers */
 
-static void answer(struct session *s, const struct request *request, int status, const char *type, struct buffer *body) {
+static void answer(struct session *s, const struct request *request, int status, const char *type,
+                   struct buffer *body) {
     struct response response = { .status = status, .reason = status_reason(status) };
     char extra[400];
     int n = snprintf(extra, sizeof extra,
@@ -133,7 +141,8 @@ static void answer_plain(struct session *s, const struct request *request, int s
 static void answer_page(struct session *s, struct request *request, struct arena *arena) {
     enum failure why = framing_of_request(request);
     struct slice host = headers_get_id(&request->headers, HEADER_HOST);
-    if (why == FAIL_NONE) why = target_parse(&request->target, arena, request->method, request->target.raw, host, SLICE("http"), false);
+    if (why == FAIL_NONE)
+        why = target_parse(&request->target, arena, request->method, request->target.raw, host, SLICE("http"), false);
     if (why != FAIL_NONE) {
         answer_plain(s, request, failure_status(why), failure_sentence(why));
         return;

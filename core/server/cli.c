@@ -87,14 +87,13 @@ static void print_options(FILE *out, unsigned which) {
     }
 }
 
-static int print_help(void) {
-    printf("usage: moongate COMMAND [OPTION…]\n\ncommands:\n");
-    for (int i = 0; i < COMMANDS; i++) printf("  %-6s %-8s %s\n", commands[i].name, commands[i].file, commands[i].help);
-    printf("\noptions:\n");
-    print_options(stdout, BIT(OPTION_HELP) | BIT(OPTION_VERSION));
-    printf("\n`moongate COMMAND --help` tells the options of a command. Signals to a running one: HUP reloads, TERM and\n"
-           "INT drain and end it, USR1 opens its logs anew, USR2 changes to a new binary.\n");
-    return EXIT_OK;
+static void print_help(FILE *out) {
+    fprintf(out, "usage: moongate COMMAND [OPTION…]\n\ncommands:\n");
+    for (int i = 0; i < COMMANDS; i++) fprintf(out, "  %-6s %-8s %s\n", commands[i].name, commands[i].file, commands[i].help);
+    fprintf(out, "\noptions:\n");
+    print_options(out, BIT(OPTION_HELP) | BIT(OPTION_VERSION));
+    fprintf(out, "\n`moongate COMMAND --help` tells the options of a command. Signals to a running one: HUP reloads, TERM and\n"
+                 "INT drain and end it, USR1 opens its logs anew, USR2 changes to a new binary.\n");
 }
 
 static int print_command_help(const struct command_row *c) {
@@ -218,11 +217,12 @@ static int serve(int argc, char **argv) {
 }
 
 int cli_main(int argc, char **argv) {
-    const char *first = argc > 1 ? argv[1] : "--help";
+    const char *first = argc > 1 ? argv[1] : "";
     if (strcmp(first, "--serve") == 0) return serve(argc, argv);
-    if (strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0 || strcmp(first, "help") == 0) {
-        print_help();
-        return argc > 1 ? EXIT_OK : EXIT_USAGE;
+    bool help = strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0 || strcmp(first, "help") == 0;
+    if (help || !*first) {
+        print_help(help ? stdout : stderr);
+        return help ? EXIT_OK : EXIT_USAGE;
     }
     if (strcmp(first, "--version") == 0 || strcmp(first, "-V") == 0) {
         version_write(stdout);

@@ -1,16 +1,14 @@
 /* `moongate run`: from the command line to a supervisor. */
 #include "base/must.h"
 #include "server/cli.h"
+#include "server/detach.h"
 #include "server/supervisor.h"
 #include "server/upgrade.h"
 #include "store/metrics.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 /* A proxy needs two descriptors a connection: all that the system lets us have. */
@@ -19,33 +17,6 @@ static void raise_file_limit(void) {
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
-}
-
-/* In the parent: waits for the child's byte, or for its end. */
-static int await_ready(pid_t pid, int fd) {
-    char byte;
-    ssize_t n;
-    do n = read(fd, &byte, 1);
-    while (n < 0 && errno == EINTR);
-    if (n == 1) return EXIT_OK;
-    int status = 0;
-    if (waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status)) return WEXITSTATUS(status);
-    return EXIT_FAILED;
-}
-
-/* -D. In the parent it does not return: its exit status says whether the child is ready. In the child: where to say that. */
-static int detach(void) {
-    int ends[2];
-    if (pipe(ends) != 0) exit(cli_fail(EXIT_FAILED, "%s", strerror(errno)));
-    pid_t pid = fork();
-    if (pid < 0) exit(cli_fail(EXIT_FAILED, "%s", strerror(errno)));
-    if (pid > 0) {
-        close(ends[1]);
-        exit(await_ready(pid, ends[0]));
-    }
-    close(ends[0]);
-    setsid();
-    return ends[1];
 }
 
 static int take_resume_fd(void) {
@@ -97,7 +68,7 @@ int command_run(const struct cli_args *args) {
     int status = read_options(args, &o);
     if (status == EXIT_OK) {
         raise_file_limit();
-        if (o.detached && o.resume_fd < 0) o.ready_fd = detach();
+        if (o.detached && o.resume_fd < 0) o.ready_fd = detach_begin();
         status = supervisor_run(&o);
     }
     free_options(&o);

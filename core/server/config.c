@@ -1,9 +1,9 @@
 /* From the tree that a config file returned to struct config: the order of reading, and the rules that hold between
  * settings. What a single setting may be is in settings_table.c.
  *
- * A file is `{ sites = { … }, workers = … }`, or itself a site. In the second form the top settings (workers, admin, log, …)
- * may stand beside the site's own: their names do not collide, and the smallest config stays one flat table. A file
- * with an admin address and no setting of a site is complete: no sites. */
+ * A file is `{ sites = { … }, workers = … }`, or itself a site. In the second form the top settings (workers, admin,
+ * log, …) may stand beside the site's own: their names do not collide, and the smallest config stays one flat table.
+ * A file with an admin address and no setting of a site is complete: no sites. */
 #include "server/config.h"
 
 #include "base/map.h"
@@ -23,7 +23,8 @@ struct claims {
 static const char *site_called(const struct config_site *site) { return *site->path ? site->path : "the site"; }
 
 /* The site that has this host on this listener already, or NULL: then it is `site`'s now. */
-static const struct config_site *claim_host(struct claims *claims, unsigned listener, const char *host, struct config_site *site) {
+static const struct config_site *claim_host(struct claims *claims, unsigned listener, const char *host,
+                                            struct config_site *site) {
     char key[300];
     int n = snprintf(key, sizeof key, "%u|%s", listener, host);
     const struct config_site *former = map_get(&claims->sites, slice_make(key, (size_t)n));
@@ -36,8 +37,8 @@ static void claim_default(struct claims *claims, struct config_site *site, const
     for (unsigned i = 0; i < site->listener_count; i++) {
         const struct config_site *former = claim_host(claims, site->listeners[i], "", site);
         if (!former) continue;
-        reader_error(claims->reader, at, "%s is the default site of %s already: give one of them `hosts`", site_called(former),
-                     config->listeners[site->listeners[i]].name);
+        reader_error(claims->reader, at, "%s is the default site of %s already: give one of them `hosts`",
+                     site_called(former), config->listeners[site->listeners[i]].name);
         return;
     }
 }
@@ -75,7 +76,8 @@ static void check_admin(struct reader *r) {
     struct spot root = { .up = NULL }, at = { .up = &root, .name = "admin" };
     for (unsigned i = 0; i < config->listener_count; i++)
         if (config->admin.addr.size && addr_equal(&config->admin.addr, &config->listeners[i].addr))
-            reader_error(r, &at, "%s is the address of a site, too (%s)", config->admin.name, config->listeners[i].path);
+            reader_error(r, &at, "%s is the address of a site, too (%s)", config->admin.name,
+                         config->listeners[i].path);
 }
 
 /* ---- reading */
@@ -100,27 +102,28 @@ static void read_tree(struct reader *r, const struct value *tree) {
     check_admin(r);
 }
 
-/* In the order of the file; those without a line stay behind what they were found after. A stable insertion: there are few. */
+/* In the order of the file; those without a line stay behind what they were found after. A stable insertion: there
+ * are few. */
 static void sort_by_line(struct errors *errors, size_t from) {
     for (size_t i = from + 1; i < errors->count; i++) {
         struct error_line line = errors->list[i];
         size_t j = i;
-        for (; j > from && line.line && errors->list[j - 1].line > line.line; j--) errors->list[j] = errors->list[j - 1];
+        for (; j > from && line.line && errors->list[j - 1].line > line.line; j--)
+            errors->list[j] = errors->list[j - 1];
         errors->list[j] = line;
     }
 }
 
 static size_t count_errors(const struct errors *errors) { return errors->count - errors->warnings; }
 
-bool config_read_text(struct config *config, const struct value *tree, const char *file, struct slice text, struct errors *errors) {
+bool config_read_text(struct config *config, const struct value *tree, const char *file, struct slice text,
+                      struct errors *errors) {
     struct reader reader = { .config = config, .errors = errors };
     size_t first = errors->count, before = count_errors(errors);
     *config = (struct config){ .file = file ? must_strdup(file) : NULL };
     settings_preset(PLACE_TOP, config);
-    struct config_lines *lines = file ? config_lines_create(text) : NULL;
-    reader.lines = lines;
+    reader.lines = config->lines = file ? config_lines_create(text) : NULL;
     read_tree(&reader, tree);
-    config_lines_destroy(lines);
     sort_by_line(errors, first);
     return count_errors(errors) == before;
 }
@@ -134,7 +137,8 @@ bool config_read(struct config *config, const struct value *tree, struct sources
 
 /* ---- hooks */
 
-static void warn_of_site(const struct config *config, const struct config_site *site, struct errors *errors, const char *sentence) {
+static void warn_of_site(const struct config *config, const struct config_site *site, struct errors *errors,
+                         const char *sentence) {
     errors_warn(errors, config->file, site->line, *site->path ? site->path : NULL, "%s", sentence);
 }
 
@@ -147,17 +151,30 @@ static void check_reach(const struct config *config, const struct config_site *s
     if (site->backend_count == 0)
         warn_of_site(config, site, errors, "no backends and no on_request hook: every request is answered 502");
     else if (!named)
-        warn_of_site(config, site, errors, "several backends, none named \"default\", and no pick_backend hook: every request is answered 502");
+        warn_of_site(
+            config, site, errors,
+            "several backends, none named \"default\", and no pick_backend hook: every request is answered 502");
+}
+
+/* What core/lua finds has a path only. */
+static void place_errors(const struct config *config, struct errors *errors, size_t from) {
+    for (size_t i = from; i < errors->count; i++) {
+        struct error_line *line = &errors->list[i];
+        if (line->file || !config->file) continue;
+        line->file = must_strdup(config->file);
+        line->line = config_lines_find(config->lines, line->path ? line->path : "");
+    }
 }
 
 bool config_hooks(struct config *config, struct state *state, struct errors *errors) {
-    size_t before = count_errors(errors);
+    size_t first = errors->count, before = count_errors(errors);
     for (unsigned i = 0; i < config->site_count; i++) {
         struct config_site *site = &config->sites[i];
         size_t errors_before = count_errors(errors);
         site->hooks = state_hooks(state, site->index, errors);
         if (count_errors(errors) == errors_before) check_reach(config, site, errors);
     }
+    place_errors(config, errors, first);
     return count_errors(errors) == before;
 }
 
@@ -202,6 +219,7 @@ void config_fini(struct config *config) {
     free(config->log.error);
     free(config->user);
     free(config->file);
+    config_lines_destroy(config->lines);
     value_fini(&config->unsafe);
     *config = (struct config){ .file = NULL };
 }

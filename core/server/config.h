@@ -27,19 +27,19 @@ struct config_listener {
 
 struct config_backend {
     char *name;
-    char *path;               /* "backends.app" */
+    char *path;                /* "backends.app" */
     struct server_spec *specs; /* owned; generation_build copies, backend_create takes the copies over */
     unsigned spec_count;
     struct backend_settings settings;
 };
 
 struct config_site {
-    unsigned index;           /* for state_hooks: 1-based as in `sites`; 0: the file is itself the site */
-    int line;                 /* where it stands, 0: not known */
-    char *path;               /* "sites[2]"; "" for the only site */
-    char *name;               /* its first host, else its first listener's name */
-    char **hosts;             /* lower case, NULL-terminated; first element NULL: the default site of its listeners */
-    unsigned *listeners;      /* indices into config->listeners */
+    unsigned index;      /* for state_hooks: 1-based as in `sites`; 0: the file is itself the site */
+    int line;            /* where it stands, 0: not known */
+    char *path;          /* "sites[2]"; "" for the only site */
+    char *name;          /* its first host, else its first listener's name */
+    char **hosts;        /* lower case, NULL-terminated; first element NULL: the default site of its listeners */
+    unsigned *listeners; /* indices into config->listeners */
     unsigned listener_count;
     struct config_backend *backends;
     unsigned backend_count;
@@ -50,31 +50,33 @@ struct config_site {
     bool buffer_body, raw_target, abort_on_fin;
     struct timeouts timeouts;
     bool fail_open[HOOK_COUNT];
-    uint64_t cache_memory;    /* bytes; 0: no cache */
-    uint32_t hooks;           /* bits 1 << enum hook; filled by config_hooks */
+    uint64_t cache_memory; /* bytes; 0: no cache */
+    uint32_t hooks;        /* bits 1 << enum hook; filled by config_hooks */
 };
 
 struct config_log {
-    char *access;             /* path, "stderr" or "syslog"; NULL: off */
+    char *access; /* path, "stderr" or "syslog"; NULL: off */
     enum access_format access_format;
-    char *error;              /* path; NULL or "stderr": stderr */
-    enum log_level level;     /* default LOG_LEVEL_INFO */
+    char *error;          /* path; NULL or "stderr": stderr */
+    enum log_level level; /* default LOG_LEVEL_INFO */
 };
 
 struct config {
-    char *file;               /* the config's path, as given */
+    char *file; /* the config's path, as given */
     struct config_site *sites;
     unsigned site_count;
-    struct config_listener *listeners; /* of all sites, each address once, in the order of first mention; not the admin's */
+    struct config_listener
+        *listeners; /* of all sites, each address once, in the order of first mention; not the admin's */
     unsigned listener_count;
     struct config_listener admin; /* addr.size 0: none */
     struct config_log log;
-    unsigned workers;         /* 0: not set */
-    char *user;               /* NULL: not set */
-    unsigned max_connections; /* clients over all workers; 0: no limit */
-    double drain;             /* seconds, default 60 */
-    struct value unsafe;      /* as written; core/lua reads its own copy from the tree */
+    unsigned workers;           /* 0: not set */
+    char *user;                 /* NULL: not set */
+    unsigned max_connections;   /* clients over all workers; 0: no limit */
+    double drain;               /* seconds, default 60 */
+    struct value unsafe;        /* as written; core/lua reads its own copy from the tree */
     struct state_limits limits; /* of policy states; zeros: defaults */
+    struct config_lines *lines; /* of the file, for what is found later; NULL: not known */
 };
 
 /* Reads the tree. `config` need not be initialised; afterwards config_fini is due whatever was returned. False: errors were added.
@@ -83,7 +85,8 @@ struct config {
  * allowed but not wise (fail = { … = "continue" }, raw_target) is a warning. No network, no files. */
 bool config_read(struct config *config, const struct value *tree, struct sources *sources, struct errors *errors);
 /* The same with the file's name (NULL: no lines) and text at hand. */
-bool config_read_text(struct config *config, const struct value *tree, const char *file, struct slice text, struct errors *errors);
+bool config_read_text(struct config *config, const struct value *tree, const char *file, struct slice text,
+                      struct errors *errors);
 void config_fini(struct config *);
 
 /* Asks state_hooks for every site and fills site->hooks. False: errors were added. (settings.c) */
@@ -98,7 +101,8 @@ struct generation_parts {
     void (*release)(struct generation *);
 };
 /* One reference, the caller's. Backends are created, their views not opened (the workers do that when they adopt it). NULL: errors. */
-struct generation *generation_build(const struct config *, const struct generation_parts *, uint32_t number, struct errors *);
+struct generation *generation_build(const struct config *, const struct generation_parts *, uint32_t number,
+                                    struct errors *);
 /* Frees sites, backends, host tables and the array `states` (the states themselves are gone by then). All views are closed; refs
  * is not looked at. Accepts NULL. */
 void generation_destroy(struct generation *);

@@ -1,12 +1,14 @@
 /* Where in the source a setting stands.
  *
- * A Lua lexer, and above it a scanner that knows just enough grammar: table constructors, assignments to names and fields,
- * `function a.b()`, `return`, and where blocks begin and end. It makes a tree of nodes, one per key, each with its line:
- * one root for variables, one for what the file returns, and loose ones for tables that are nobody's (arguments,
- * what a function returns). A value that is only a name (`sites = { a, b }`) becomes an alias of that variable's node.
+ * A Lua lexer, and above it a scanner that knows just enough grammar: table constructors, assignments to names and
+ * fields, `function a.b()`, `return`, and where blocks begin and end. It makes a tree of nodes, one per key, each
+ * with its line: one root for variables, one for what the file returns, and loose ones for tables that are nobody's
+ * (arguments, what a function returns). A value that is only a name (`sites = { a, b }`) becomes an alias of that
+ * variable's node.
  *
- * A path is looked up from the returned root, through aliases, as far as it goes. Where that ends at something that is not written
- * out (a table that a function made, say), the longest suffix of the path that any chain of keys in the file ends with decides.
+ * A path is looked up from the returned root, through aliases, as far as it goes. Where that ends at something that
+ * is not written out (a table that a function made, say), the longest suffix of the path that any chain of keys in
+ * the file ends with decides.
  *
  * What this deliberately does not do: scopes (the last variable of a name counts), values, more than one name in an
  * assignment, modules. The running of the config by debug hooks was tried and rejected: constructors have no
@@ -183,8 +185,9 @@ static bool at_mark(const struct scanner *s, const char *mark) { return is_mark(
 static bool at_word(const struct scanner *s, const char *word) { return is_word(&s->token, word); }
 
 static bool is_keyword(const struct token *t) {
-    static const char *const keywords[] = { "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "goto", "if", "in",
-                                            "local", "nil", "not", "or", "repeat", "return", "then", "true", "until", "while" };
+    static const char *const keywords[] = { "and",      "break",  "do",   "else", "elseif", "end",  "false", "for",
+                                            "function", "goto",   "if",   "in",   "local",  "nil",  "not",   "or",
+                                            "repeat",   "return", "then", "true", "until",  "while" };
     for (size_t i = 0; i < sizeof keywords / sizeof *keywords; i++)
         if (is_word(t, keywords[i])) return true;
     return false;
@@ -282,8 +285,7 @@ static void scan_table(struct scanner *s, struct node *node) {
         int line = s->token.line;
         struct key key = take_key(s, node);
         scan_value(s, add_node(s->lines, node, key, line));
-        if (at_mark(s, ",") || at_mark(s, ";")) advance_token(s);
-        else if (!at_mark(s, "}")) advance_token(s); /* not Lua: go on all the same */
+        if (!at_mark(s, "}")) advance_token(s); /* a "," or ";", or what is not Lua: go on all the same */
     }
     s->depth--;
     advance_token(s);
@@ -398,8 +400,7 @@ static bool scan_statement(struct scanner *s, bool in_function) {
         scan_block(s, in_function);
     } else if (at_name(s)) scan_assignment(s, false);
     else if (at_mark(s, "{")) scan_table(s, add_loose(s));
-    else if (at_mark(s, ".") || at_mark(s, ":")) { /* a field of something that is no name: `f().x` */
-        advance_token(s);
+    else if (at_mark(s, ".") || at_mark(s, ":")) { /* a field of something that is no name: `f().x` */ advance_token(s);
         advance_token(s);
     } else advance_token(s);
     return true;

@@ -10,7 +10,8 @@
 
 static char *copy_text(const char *text) { return text ? must_strdup(text) : NULL; }
 
-static struct backend *build_backend(const struct config_backend *from, uint32_t index, const struct generation_parts *parts) {
+static struct backend *build_backend(const struct config_backend *from, uint32_t index,
+                                     const struct generation_parts *parts) {
     struct server_spec *specs = must_calloc(from->spec_count, sizeof *specs);
     for (unsigned i = 0; i < from->spec_count; i++) {
         specs[i] = from->specs[i];
@@ -20,7 +21,8 @@ static struct backend *build_backend(const struct config_backend *from, uint32_t
     struct backend_settings settings = from->settings;
     settings.health.path = copy_text(settings.health.path);
     settings.health.host = copy_text(settings.health.host);
-    struct backend *backend = backend_create(slice_of(from->name), specs, from->spec_count, &settings, parts->workers, parts->resolver);
+    struct backend *backend =
+        backend_create(slice_of(from->name), specs, from->spec_count, &settings, parts->workers, parts->resolver);
     backend->index = index;
     return backend;
 }
@@ -55,11 +57,13 @@ static void open_hook_metrics(struct site_metrics *m, uint32_t hooks) {
         struct label labels[] = { { "site", slice_of(m->name) }, { "hook", slice_of(hook_name((enum hook)h)) } };
         struct slice written = metric_labels(text, sizeof text, labels, 2);
         m->hook_errors[h] = metric_get(METRIC_COUNTER, "moongate_hook_errors_total", "Hook calls that failed", written);
-        m->hook_seconds[h] = metric_get(METRIC_HISTOGRAM, "moongate_hook_seconds", "Seconds of hook calls, waits included", written);
+        m->hook_seconds[h] =
+            metric_get(METRIC_HISTOGRAM, "moongate_hook_seconds", "Seconds of hook calls, waits included", written);
     }
 }
 
-static struct site *build_site(struct generation *g, const struct config_site *from, const struct generation_parts *parts) {
+static struct site *build_site(struct generation *g, const struct config_site *from,
+                               const struct generation_parts *parts) {
     struct site *site = must_calloc(1, sizeof *site);
     site->generation = g;
     site->index = g->site_count;
@@ -117,8 +121,10 @@ static void build_tables(struct generation *g, const struct config *config, cons
 
 /* ---- the whole */
 
-/* All that could be wrong was found by config_read; `errors` is for what later parts (certificates) will find only here. */
-struct generation *generation_build(const struct config *config, const struct generation_parts *parts, uint32_t number, struct errors *errors) {
+/* All that could be wrong was found by config_read; `errors` is for what later parts (certificates) will find only
+ * here. */
+struct generation *generation_build(const struct config *config, const struct generation_parts *parts, uint32_t number,
+                                    struct errors *errors) {
     (void)errors;
     struct generation *g = must_calloc(1, sizeof *g);
     atomic_init(&g->refs, 1);

@@ -10,6 +10,7 @@
 #include "base/must.h"
 #include "server/ask.h"
 #include "server/config.h"
+#include "server/detach.h"
 #include "server/listeners.h"
 #include "server/logs.h"
 #include "server/privilege.h"
@@ -185,22 +186,13 @@ static char *list_addresses(const struct instance *instance) {
     return text;
 }
 
-static void detach(void) {
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    if (null < 0) return;
-    dup2(null, STDIN_FILENO);
-    dup2(null, STDOUT_FILENO);
-    if (isatty(STDERR_FILENO)) dup2(null, STDERR_FILENO);
-    close(null);
-}
-
 void instance_ready(struct instance *instance) {
     char *addresses = list_addresses(instance);
     instance->state = INSTANCE_SERVES;
     channel_say(instance->orders, MESSAGE_READY, 0, (int32_t)(instance->current->generation->drain * 1000), addresses);
     log_info("generation %u serves on %s with %u worker%s", instance->figures.generation, *addresses ? addresses : "nothing",
              instance->worker_count, instance->worker_count == 1 ? "" : "s");
-    if (instance->setup.detached) detach();
+    if (instance->setup.detached) detach_stdio();
     free(addresses);
 }
 

@@ -88,11 +88,21 @@ static bool is_below_config(const char *path, const char *config) {
     return is_below(path, directory);
 }
 
+/* Where `require` looks besides the config's directory: MOONGATE_PATH, or what came with this binary. */
+static bool is_below_modules(const char *path) {
+    char directory[PATH_MAX];
+    struct slice rest = slice_of(getenv("MOONGATE_PATH"));
+    while (rest.p) {
+        struct slice one = slice_cut(&rest, ':');
+        snprintf(directory, sizeof directory, "%.*s", FMT(one));
+        if (one.n && is_below(path, directory)) return true;
+    }
+    return is_below(path, MOONGATE_DATADIR) || is_below(path, MOONGATE_SOURCEDIR "/lua") || is_below(path, MOONGATE_SOURCEDIR "/scripts");
+}
+
 static bool may_read(const char *path, const char *config, const char *keys) {
     if (is_below(path, keys) || is_same_file(path, config)) return true;
-    if (!ends_with(path, ".lua")) return false;
-    return is_below_config(path, config) || is_below(path, MOONGATE_DATADIR) || is_below(path, MOONGATE_SOURCEDIR "/lua") ||
-           is_below(path, MOONGATE_SOURCEDIR "/scripts");
+    return ends_with(path, ".lua") && (is_below_config(path, config) || is_below_modules(path));
 }
 
 static int reopen(int fd, int flags) {

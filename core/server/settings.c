@@ -1,4 +1,5 @@
-/* The reader: walks a value tree along the settings table, checks every value against its row, and puts it into a C struct.
+/* The reader: walks a value tree along the settings table, checks every value against its row, and puts it into a C
+ * struct.
  *
  * It never stops at an error: what is wrong is reported with its path and line, the default stays, and reading goes on,
  * so that one run of `check` shows everything. Settings that are more than one value have a reader of their own
@@ -84,14 +85,14 @@ static void show_string(struct slice s, char to[SHOWN_TEXT]) {
         if (c < 0x20 || c > 0x7e) p += sprintf(p, "\\x%02x", c);
         else *p++ = (char)c;
     }
-    strcpy(p, i < s.n ? "…\"" : "\"");
+    snprintf(p, (size_t)(to + SHOWN_TEXT - p), "%s\"", i < s.n ? "…" : "");
 }
 
 char *value_shown(const struct value *v, char to[SHOWN_TEXT]) {
     if (v->kind == VALUE_STRING) show_string(v->string, to);
     else if (v->kind == VALUE_INTEGER) snprintf(to, SHOWN_TEXT, "%" PRId64, v->integer);
     else if (v->kind == VALUE_NUMBER) snprintf(to, SHOWN_TEXT, "%.14g", v->number);
-    else if (v->kind == VALUE_BOOLEAN) strcpy(to, v->boolean ? "true" : "false");
+    else if (v->kind == VALUE_BOOLEAN) snprintf(to, SHOWN_TEXT, "%s", v->boolean ? "true" : "false");
     else snprintf(to, SHOWN_TEXT, "%s", value_kind_name(v));
     return to;
 }
@@ -136,12 +137,14 @@ static void *field_of(const struct setting *row, void *base) { return (char *)ba
 
 static bool in_bounds(const struct setting *row, double n) { return n >= row->low && n <= row->high; }
 
-static void read_boolean(struct reader *r, const struct spot *at, const struct setting *row, const struct value *v, void *base) {
+static void read_boolean(struct reader *r, const struct spot *at, const struct setting *row, const struct value *v,
+                         void *base) {
     if (v->kind == VALUE_BOOLEAN) *(bool *)field_of(row, base) = v->boolean;
     else reader_expected(r, at, "true or false", v);
 }
 
-static void read_count(struct reader *r, const struct spot *at, const struct setting *row, const struct value *v, void *base) {
+static void read_count(struct reader *r, const struct spot *at, const struct setting *row, const struct value *v,
+                       void *base) {
     char what[96];
     int64_t n;
     if (value_whole(v, &n) && in_bounds(row, (double)n)) {
@@ -152,7 +155,8 @@ static void read_count(struct reader *r, const struct spot *at, const struct set
     reader_expected(r, at, what, v);
 }
 
-static void read_seconds(struct reader *r, const struct spot *at, const struct setting *row, const struct value *v, void *base) {
+static void read_seconds(struct reader *r, const struct spot *at, const struct setting *row, const struct value *v,
+                         void *base) {
     char what[160], low[UNIT_TEXT], high[UNIT_TEXT];
     double n;
     bool known = value_number(v, &n) || (v->kind == VALUE_STRING && seconds_parse(v->string, &n));
@@ -177,7 +181,8 @@ static bool size_of_value(const struct setting *row, const struct value *v, uint
     return (row->or_none && n == 0) || in_bounds(row, (double)n);
 }
 
-static void read_size(struct reader *r, const struct spot *at, const struct setting *row, const struct value *v, void *base) {
+static void read_size(struct reader *r, const struct spot *at, const struct setting *row, const struct value *v,
+                      void *base) {
     char what[160], low[UNIT_TEXT], high[UNIT_TEXT];
     uint64_t bytes;
     bool known;
@@ -186,13 +191,16 @@ static void read_size(struct reader *r, const struct spot *at, const struct sett
         else *(uint64_t *)field_of(row, base) = bytes;
         return;
     }
-    snprintf(what, sizeof what, known ? "a size from %s to %s" : "a size such as 4096, \"64K\", \"10M\", \"1G\"",
-             size_write(row->low, low), size_write(row->high, high));
-    if (row->or_none) strcat(what, ", or \"none\"");
+    const char *none = row->or_none ? ", or \"none\"" : "";
+    if (known)
+        snprintf(what, sizeof what, "a size from %s to %s%s", size_write(row->low, low), size_write(row->high, high),
+                 none);
+    else snprintf(what, sizeof what, "a size such as 4096, \"64K\", \"10M\", \"1G\"%s", none);
     reader_expected(r, at, what, v);
 }
 
-static void read_text(struct reader *r, const struct spot *at, const struct setting *row, const struct value *v, void *base) {
+static void read_text(struct reader *r, const struct spot *at, const struct setting *row, const struct value *v,
+                      void *base) {
     if (v->kind != VALUE_STRING || v->string.n == 0 || memchr(v->string.p, '\0', v->string.n)) {
         reader_expected(r, at, "a string", v);
         return;
@@ -202,7 +210,8 @@ static void read_text(struct reader *r, const struct spot *at, const struct sett
     *to = must_strndup(v->string.p, v->string.n);
 }
 
-static void read_word(struct reader *r, const struct spot *at, const struct setting *row, const struct value *v, void *base) {
+static void read_word(struct reader *r, const struct spot *at, const struct setting *row, const struct value *v,
+                      void *base) {
     char what[160] = "";
     for (unsigned i = 0; row->words[i]; i++) {
         if (v->kind == VALUE_STRING && slice_equal(v->string, slice_of(row->words[i]))) {
@@ -215,7 +224,8 @@ static void read_word(struct reader *r, const struct spot *at, const struct sett
     reader_expected(r, at, what, v);
 }
 
-static void read_table(struct reader *r, const struct spot *at, const struct setting *row, const struct value *v, void *base) {
+static void read_table(struct reader *r, const struct spot *at, const struct setting *row, const struct value *v,
+                       void *base) {
     if (v->kind != VALUE_TABLE) {
         reader_expected(r, at, "a table", v);
         return;
@@ -228,7 +238,8 @@ static void read_later(struct reader *r, const struct spot *at, const struct set
     if (v->kind != VALUE_BOOLEAN || v->boolean) reader_error(r, at, "%s", row->later);
 }
 
-static void read_row(struct reader *r, const struct spot *at, const struct setting *row, const struct value *v, void *base) {
+static void read_row(struct reader *r, const struct spot *at, const struct setting *row, const struct value *v,
+                     void *base) {
     switch (row->type) {
     case SETTING_BOOLEAN: read_boolean(r, at, row, v, base); break;
     case SETTING_COUNT: read_count(r, at, row, v, base); break;
@@ -292,7 +303,8 @@ static void find_homes(struct slice name, char to[SHOWN_TEXT]) {
     }
 }
 
-static void complain_about_name(struct reader *r, const struct spot *at, struct slice name, uint32_t places, bool hook) {
+static void complain_about_name(struct reader *r, const struct spot *at, struct slice name, uint32_t places,
+                                bool hook) {
     const char *kind = hook ? "hook" : "setting";
     char homes[SHOWN_TEXT];
     find_homes(name, homes);
@@ -311,7 +323,8 @@ static void complain_about_entry(struct reader *r, const struct spot *at, const 
     else reader_error(r, &here, "expected name = value, got an entry without a name");
 }
 
-void settings_check_names(struct reader *r, const struct spot *at, const struct value *table, uint32_t places, size_t entries) {
+void settings_check_names(struct reader *r, const struct spot *at, const struct value *table, uint32_t places,
+                          size_t entries) {
     for (size_t i = 0; i < table->table.count; i++) {
         const struct value_pair *pair = &table->table.list[i];
         if (i < table->table.sequence && i < entries) continue;

@@ -72,10 +72,13 @@ extern const char *const settings_places[PLACE_COUNT]; /* "a site", … for sent
 
 /* Sets the defaults of a place's struct (nested places too). */
 void settings_preset(enum place, void *base);
-/* Reads what `table` says about the settings of that place into `base`. Names it does not know are left for settings_check_names. */
+/* Reads what `table` says about the settings of that place into `base`. Names it does not know are left for
+ * settings_check_names. */
 void settings_read(struct reader *, const struct spot *, enum place, const struct value *table, void *base);
-/* Every key of `table` must be a name of one of `places` (bits 1 << enum place), or one of the first `entries` list entries. */
-void settings_check_names(struct reader *, const struct spot *, const struct value *table, uint32_t places, size_t entries);
+/* Every key of `table` must be a name of one of `places` (bits 1 << enum place), or one of the first `entries` list
+ * entries. */
+void settings_check_names(struct reader *, const struct spot *, const struct value *table, uint32_t places,
+                          size_t entries);
 
 enum { SPOT_TEXT = 512, SHOWN_TEXT = 80 };
 /* "sites[1].backends[\"my-app\"][2]", "" for the root; returns `to`. */
@@ -99,25 +102,26 @@ bool value_whole(const struct value *, int64_t *out);
 bool size_parse(struct slice, uint64_t *bytes);    /* "512", "64K", "256M", "1G" */
 bool seconds_parse(struct slice, double *seconds); /* "500ms", "1.5s", "10m", "1h"; a bare number is none */
 enum { UNIT_TEXT = 32 };
-char *size_write(double bytes, char to[UNIT_TEXT]);      /* the largest unit that leaves a whole number */
+char *size_write(double bytes, char to[UNIT_TEXT]); /* the largest unit that leaves a whole number */
 char *seconds_write(double seconds, char to[UNIT_TEXT]);
 /* The name most like `name` among those of the places, NULL if none is like it. `hooks`: only names of hooks. */
 const char *settings_nearest(struct slice name, uint32_t places, bool hooks);
 
-/* ---- the settings that are more than one value: settings_site.c, settings_listen.c, settings_backend.c */
-void read_sites(struct reader *, const struct spot *, const struct value *, void *config);
-void read_admin(struct reader *, const struct spot *, const struct value *, void *config);
-void read_user(struct reader *, const struct spot *, const struct value *, void *config);
-void read_unsafe(struct reader *, const struct spot *, const struct value *, void *config);
-void read_listen(struct reader *, const struct spot *, const struct value *, void *site);
-void read_hosts(struct reader *, const struct spot *, const struct value *, void *site);
-void read_trusted_proxies(struct reader *, const struct spot *, const struct value *, void *site);
-void read_use(struct reader *, const struct spot *, const struct value *, void *site);
-void read_fail(struct reader *, const struct spot *, const struct value *, void *site);
-void read_backends(struct reader *, const struct spot *, const struct value *, void *site);
-void read_keepalive(struct reader *, const struct spot *, const struct value *, void *backend);
-void read_retry_on(struct reader *, const struct spot *, const struct value *, void *settings);
-void read_health_status(struct reader *, const struct spot *, const struct value *, void *settings);
+/* ---- the settings that are more than one value: settings_site.c, settings_listen.c, settings_backend.c. `base` is the
+ * struct of the setting's place. */
+void read_sites(struct reader *, const struct spot *, const struct value *, void *base);
+void read_admin(struct reader *, const struct spot *, const struct value *, void *base);
+void read_user(struct reader *, const struct spot *, const struct value *, void *base);
+void read_unsafe(struct reader *, const struct spot *, const struct value *, void *base);
+void read_listen(struct reader *, const struct spot *, const struct value *, void *base);
+void read_hosts(struct reader *, const struct spot *, const struct value *, void *base);
+void read_trusted_proxies(struct reader *, const struct spot *, const struct value *, void *base);
+void read_use(struct reader *, const struct spot *, const struct value *, void *base);
+void read_fail(struct reader *, const struct spot *, const struct value *, void *base);
+void read_backends(struct reader *, const struct spot *, const struct value *, void *base);
+void read_keepalive(struct reader *, const struct spot *, const struct value *, void *base);
+void read_retry_on(struct reader *, const struct spot *, const struct value *, void *base);
+void read_health_status(struct reader *, const struct spot *, const struct value *, void *base);
 
 /* Appends a site, `index` as in struct config_site, and reads it. */
 void read_site(struct reader *, const struct spot *, const struct value *, unsigned index);

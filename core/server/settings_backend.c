@@ -26,7 +26,8 @@ static bool parse_server(struct slice text, struct server_spec *spec) {
     return true;
 }
 
-static void read_server(struct reader *r, const struct spot *at, const struct value *v, struct config_backend *backend) {
+static void read_server(struct reader *r, const struct spot *at, const struct value *v,
+                        struct config_backend *backend) {
     struct server_spec spec = { .host = NULL };
     settings_preset(PLACE_SERVER, &spec);
     const struct value *address = v->kind == VALUE_TABLE ? value_at(v, 1) : v;
@@ -44,7 +45,8 @@ static void read_server(struct reader *r, const struct spot *at, const struct va
 }
 
 /* "backend/server" must lead to one server. */
-static void check_server_name(struct reader *r, const struct spot *at, const struct config_backend *backend, unsigned former) {
+static void check_server_name(struct reader *r, const struct spot *at, const struct config_backend *backend,
+                              unsigned former) {
     const char *name = backend->specs[backend->spec_count - 1].name;
     for (unsigned i = former; i > 0; i--)
         if (strcmp(backend->specs[i - 1].name, name) == 0) {
@@ -53,7 +55,8 @@ static void check_server_name(struct reader *r, const struct spot *at, const str
         }
 }
 
-static void read_servers(struct reader *r, const struct spot *at, const struct value *v, struct config_backend *backend) {
+static void read_servers(struct reader *r, const struct spot *at, const struct value *v,
+                         struct config_backend *backend) {
     size_t count = v->table.sequence;
     backend->specs = must_calloc(count + 1, sizeof *backend->specs);
     for (size_t i = 1; i <= count; i++) {
@@ -90,9 +93,10 @@ static bool add_retry_word(const struct value *v, struct backend_settings *setti
     static const struct {
         const char *word;
         uint32_t bit;
-    } words[] = {
-        { "connect", 1u << RETRY_CONNECT }, { "reset", 1u << RETRY_RESET }, { "timeout", 1u << RETRY_TIMEOUT }, { "5xx", RETRY_ON_5XX }
-    };
+    } words[] = { { "connect", 1u << RETRY_CONNECT },
+                  { "reset", 1u << RETRY_RESET },
+                  { "timeout", 1u << RETRY_TIMEOUT },
+                  { "5xx", RETRY_ON_5XX } };
     for (size_t i = 0; v->kind == VALUE_STRING && i < sizeof words / sizeof *words; i++) {
         if (!slice_equal(v->string, slice_of(words[i].word))) continue;
         settings->retry_on |= words[i].bit;
@@ -108,7 +112,8 @@ void read_retry_on(struct reader *r, const struct spot *at, const struct value *
         struct spot here = list_spot(at, v, i);
         const struct value *entry = list_entry(v, i);
         if (!add_retry_word(entry, settings) && !add_retry_status(entry, settings))
-            reader_expected(r, &here, "\"connect\", \"reset\", \"timeout\", \"5xx\" or a status from 400 to 599", entry);
+            reader_expected(r, &here, "\"connect\", \"reset\", \"timeout\", \"5xx\" or a status from 400 to 599",
+                            entry);
     }
     if (v->kind == VALUE_TABLE) settings_check_names(r, at, v, 0, list_size(v));
 }
@@ -126,7 +131,8 @@ void read_health_status(struct reader *r, const struct spot *at, const struct va
     int low = 0, high = 0;
     bool read = false;
     if (v->kind == VALUE_TABLE) {
-        read = v->table.count == 2 && is_status(value_at(v, 1), &low) && is_status(value_at(v, 2), &high) && low <= high;
+        read =
+            v->table.count == 2 && is_status(value_at(v, 1), &low) && is_status(value_at(v, 2), &high) && low <= high;
     } else if (v->kind == VALUE_STRING) {
         read = v->string.n == 3 && v->string.p[0] >= '2' && v->string.p[0] <= '5' && strcmp(v->string.p + 1, "xx") == 0;
         low = read ? (v->string.p[0] - '0') * 100 : 0;
@@ -143,13 +149,15 @@ void read_health_status(struct reader *r, const struct spot *at, const struct va
     settings->health.status_high = high;
 }
 
-static void check_health(struct reader *r, const struct spot *at, const struct value *v, const struct backend_settings *settings) {
+static void check_health(struct reader *r, const struct spot *at, const struct value *v,
+                         const struct backend_settings *settings) {
     struct spot health = { .up = at, .name = "health" }, path = { .up = &health, .name = "path" };
     const struct value *table = value_get(v, "health");
     if (!table || table->kind != VALUE_TABLE) return;
     const char *given = settings->health.path;
     if (!value_get(table, "path")) reader_error(r, &health, "needs a path, such as health = { path = \"/healthz\" }");
-    else if (given && (given[0] != '/' || strpbrk(given, " \t\r\n#"))) reader_error(r, &path, "expected a path such as \"/healthz\", got \"%s\"", given);
+    else if (given && (given[0] != '/' || strpbrk(given, " \t\r\n#")))
+        reader_error(r, &path, "expected a path such as \"/healthz\", got \"%s\"", given);
     if (settings->health.host && strpbrk(settings->health.host, " \t\r\n/")) {
         struct spot host = { .up = &health, .name = "host" };
         reader_error(r, &host, "expected a host name, got \"%s\"", settings->health.host);
@@ -202,7 +210,8 @@ void read_backends(struct reader *r, const struct spot *at, const struct value *
         const struct value_pair *pair = &v->table.list[i];
         struct spot here = { .up = at, .name = pair->key.string.p };
         if (pair->key.kind != VALUE_STRING) {
-            reader_error(r, at, "a backend needs a name, as in { app = { \"127.0.0.1:9001\" } }; got one under %s", value_shown(&pair->key, shown));
+            reader_error(r, at, "a backend needs a name, as in { app = { \"127.0.0.1:9001\" } }; got one under %s",
+                         value_shown(&pair->key, shown));
         } else if (!is_backend_name(pair->key.string)) {
             reader_error(r, at, "%s is no name for a backend (no spaces, no \"/\")", value_shown(&pair->key, shown));
         } else read_backend(r, &here, &pair->value, site);

@@ -9,8 +9,8 @@
 
 #define ADDRESS_FORMS "an address such as \"127.0.0.1:8080\", 8080, \"unix:/run/m.sock\""
 
-/* A port alone is all addresses of both families, as "8080" is. Port 0, "127.0.0.1:0", is a free one that the system picks; the
- * ready line tells which. */
+/* A port alone is all addresses of both families, as "8080" is. Port 0, "127.0.0.1:0", is a free one that the system
+ * picks; the ready line tells which. */
 static bool parse_address(const struct value *v, struct addr *addr) {
     char text[32];
     int64_t port;
@@ -55,9 +55,14 @@ static bool read_listener(struct reader *r, const struct spot *at, const struct 
 
 /* ---- the listeners of the sites */
 
-static void check_options(struct reader *r, const struct spot *at, const struct config_listener *former, const struct config_listener *l) {
-    const char *differs = former->h2c != l->h2c ? "h2c" : former->proxy_protocol != l->proxy_protocol ? "proxy_protocol" : NULL;
-    if (differs) reader_error(r, at, "%s has another `%s` at %s: sites on one address agree in its options", l->name, differs, former->path);
+static void check_options(struct reader *r, const struct spot *at, const struct config_listener *former,
+                          const struct config_listener *l) {
+    const char *differs = former->h2c != l->h2c                         ? "h2c"
+                          : former->proxy_protocol != l->proxy_protocol ? "proxy_protocol"
+                                                                        : NULL;
+    if (differs)
+        reader_error(r, at, "%s has another `%s` at %s: sites on one address agree in its options", l->name, differs,
+                     former->path);
 }
 
 static void check_functions(struct reader *r, const struct spot *at, const struct config_listener *l) {

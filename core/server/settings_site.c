@@ -1,4 +1,5 @@
-/* The settings of the top and of a site that are more than one value. Listeners and backends have files of their own. */
+/* The settings of the top and of a site that are more than one value. Listeners and backends have files of their own.
+ * */
 #include "server/settings.h"
 
 #include "base/must.h"
@@ -28,13 +29,20 @@ void read_sites(struct reader *r, const struct spot *at, const struct value *v, 
 
 void read_user(struct reader *r, const struct spot *at, const struct value *v, void *base) {
     struct config *config = base;
-    bool named = v->kind == VALUE_STRING && v->string.n > 0 && strlen(v->string.p) == v->string.n;
-    if (!named) reader_expected(r, at, "the name of a user", v);
-    else if (strpbrk(v->string.p, ":/ \t\r\n")) reader_expected(r, at, "the name of a user", v);
-    else config->user = must_strdup(v->string.p);
+    bool named = v->kind == VALUE_STRING && v->string.n > 0 && strlen(v->string.p) == v->string.n &&
+                 !strpbrk(v->string.p, ":/ \t\r\n");
+    if (named) config->user = must_strdup(v->string.p);
+    else reader_expected(r, at, "the name of a user", v);
 }
 
-/* What each word allows is core/lua's to know, and it refuses what it does not; here only the shape is held. */
+static bool is_unsafe_word(const struct value *v) {
+    static const char *const words[] = { "io", "os", "debug", "package", "bytecode" };
+    for (size_t i = 0; v->kind == VALUE_STRING && i < sizeof words / sizeof *words; i++)
+        if (slice_equal(v->string, slice_of(words[i]))) return true;
+    return false;
+}
+
+/* core/lua has acted on it already, while the file ran; it leaves to us to say what it did not know. */
 void read_unsafe(struct reader *r, const struct spot *at, const struct value *v, void *base) {
     struct config *config = base;
     if (v->kind != VALUE_TABLE && v->kind != VALUE_STRING) {
@@ -43,8 +51,11 @@ void read_unsafe(struct reader *r, const struct spot *at, const struct value *v,
     }
     for (size_t i = 1; i <= list_size(v); i++) {
         struct spot here = list_spot(at, v, i);
-        if (list_entry(v, i)->kind != VALUE_STRING) reader_expected(r, &here, "a string", list_entry(v, i));
+        const struct value *word = list_entry(v, i);
+        if (is_unsafe_word(word)) reader_warn(r, &here, "scripts may leave the sandbox, and block a worker");
+        else reader_expected(r, &here, "\"io\", \"os\", \"debug\", \"package\" or \"bytecode\"", word);
     }
+    if (v->kind == VALUE_TABLE) settings_check_names(r, at, v, 0, list_size(v));
     config->unsafe = value_copy(v);
 }
 
@@ -104,7 +115,8 @@ void read_hosts(struct reader *r, const struct spot *at, const struct value *v, 
         return;
     }
     /* An empty list would quietly make this the default site. */
-    if (list_size(v) == 0) reader_error(r, at, "expected at least one host name; leave `hosts` out for the default site");
+    if (list_size(v) == 0)
+        reader_error(r, at, "expected at least one host name; leave `hosts` out for the default site");
     free(site->hosts);
     site->hosts = must_calloc(list_size(v) + 1, sizeof *site->hosts);
     for (size_t i = 1; i <= list_size(v); i++) {
@@ -170,7 +182,8 @@ void read_fail(struct reader *r, const struct spot *at, const struct value *v, v
         if (!choice) continue;
         struct spot here = { .up = at, .name = row->name };
         site->fail_open[row->field] = choice->kind == VALUE_STRING && slice_equal(choice->string, SLICE("continue"));
-        if (site->fail_open[row->field]) reader_warn(r, &here, "when %s fails, requests go on as if it had said nothing", row->name);
+        if (site->fail_open[row->field])
+            reader_warn(r, &here, "when %s fails, requests go on as if it had said nothing", row->name);
         else reader_expected(r, &here, "\"continue\"", choice);
     }
     settings_check_names(r, at, v, 1u << PLACE_FAIL, 0);
@@ -181,11 +194,13 @@ void read_fail(struct reader *r, const struct spot *at, const struct value *v, v
 static void check_site(struct reader *r, const struct spot *at, const struct value *v, struct config_site *site) {
     struct spot listen = { .up = at, .name = "listen" }, target = { .up = at, .name = "max_target" };
     struct spot raw = { .up = at, .name = "raw_target" }, cache = { .up = at, .name = "cache" };
-    if (!value_get(v, "listen")) reader_error(r, &listen, "a site needs an address to listen on, such as \"127.0.0.1:8080\"");
+    if (!value_get(v, "listen"))
+        reader_error(r, &listen, "a site needs an address to listen on, such as \"127.0.0.1:8080\"");
     if (site->limits.target > site->limits.head)
         reader_error(r, &target, "a target longer than `max_headers` (%u bytes) can never come", site->limits.head);
     if (site->raw_target)
-        reader_warn(r, &raw, "paths are forwarded as they came: a check of req.path for \"/admin\" does not see \"/%%61dmin\"");
+        reader_warn(r, &raw,
+                    "paths are forwarded as they came: a check of req.path for \"/admin\" does not see \"/%%61dmin\"");
     if (site->cache_memory) reader_warn(r, &cache, "nothing is cached yet: the cache comes with a later version");
 }
 

@@ -1,18 +1,21 @@
-/* Every setting of a config, once: where it stands, its type, its bounds, its default. The reader (settings.c) is driven
- * by it; so are "did you mean", and the spec that holds the manual against it.
+/* Every setting of a config, once: where it stands, its type, its bounds, its default. The reader (settings.c) is
+ * driven by it; so are "did you mean", and the spec that holds the manual against it.
  *
  * Defaults are for the open internet, where the other side may be slow, many, or ill-willed: every wait ends, every
  * head and body is bounded. Two that surprise people elsewhere:
- *   max_body is 64M: uploads of photos and office files pass, and a stranger cannot fill a backend's disk with one
- *            request. (1M, as is the custom elsewhere, is the first thing everybody has to change.) 0 or "none": no limit.
- *   timeouts.between also ends a client that takes nothing of its answer for so long. Tunnels (WebSocket) have no
- *            such limit: they are idle for as long as both sides like. */
+ * - max_body is 64M: uploads of photos and office files pass, and a stranger cannot fill a backend's disk with one
+ *   request. (1M, as is the custom elsewhere, is the first thing everybody has to change.) 0 or "none": no limit.
+ * - timeouts.between also ends a client that takes nothing of its answer for so long. Tunnels (WebSocket) have no such
+ *   limit: they are idle for as long as both sides like. */
 #include "server/settings.h"
 
 #include "store/metrics.h"
 
 #define ROW(place_, name_, type_, struct_, field_, ...)                                                                \
-    { .place = PLACE_##place_, .name = name_, .type = SETTING_##type_, .field = offsetof(struct struct_, field_), __VA_ARGS__ }
+    {                                                                                                                  \
+        .place = PLACE_##place_, .name = name_, .type = SETTING_##type_, .field = offsetof(struct struct_, field_),    \
+        __VA_ARGS__                                                                                                    \
+    }
 
 #define KIB 1024.0
 #define MIB 1048576.0
@@ -24,14 +27,24 @@ static const char *const format_words[] = { "combined", "json", NULL };
 static const char *const balance_words[] = { "round_robin", "least_conn", NULL };
 
 const char *const settings_places[PLACE_COUNT] = {
-    [PLACE_TOP] = "the top table",        [PLACE_LOG] = "`log`",         [PLACE_LUA] = "`lua`",
-    [PLACE_SITE] = "a site",              [PLACE_LISTENER] = "a listener", [PLACE_TIMEOUTS] = "a site's `timeouts`",
-    [PLACE_CACHE] = "`cache`",            [PLACE_FAIL] = "`fail`",       [PLACE_BACKEND] = "a backend",
-    [PLACE_SERVER] = "a server",          [PLACE_BACKEND_TIMEOUTS] = "a backend's `timeouts`",
-    [PLACE_KEEPALIVE] = "`keepalive`",    [PLACE_RETRY] = "`retry`",     [PLACE_HEALTH] = "`health`",
+    [PLACE_TOP] = "the top table",
+    [PLACE_LOG] = "`log`",
+    [PLACE_LUA] = "`lua`",
+    [PLACE_SITE] = "a site",
+    [PLACE_LISTENER] = "a listener",
+    [PLACE_TIMEOUTS] = "a site's `timeouts`",
+    [PLACE_CACHE] = "`cache`",
+    [PLACE_FAIL] = "`fail`",
+    [PLACE_BACKEND] = "a backend",
+    [PLACE_SERVER] = "a server",
+    [PLACE_BACKEND_TIMEOUTS] = "a backend's `timeouts`",
+    [PLACE_KEEPALIVE] = "`keepalive`",
+    [PLACE_RETRY] = "`retry`",
+    [PLACE_HEALTH] = "`health`",
 };
 
-#define HOOK_ROW(place_, name_, hook_) { .place = PLACE_##place_, .name = name_, .type = SETTING_HOOK, .field = (hook_) }
+#define HOOK_ROW(place_, name_, hook_)                                                                                 \
+    { .place = PLACE_##place_, .name = name_, .type = SETTING_HOOK, .field = (hook_) }
 
 const struct setting settings_table[] = {
     ROW(TOP, "sites", OWN, config, sites, .read = read_sites),
@@ -61,7 +74,8 @@ const struct setting settings_table[] = {
     ROW(SITE, "use", OWN, config_site, index, .read = read_use),
     ROW(SITE, "trusted_proxies", OWN, config_site, trusted, .read = read_trusted_proxies),
     ROW(SITE, "forward", LATER, config_site, index, .later = "forward proxying comes with a later version"),
-    ROW(SITE, "max_body", SIZE, config_site, max_body, .low = 1, .high = 1024 * GIB, .preset = 64 * MIB, .or_none = true),
+    ROW(SITE, "max_body", SIZE, config_site, max_body, .low = 1, .high = 1024 * GIB, .preset = 64 * MIB,
+        .or_none = true),
     /* A head is read from a conn's buffer, which is 64K. */
     ROW(SITE, "max_headers", SIZE32, config_site, limits.head, .low = KIB, .high = 64 * KIB, .preset = 32 * KIB),
     ROW(SITE, "max_target", SIZE32, config_site, limits.target, .low = 64, .high = 64 * KIB, .preset = 8 * KIB),

@@ -61,7 +61,11 @@ static char *write_with_unit(double n, const struct unit units[UNITS], char to[U
 char *size_write(double bytes, char to[UNIT_TEXT]) { return write_with_unit(bytes, size_units, to); }
 
 char *seconds_write(double seconds, char to[UNIT_TEXT]) {
-    if (seconds == 0) return strcpy(to, "0");
+    if (seconds == 0) {
+        to[0] = '0';
+        to[1] = '\0';
+        return to;
+    }
     return write_with_unit(seconds, time_units, to);
 }
 

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/must.h"
+#include "server/detach.h"
 #include "server/privilege.h"
 #include "server/upgrade.h"
 
@@ -121,27 +122,15 @@ static void write_pidfile(const char *path) {
     if (fd >= 0) close(fd);
 }
 
-/* The terminal that started us gets its prompt, and goes. */
-static void detach(const struct run_options *o) {
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    if (null >= 0) {
-        dup2(null, STDIN_FILENO);
-        dup2(null, STDOUT_FILENO);
-        if (isatty(STDERR_FILENO)) dup2(null, STDERR_FILENO);
-        close(null);
-    }
-    ssize_t told = write(o->ready_fd, "", 1);
-    (void)told; /* who waited may be gone */
-    close(o->ready_fd);
-}
-
 static void announce(struct supervisor *s, const char *addresses) {
     const struct run_options *o = s->options;
     s->was_ready = true;
     if (o->pidfile) write_pidfile(o->pidfile);
     printf("moongate: ready, pid %d, listening on %s\n", (int)getpid(), *addresses ? addresses : "nothing");
     fflush(stdout);
-    if (o->detached && o->ready_fd >= 0) detach(o);
+    if (!o->detached || o->ready_fd < 0) return;
+    detach_stdio();
+    detach_ready(o->ready_fd);
 }
 
 static void take_ready(struct serving *p, const struct message *m) {

@@ -1,5 +1,5 @@
-/* core/server for specs: reading a config and finding its lines, and the access log of core/proxy. A module beside the others, found by
- * `require "moongate_core.server"`. */
+/* core/server for specs: reading a config and finding its lines, and the access log of core/proxy. A module beside
+ * the others, found by `require "moongate_core.server"`. */
 #include "module.h"
 
 #include "base/must.h"
@@ -224,6 +224,43 @@ static int server_read(lua_State *L) {
     return 3;
 }
 
+static void push_route(lua_State *L, const struct host_table *table, struct slice host) {
+    const struct site *site = host_table_find(table, host);
+    lua_pushstring(L, site ? site->name : NULL);
+    lua_pushstring(L, table->first->name);
+    lua_pushstring(L, site && site->default_backend ? site->default_backend->name : NULL);
+}
+
+/* server.route(tree, listener, host): builds a generation of the config; returns which site the host leads to on that
+ * listener (from 1), the listener's first site, and the default backend of the former. */
+static int server_route(lua_State *L) {
+    struct config config;
+    struct errors errors;
+    size_t index = (size_t)luaL_checkinteger(L, 2);
+    struct slice host = module_check_slice(L, 3);
+    struct value tree = read_value(L, 1);
+    errors_init(&errors);
+    bool good = config_read_text(&config, &tree, NULL, slice_make(NULL, 0), &errors);
+    value_fini(&tree);
+    must(good && index >= 1 && index <= config.listener_count);
+    /* Ids as they are after some reloads: with gaps, in another order. */
+    struct listener *made = must_calloc(config.listener_count, sizeof *made);
+    struct listener **listeners = must_calloc(config.listener_count, sizeof *listeners);
+    for (unsigned i = 0; i < config.listener_count; i++) {
+        made[i].id = 3 * (config.listener_count - i);
+        listeners[i] = &made[i];
+    }
+    struct generation_parts parts = { .workers = 2, .listeners = listeners };
+    struct generation *g = generation_build(&config, &parts, 7, &errors);
+    config_fini(&config);
+    push_route(L, g->tables[made[index - 1].id], host);
+    generation_destroy(g);
+    free(listeners);
+    free(made);
+    errors_fini(&errors);
+    return 3;
+}
+
 /* server.line(text, path) -> the line of a setting, 0 if it is not known */
 static int server_line(lua_State *L) {
     struct slice text = module_check_slice(L, 1);
@@ -252,14 +289,26 @@ static double get_number(lua_State *L, int at, const char *field, double otherwi
 
 static struct access_record get_record(lua_State *L, int at) {
     return (struct access_record){
-        .client_ip = get_slice(L, at, "client_ip"), .id = get_slice(L, at, "id"), .method = get_slice(L, at, "method"),
-        .target = get_slice(L, at, "target"), .version = get_slice(L, at, "version"), .host = get_slice(L, at, "host"),
-        .referer = get_slice(L, at, "referer"), .user_agent = get_slice(L, at, "user_agent"), .site = get_slice(L, at, "site"),
-        .backend = get_slice(L, at, "backend"), .server = get_slice(L, at, "server"), .source = get_slice(L, at, "source"),
-        .word = get_slice(L, at, "word"), .status = (int)get_number(L, at, "status", 0),
-        .bytes_in = (uint64_t)get_number(L, at, "bytes_in", 0), .bytes_out = (uint64_t)get_number(L, at, "bytes_out", 0),
-        .wall = get_number(L, at, "wall", 0), .seconds = get_number(L, at, "seconds", -1),
-        .first_byte = get_number(L, at, "first_byte", -1), .tries = (unsigned)get_number(L, at, "tries", 0),
+        .client_ip = get_slice(L, at, "client_ip"),
+        .id = get_slice(L, at, "id"),
+        .method = get_slice(L, at, "method"),
+        .target = get_slice(L, at, "target"),
+        .version = get_slice(L, at, "version"),
+        .host = get_slice(L, at, "host"),
+        .referer = get_slice(L, at, "referer"),
+        .user_agent = get_slice(L, at, "user_agent"),
+        .site = get_slice(L, at, "site"),
+        .backend = get_slice(L, at, "backend"),
+        .server = get_slice(L, at, "server"),
+        .source = get_slice(L, at, "source"),
+        .word = get_slice(L, at, "word"),
+        .status = (int)get_number(L, at, "status", 0),
+        .bytes_in = (uint64_t)get_number(L, at, "bytes_in", 0),
+        .bytes_out = (uint64_t)get_number(L, at, "bytes_out", 0),
+        .wall = get_number(L, at, "wall", 0),
+        .seconds = get_number(L, at, "seconds", -1),
+        .first_byte = get_number(L, at, "first_byte", -1),
+        .tries = (unsigned)get_number(L, at, "tries", 0),
     };
 }
 
@@ -370,7 +419,8 @@ static int server_datagram_socket(lua_State *L) {
     int *fd = lua_newuserdatauv(L, sizeof *fd, 0);
     *fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     luaL_setmetatable(L, DATAGRAMS);
-    if (!addr_parse(&addr, module_check_slice(L, -2)) || bind(*fd, &addr.u.sa, addr.size) != 0) return luaL_error(L, "cannot bind");
+    if (!addr_parse(&addr, module_check_slice(L, -2)) || bind(*fd, &addr.u.sa, addr.size) != 0)
+        return luaL_error(L, "cannot bind");
     return 1;
 }
 
@@ -391,7 +441,9 @@ static int datagrams_close(lua_State *L) {
     return 0;
 }
 
-static const luaL_Reg datagrams_methods[] = { { "receive", datagrams_receive }, { "__gc", datagrams_close }, { NULL, NULL } };
+static const luaL_Reg datagrams_methods[] = { { "receive", datagrams_receive },
+                                              { "__gc", datagrams_close },
+                                              { NULL, NULL } };
 
 /* server.count_dropped(f): how many lines were dropped while f ran. No other metrics may be open. */
 static int server_count_dropped(lua_State *L) {
@@ -406,6 +458,7 @@ static int server_count_dropped(lua_State *L) {
 
 static const luaL_Reg functions[] = {
     { "read", server_read },
+    { "route", server_route },
     { "line", server_line },
     { "access_log", server_access_log },
     { "count_dropped", server_count_dropped },

@@ -1,4 +1,5 @@
 -- The access log: what a line looks like, whatever a stranger puts into it, and that none is lost.
+-- luacheck: no max line length (lines are shown as they are printed)
 
 local uv = require "luv"
 local server = require "moongate_core.server"

@@ -8,7 +8,8 @@ local function start(options)
   local backend = http.backend "hello"
   return moongate.start {
     values = { BACKEND = backend }, workers = options and options.workers, config = options and options.config or [[
-      local site = { listen = "127.0.0.1:$PORT", hosts = { "a.example", "127.0.0.1" }, backends = { app = { "$BACKEND" } } }
+      local site = { listen = "127.0.0.1:$PORT", hosts = { "a.example", "127.0.0.1" } }
+      site.backends = { app = { "$BACKEND" } }
       function site.on_request(req)
         if req.path == "/broken" then error "on purpose" end
       end
@@ -201,7 +202,9 @@ describe("the admin listener", function()
 
   it("follows the config at a reload", function()
     local gate = start()
-    gate:reload_with [[return { admin = "127.0.0.1:$PORT3", listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } } }]]
+    gate:reload_with [[
+      return { admin = "127.0.0.1:$PORT3", listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } } }
+    ]]
     assert.equal(200, http.get(gate.values.PORT3, "/").status)
     support.eventually("the old address to be closed", function() return not net.try_connect(gate.values.PORT2) end)
     gate:reload_with [[return { listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } } }]]

@@ -1,4 +1,5 @@
 -- Settings: what each may be, and what an operator is told of one that is not, to the letter.
+-- luacheck: no max line length (messages are shown as they are printed)
 
 local server = require "moongate_core.server"
 
@@ -68,7 +69,8 @@ local wrong = {
     { site "lua = { memory = '1K' }", 'lua.memory: expected a size from 1M to 16G, got "1K"' },
     { site "lua = { hook_cpu = 0 }", "lua.hook_cpu: expected a time from 1ms to 10s, got 0" },
     { site "unsafe = true", 'unsafe: expected a list such as { "io", "os" }, got true' },
-    { site "unsafe = { 5 }", "unsafe[1]: expected a string, got 5" },
+    { site "unsafe = { 5 }", 'unsafe[1]: expected "io", "os", "debug", "package" or "bytecode", got 5' },
+    { site "unsafe = 'ffi'", 'unsafe: expected "io", "os", "debug", "package" or "bytecode", got "ffi"' },
     { site "admin = 9901", 'admin: expected an address such as "127.0.0.1:9901", got 9901' },
     { site "admin = 'localhost:9901'", 'admin: expected an address, got the host name "localhost:9901"' },
     { "return { listen = '127.0.0.1:8080', admin = '127.0.0.1:8080' }", "admin: 127.0.0.1:8080 is the address of a site, too (listen)" },
@@ -288,6 +290,10 @@ describe("a warning", function()
       warning "raw_target = true")
   end)
 
+  it("says what unsafe means", function()
+    assert.equal("config.lua:1: warning: unsafe[1]: scripts may leave the sandbox, and block a worker\n", warning "unsafe = { 'io' }")
+  end)
+
   it("says that all clients are trusted", function()
     assert.equal("config.lua:1: warning: trusted_proxies[2]: every client is believed when it says where a request comes from\n",
       warning "trusted_proxies = { '10.0.0.0/8', '0.0.0.0/0' }")
@@ -423,6 +429,47 @@ describe("a config", function()
     assert.is_true(only.abort_on_fin)
     assert.is_false(only.raw_target)
     assert.equal(3, only.trusted)
+  end)
+end)
+
+describe("a Host", function()
+  local config = { sites = {
+    { listen = { 80, 81 }, hosts = { "a.example", "*.a.example" }, backends = { one = { "h:1" } } },
+    { listen = 80, hosts = { "*.b.a.example", "b.example", "[::1]" }, backends = { one = { "h:1" }, default = { "h:2" } } },
+    { listen = 80, backends = { one = { "h:1" }, two = { "h:2" } } },
+  } }
+
+  local function leads(listener, host)
+    return (server.route(config, listener, host))
+  end
+
+  it("leads to the site that has it", function()
+    assert.equal("a.example", leads(1, "a.example"))
+    assert.equal("*.b.a.example", leads(1, "b.example"))
+    assert.equal("*.b.a.example", leads(1, "[::1]"))
+    assert.equal("a.example", leads(1, "a.example."))
+  end)
+
+  it("leads to the longest wildcard that fits", function()
+    assert.equal("a.example", leads(1, "x.a.example"))
+    assert.equal("a.example", leads(1, "x.y.a.example"))
+    assert.equal("a.example", leads(1, "b.a.example"))
+    assert.equal("*.b.a.example", leads(1, "x.b.a.example"))
+    assert.equal("*.b.a.example", leads(1, "x.y.b.a.example"))
+  end)
+
+  it("leads to the default site, or nowhere", function()
+    for _, host in ipairs { "", "c.example", "xa.example", ".a.example", "example", "a.example.com", "." } do
+      assert.equal("[::]:80", leads(1, host))
+      assert.is_nil(leads(2, host))
+    end
+  end)
+
+  it("finds limits and backends without being named", function()
+    assert.same({ "a.example", "[::]:80", "one" }, { server.route(config, 1, "a.example") })
+    assert.same({ "*.b.a.example", "[::]:80", "default" }, { server.route(config, 1, "b.example") })
+    assert.same({ "[::]:80", "[::]:80" }, { server.route(config, 1, "c.example") })
+    assert.same({ "a.example", "a.example", "one" }, { server.route(config, 2, "a.example") })
   end)
 end)
 

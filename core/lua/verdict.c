@@ -1,0 +1,256 @@
+/* Reading what hooks return, and the constants that stand in their place: the same rules for both.
+ *
+ * This runs in C, between scripts: tables are read raw, everything is bounded, and what is made of it lies in the subject's arena. */
+#include "lua/verdict.h"
+
+#include "lua/bind.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+enum { TRIES_MAX = 100, FIRST_ERROR_STATUS = 400, LAST_STATUS = 599, FIRST_STATUS = 200 };
+
+static bool fail(struct reading *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static bool fail(struct reading *r, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    vsnprintf(r->why, sizeof r->why, format, args);
+    va_end(args);
+    return false;
+}
+
+/* ---- Replies */
+
+static bool is_status(lua_State *L, int index, lua_Integer low) {
+    int whole;
+    lua_Integer status = lua_type(L, index) == LUA_TNUMBER ? lua_tointegerx(L, index, &whole) : (whole = 0);
+    return whole && status >= low && status <= LAST_STATUS;
+}
+
+bool verdict_takes_reply(enum hook hook) {
+    return hook == HOOK_ON_REQUEST || hook == HOOK_ON_RESPONSE || hook == HOOK_ON_ERROR || hook == HOOK_PICK_BACKEND ||
+           hook == HOOK_ON_CONNECT;
+}
+
+/* A reply or a bare status; false: neither. */
+static bool read_reply(struct reading *r, lua_State *L, int index) {
+    struct reply *reply = &r->decision->reply;
+    if (reply_test(L, index)) {
+        reply_read(L, index, r->subject->arena, reply);
+        return true;
+    }
+    if (!is_status(L, index, FIRST_STATUS)) return false;
+    reply->status = (int)lua_tointeger(L, index);
+    headers_init(&reply->headers, r->subject->arena);
+    return true;
+}
+
+static enum verdict read_answer(struct reading *r, lua_State *L, int first, int count) {
+    if (count == 0 || lua_isnil(L, first)) return VERDICT_CARRY_ON;
+    if (read_reply(r, L, first)) return VERDICT_REPLY;
+    if (lua_type(L, first) == LUA_TNUMBER)
+        fail(r, "returned the number %g; a status is a whole number from 200 to 599", lua_tonumber(L, first));
+    else
+        fail(r, "returned a %s; expected a reply, a status or nothing", luaL_typename(L, first));
+    return VERDICT_FAILED;
+}
+
+/* ---- Cache keys: a letter for the type, then the bytes with their length, so that no two lists look alike */
+
+static struct slice encode_number(struct arena *arena, lua_State *L, int index) {
+    if (lua_isinteger(L, index)) return arena_printf(arena, "i%lld,", (long long)lua_tointeger(L, index));
+    double n = (double)lua_tonumber(L, index);
+    if (n == floor(n) && fabs(n) < 9e15) return arena_printf(arena, "i%lld,", (long long)n); /* 1.0 is 1, as in a table */
+    return arena_printf(arena, "f%a,", n);
+}
+
+static bool encode_part(struct reading *r, lua_State *L, int index, struct slice *part) {
+    struct arena *arena = r->subject->arena;
+    struct slice s;
+    switch (lua_type(L, index)) {
+    case LUA_TNIL: *part = SLICE("n"); return true;
+    case LUA_TBOOLEAN: *part = lua_toboolean(L, index) ? SLICE("t") : SLICE("b"); return true;
+    case LUA_TNUMBER: *part = encode_number(arena, L, index); return true;
+    case LUA_TSTRING:
+        s.p = lua_tolstring(L, index, &s.n);
+        *part = arena_printf(arena, "s%zu:", s.n);
+        *part = arena_join(arena, *part, s);
+        return true;
+    default: return fail(r, "returned a %s as a part of the key; parts are strings, numbers, booleans or nil", luaL_typename(L, index));
+    }
+}
+
+static enum verdict read_key(struct reading *r, lua_State *L, int first, int count) {
+    if (count == 0) return VERDICT_CARRY_ON;
+    if (count == 1 && lua_type(L, first) == LUA_TBOOLEAN && !lua_toboolean(L, first)) return VERDICT_NO;
+    struct slice key = SLICE("");
+    for (int i = 0; i < count; i++) {
+        struct slice part;
+        if (!encode_part(r, L, first + i, &part)) return VERDICT_FAILED;
+        key = arena_join(r->subject->arena, key, part);
+    }
+    r->decision->key = key;
+    return VERDICT_KEY;
+}
+
+/* ---- Picks */
+
+static bool add_backend(struct reading *r, struct pick *pick, struct backend *backend, struct slice server) {
+    if (pick->count == PICK_MAX) return fail(r, "returned a list of more than %d backends", PICK_MAX);
+    pick->backends[pick->count] = backend;
+    pick->servers[pick->count++] = server;
+    return true;
+}
+
+/* "backend", or "backend/server" if there is no backend of the whole name. */
+static bool add_named(struct reading *r, struct pick *pick, struct slice name) {
+    struct backend *backend = map_get(&r->site->backends_by_name, name);
+    struct slice server = { NULL, 0 };
+    if (!backend) {
+        struct slice rest = name, head = slice_cut(&rest, '/');
+        if (rest.p && (backend = map_get(&r->site->backends_by_name, head))) server = rest;
+    }
+    if (!backend) return fail(r, "picked the backend \"%.*s\", which this site does not have", (int)(name.n < 100 ? name.n : 100), name.p);
+    if (server.p && !backend_has_server(backend, server))
+        return fail(r, "picked the server \"%.*s\", which its backend does not have", (int)(name.n < 100 ? name.n : 100), name.p);
+    if (server.p) server = arena_copy(r->subject->arena, server);
+    return add_backend(r, pick, backend, server);
+}
+
+static bool add_entry(struct reading *r, lua_State *L, int index, struct pick *pick) {
+    struct slice name;
+    if (lua_type(L, index) == LUA_TSTRING) {
+        name.p = lua_tolstring(L, index, &name.n);
+        return add_named(r, pick, name);
+    }
+    struct backend *backend = backend_test(L, index);
+    if (backend) return add_backend(r, pick, backend, slice_make(NULL, 0));
+    return fail(r, "picked a %s; expected a backend's name", luaL_typename(L, index));
+}
+
+static bool read_retry_word(struct reading *r, lua_State *L, int index, struct pick *pick) {
+    static const struct {
+        struct slice word;
+        uint32_t bit;
+    } words[] = { { { "connect", 7 }, 1u << RETRY_CONNECT },
+                  { { "reset", 5 }, 1u << RETRY_RESET },
+                  { { "timeout", 7 }, 1u << RETRY_TIMEOUT },
+                  { { "5xx", 3 }, RETRY_ON_5XX } };
+    if (is_status(L, index, FIRST_ERROR_STATUS)) {
+        status_set_add(&pick->retry_statuses, (int)lua_tointeger(L, index));
+        return true;
+    }
+    struct slice text = { NULL, 0 };
+    if (lua_type(L, index) == LUA_TSTRING) text.p = lua_tolstring(L, index, &text.n);
+    for (size_t i = 0; text.p && i < sizeof words / sizeof *words; i++)
+        if (slice_equal(text, words[i].word)) {
+            pick->retry_on |= words[i].bit;
+            return true;
+        }
+    return fail(r, "returned a list with a wrong retry_on: expected \"connect\", \"reset\", \"timeout\", \"5xx\" or a status");
+}
+
+/* The value on top: one word, or a list of them. */
+static bool read_retry_on(struct reading *r, lua_State *L, struct pick *pick) {
+    pick->has_retry_on = true;
+    if (!lua_istable(L, -1)) return read_retry_word(r, L, -1, pick);
+    lua_Unsigned n = lua_rawlen(L, -1);
+    bool ok = n <= 64 || fail(r, "returned a list with a retry_on that is too long");
+    for (lua_Unsigned i = 1; i <= n && ok; i++) {
+        lua_rawgeti(L, -1, (lua_Integer)i);
+        ok = read_retry_word(r, L, -1, pick);
+        lua_pop(L, 1);
+    }
+    return ok;
+}
+
+static bool read_tries(struct reading *r, lua_State *L, struct pick *pick) {
+    int whole;
+    lua_Integer tries = lua_type(L, -1) == LUA_TNUMBER ? lua_tointegerx(L, -1, &whole) : (whole = 0);
+    if (!whole || tries < 1 || tries > TRIES_MAX) return fail(r, "returned a list with wrong tries: expected 1 to %d", TRIES_MAX);
+    pick->tries = (unsigned)tries;
+    return true;
+}
+
+static bool read_timeout(struct reading *r, lua_State *L, struct pick *pick) {
+    if (seconds_read(L, -1, &pick->timeout) && pick->timeout > 0) return true;
+    return fail(r, "returned a list with a wrong timeout: expected seconds, or a text like \"500ms\"");
+}
+
+/* One field of the list that is no entry: key and value are on top. */
+static bool read_option(struct reading *r, lua_State *L, struct pick *pick) {
+    static const struct {
+        const char *name;
+        bool (*read)(struct reading *, lua_State *, struct pick *);
+    } options[] = { { "tries", read_tries }, { "retry_on", read_retry_on }, { "timeout", read_timeout } };
+    const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : NULL;
+    for (size_t i = 0; key && i < sizeof options / sizeof *options; i++)
+        if (strcmp(key, options[i].name) == 0) return options[i].read(r, L, pick);
+    return fail(r, "returned a list with an unknown field \"%.40s\"; there are tries, retry_on, timeout", key ? key : luaL_typename(L, -2));
+}
+
+static bool read_list(struct reading *r, lua_State *L, int index, struct pick *pick) {
+    lua_Unsigned n = lua_rawlen(L, index);
+    bool ok = n > 0 ? n <= PICK_MAX || fail(r, "returned a list of more than %d backends", PICK_MAX)
+                    : fail(r, "returned a list without a backend");
+    for (lua_Unsigned i = 1; i <= n && ok; i++) {
+        lua_rawgeti(L, index, (lua_Integer)i);
+        ok = add_entry(r, L, lua_gettop(L), pick);
+        lua_pop(L, 1);
+    }
+    for (lua_pushnil(L); ok && lua_next(L, index); lua_pop(L, 1)) {
+        bool entry = lua_isinteger(L, -2) && lua_tointeger(L, -2) >= 1 && (lua_Unsigned)lua_tointeger(L, -2) <= n;
+        if (!entry) ok = read_option(r, L, pick);
+        if (!ok) break;
+    }
+    pick->listed = true;
+    return ok;
+}
+
+bool pick_read(struct reading *r, lua_State *L, int index, struct pick *pick) {
+    int top = lua_gettop(L);
+    lua_checkstack(L, 8);
+    bool ok = lua_istable(L, index) ? read_list(r, L, index, pick) : add_entry(r, L, index, pick);
+    lua_settop(L, top);
+    return ok;
+}
+
+static enum verdict read_pick(struct reading *r, lua_State *L, int first, int count) {
+    if (count == 0 || lua_isnil(L, first)) return VERDICT_CARRY_ON;
+    if (lua_type(L, first) == LUA_TBOOLEAN && !lua_toboolean(L, first)) return VERDICT_NO;
+    if (read_reply(r, L, first)) return VERDICT_REPLY;
+    return pick_read(r, L, first, &r->decision->pick) ? VERDICT_PICK : VERDICT_FAILED;
+}
+
+/* ---- */
+
+enum verdict verdict_read(struct reading *r, lua_State *L, int first, int count) {
+    switch (r->hook) {
+    case HOOK_ON_REQUEST:
+    case HOOK_ON_RESPONSE:
+    case HOOK_ON_ERROR:
+    case HOOK_ON_CONNECT: return read_answer(r, L, first, count);
+    case HOOK_CACHE_KEY: return read_key(r, L, first, count);
+    case HOOK_PICK_BACKEND: return read_pick(r, L, first, count);
+    default: return VERDICT_CARRY_ON;
+    }
+}
+
+const char *verdict_constant_expected(lua_State *L, int index, enum hook hook) {
+    int type = lua_type(L, index);
+    bool reply = is_status(L, index, FIRST_STATUS) || reply_test(L, index);
+    switch (hook) {
+    case HOOK_ON_CONNECT:
+    case HOOK_ON_REQUEST:
+    case HOOK_ON_RESPONSE:
+    case HOOK_ON_ERROR: return reply ? NULL : "a function, a reply or a status";
+    case HOOK_CACHE_KEY:
+        return type == LUA_TSTRING || type == LUA_TNUMBER || type == LUA_TBOOLEAN ? NULL : "a function, a string, a number or false";
+    case HOOK_PICK_BACKEND:
+        return reply || type == LUA_TSTRING || type == LUA_TTABLE || backend_test(L, index) ? NULL
+                                                                                          : "a function, a backend's name, a list of them or a reply";
+    default: return "a function";
+    }
+}

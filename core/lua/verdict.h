@@ -1,0 +1,24 @@
+/* What a hook's results mean (DESIGN 5, the table of hooks). */
+#pragma once
+
+#include "lua/engine.h"
+
+enum { WHY_TEXT = 240 };
+
+/* Results to be read. */
+struct reading {
+    struct subject *subject;
+    struct site *site;       /* whose backends names mean */
+    enum hook hook;
+    struct decision *decision;
+    char why[WHY_TEXT];      /* VERDICT_FAILED: "returned a table; expected …" */
+};
+
+/* Reads the `count` values from `first` on. Raw: no metamethod runs, nothing raises. */
+enum verdict verdict_read(struct reading *, lua_State *L, int first, int count);
+/* May this hook be answered with a reply? */
+bool verdict_takes_reply(enum hook);
+/* One pick: "backend", "backend/server", a list, a backend's handle. */
+bool pick_read(struct reading *, lua_State *L, int index, struct pick *);
+/* Is the value something that may stand in the place of that hook's function? Else what was expected. */
+const char *verdict_constant_expected(lua_State *L, int index, enum hook);

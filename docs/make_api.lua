@@ -1,0 +1,234 @@
+-- Makes docs/api.md of the type files in lua/types, the one place where the Lua API is described:
+--
+--     lua5.4 docs/make_api.lua > docs/api.md
+--
+-- It knows as much of LuaCATS as those files use: @class with @field, @alias, @param, @return, @overload, @type.
+
+local files = {
+  { "lua/types/site.lua", "What a config returns" },
+  { "lua/types/request.lua", "The request" },
+  { "lua/types/response.lua", "The response" },
+  { "lua/types/gate.lua", "The module" },
+}
+
+-- Reading -------------------------------------------------------------------------------------------------------------
+
+-- A type at the front of a text, and what is left of it: types may have spaces in brackets, unions and functions.
+local function cut_type(text)
+  local depth, at = 0, 1
+  while at <= #text do
+    local c = text:sub(at, at)
+    if c:find "[%[({<]" then depth = depth + 1 elseif c:find "[%])}>]" then depth = depth - 1 end
+    if c == '"' then at = text:find('"', at + 1, true) or #text end
+    local goes_on = text:sub(at - 1, at - 1):find "[:,|]" or text:sub(at + 1, at + 1) == "|"
+    if c == " " and depth == 0 and not goes_on then break end
+    at = at + 1
+  end
+  return text:sub(1, at - 1), text:sub(at + 1)
+end
+
+local tags = {}
+
+function tags.class(block, rest)
+  local name, parents = rest:match "^([%w_.]+)%s*:?%s*(.*)$"
+  block.class, block.parents = name, parents
+end
+
+function tags.field(block, rest)
+  local name, text = rest:match "^(%[[^%]]+%]%??) (.*)$"
+  if not name then name, text = rest:match "^(%S+) (.*)$" end
+  local type_name, about = cut_type(text)
+  table.insert(block.fields, { name = name, type = type_name, about = about })
+end
+
+function tags.param(block, rest)
+  local name, text = rest:match "^(%S+) (.*)$"
+  local type_name, about = cut_type(text)
+  table.insert(block.params, { name = name, type = type_name, about = about })
+end
+
+tags["return"] = function(block, rest)
+  local type_name, about = cut_type(rest)
+  table.insert(block.returns, { type = type_name, about = about })
+end
+
+function tags.alias(block, rest)
+  local name, text = rest:match "^(%S+) (.*)$"
+  local type_name, about = cut_type(text)
+  table.insert(block.aliases, { name = name, type = type_name, about = about, text = block.text })
+  block.text = {}
+end
+
+tags["type"] = function(block, rest) block.type = rest end
+tags.overload = function(block, rest) table.insert(block.overloads, rest) end
+tags.meta = function() end
+
+local function new_block()
+  return { text = {}, fields = {}, params = {}, returns = {}, aliases = {}, overloads = {} }
+end
+
+-- The blocks of a file: its comments, each with the line of code behind it.
+local function read_blocks(path)
+  local blocks, block = {}, nil
+  for line in io.lines(path) do
+    local comment = line:match "^%-%-%-(.*)$"
+    local tag, rest = line:match "^%-%-%-@(%l+) ?(.*)$"
+    if comment then
+      if not block then block = new_block() end
+      if not tag then table.insert(block.text, comment) else assert(tags[tag], path .. ": @" .. tag)(block, rest) end
+    elseif block then
+      block.code = line
+      blocks[#blocks + 1] = block
+      block = nil
+    end
+  end
+  if block then blocks[#blocks + 1] = block end
+  return blocks
+end
+
+-- The plain comment at the head of a file, behind its @meta.
+local function read_intro(path)
+  local lines = {}
+  for line in io.lines(path) do
+    local text = line:match "^%-%- ?([^-].*)$"
+    if text then lines[#lines + 1] = text elseif #lines > 0 then break end
+  end
+  return table.concat(lines, "\n")
+end
+
+-- Sections: a class with what belongs to it ---------------------------------------------------------------------------
+
+local function gather(path)
+  local sections, by_variable, aliases = {}, {}, {}
+  for _, block in ipairs(read_blocks(path)) do
+    for _, alias in ipairs(block.aliases) do aliases[#aliases + 1] = alias end
+    local variable = (block.code or ""):match "^local ([%w_]+) = {}" or (block.code or ""):match "^([%w_.]+) = {}"
+    local called = (block.code or ""):match "^function ([%w_.:]+%(.-%))"
+    local assigned = (block.code or ""):match "^([%w_]+%.[%w_]+) = "
+    if block.class then
+      local section = { class = block.class, block = block, members = {} }
+      sections[#sections + 1] = section
+      if variable then by_variable[variable] = section end
+      section.variable = variable
+    elseif called or assigned then
+      local owner = by_variable[(called or assigned):match "^([%w_.]*)[.:]"]
+      assert(owner, path .. ": whose is " .. (called or assigned) .. "?")
+      table.insert(owner.members, { block = block, signature = called or assigned })
+    end
+  end
+  return sections, aliases
+end
+
+-- Writing -------------------------------------------------------------------------------------------------------------
+
+local out = {}
+
+local function emit(...)
+  for _, text in ipairs { ... } do out[#out + 1] = text end
+  out[#out + 1] = "\n"
+end
+
+local function short(type_name)
+  return (type_name:gsub("moongate%.", ""))
+end
+
+local function in_cell(text)
+  return (text:gsub("|", "\\|"))
+end
+
+local function code_in_cell(text)
+  return "`" .. in_cell(short(text)) .. "`"
+end
+
+local function emit_text(lines)
+  for _, line in ipairs(lines) do emit(line) end
+  if #lines > 0 then emit() end
+end
+
+-- What stands before the example, and the example.
+local function split_text(lines)
+  local before, example, inside = {}, {}, false
+  for _, line in ipairs(lines) do
+    if line:find "^```" then inside = true end
+    table.insert(inside and example or before, line)
+  end
+  while before[#before] == "" do before[#before] = nil end
+  return before, example
+end
+
+local function emit_rows(head, rows)
+  if #rows == 0 then return end
+  emit(head)
+  emit("| --- | --- | --- |")
+  for _, row in ipairs(rows) do
+    emit("| `", row.name, "` | ", code_in_cell(row.type), " | ", in_cell(row.about), " |")
+  end
+  emit()
+end
+
+-- "res:…" for a method of Response: what it is called in hooks.
+local names = { Headers = "headers", Args = "args", Body = "body", Shared = "shared" }
+
+local function signature_of(member)
+  local signature = member.signature:gsub("^(%u[%w_]*)([.:])", function(class, joint)
+    return (names[class] or class:lower()) .. joint
+  end)
+  return signature
+end
+
+local function emit_member(member)
+  local block = member.block
+  local before, example = split_text(block.text)
+  emit("### `", signature_of(member), "`")
+  emit()
+  emit_text(before)
+  if block.type then emit("A `", short(block.type), "`.\n") end
+  emit_rows("| parameter | | |", block.params)
+  for _, overload in ipairs(block.overloads) do emit("Or `", short(overload), "`.\n") end
+  if #block.returns > 0 then
+    local list = {}
+    for i, value in ipairs(block.returns) do
+      list[i] = "`" .. short(value.type) .. "`" .. (value.about ~= "" and " " .. value.about or "")
+    end
+    emit("Returns ", table.concat(list, ", "), ".\n")
+  end
+  emit_text(example)
+end
+
+local function emit_section(section)
+  local block = section.block
+  local title = section.variable == "gate" and "gate" or short(section.class)
+  emit("## ", title)
+  emit()
+  if block.parents and block.parents ~= "" then emit("With all that is in ", short(block.parents), ".\n") end
+  local before, example = split_text(block.text)
+  emit_text(before)
+  emit_rows("| field | | |", block.fields)
+  emit_text(example)
+  for _, member in ipairs(section.members) do emit_member(member) end
+end
+
+local function emit_file(path, title)
+  local sections, aliases = gather(path)
+  emit("# ", title)
+  emit()
+  emit(read_intro(path))
+  emit()
+  for _, section in ipairs(sections) do emit_section(section) end
+  if #aliases == 0 then return end
+  emit("## Types of ", title:lower())
+  emit()
+  for _, alias in ipairs(aliases) do
+    local text = #alias.text > 0 and table.concat(alias.text, " ") or alias.about
+    emit("- **", short(alias.name), "**: `", short(alias.type), "`", text ~= "" and " " .. text or "")
+  end
+  emit()
+end
+
+emit("<!-- Made of lua/types by docs/make_api.lua; change those. -->")
+emit()
+emit "This is what scripts see. [Settings](settings.md) tells what else stands in a config, [operations](operations.md)"
+emit "how to run it."
+emit()
+for _, file in ipairs(files) do emit_file(file[1], file[2]) end
+io.write((table.concat(out):gsub("\n+$", "\n")))

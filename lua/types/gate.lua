@@ -1,0 +1,325 @@
+---@meta moongate
+
+-- What `require "moongate"` gives, as editors and the manual see it; core/lua makes it. spec/lua/api_spec.lua holds these
+-- files against what the core registers, both ways.
+--
+-- Two kinds of failure, everywhere: a script's mistake raises; what the world does (peers, network, limits) comes back as
+-- `nil, word, sentence`: the word to test for, the sentence to log. Functions marked "waits" suspend the hook, and nobody
+-- else; they raise where a wait is impossible (while the file is loaded, inside table.sort).
+
+---@class moongate
+local gate = {}
+
+---The version of this Moongate, such as "0.1.0".
+---@type string
+gate.version = ""
+
+---@alias moongate.Seconds number|string seconds, or text with a unit: "500ms", "10s", "1m", "1h"
+---@alias moongate.Bytes integer|string bytes, or text with a unit: "64K", "16M", "1G"
+---@alias moongate.HeaderTable table<string, string|number|(string|number)[]> field name to value; a list makes several lines
+
+---A reply: an answer as a value. It may be made once, kept, and returned from any hook any number of times. A bare status
+---may be returned in its place.
+---@class moongate.Reply
+---@field status integer
+---@field body string?
+---@field headers moongate.Headers a copy
+local Reply = {}
+
+---Makes a reply. A body without a Content-Type is sent as `text/plain; charset=utf-8`.
+---
+---Raises for a status that is not 200 to 599, a body that is not a string or whose status has none (204, 304), headers whose
+---names are no tokens, whose values hold line breaks or control characters, or which are the core's own (Content-Length,
+---Transfer-Encoding, Connection, Upgrade, TE, Trailer, Keep-Alive, Proxy-Connection).
+---
+---```lua
+---return gate.reply(429, "slow down\n", { ["Retry-After"] = 30 })
+---```
+---@param status integer 200 to 599
+---@param body? string
+---@param headers? moongate.HeaderTable|moongate.Headers those of a message: what belongs to its connection or framing is left out
+---@return moongate.Reply
+function gate.reply(status, body, headers) end
+
+---Makes a reply that sends the client elsewhere. Raises for a URL that has more than visible ASCII in it, or a status that is no
+---redirect.
+---
+---```lua
+---if req.scheme == "http" then return gate.redirect("https://" .. req.host .. req.target, 308) end
+---```
+---@param url string absolute, or a path of this host
+---@param status? integer 301, 302 (default), 303, 307 or 308
+---@return moongate.Reply
+function gate.redirect(url, status) end
+
+---@class moongate.FetchOptions
+---@field method? string default GET, with a body POST
+---@field path? string begins with "/", may have a query; default "/". Not for a URL, which has it
+---@field query? string added to the query, as it is but for what cannot stand there
+---@field args? table<string, string|number|(string|number)[]> added to the query, encoded
+---@field headers? moongate.HeaderTable|moongate.Headers default Host: the URL's, or the backend's first server
+---@field body? string
+---@field timeout? moongate.Seconds for all of it; default 10
+---@field max? moongate.Bytes of the answer's body; default 8M
+
+---The whole answer to gate.fetch.
+---@class moongate.Fetched
+---@field status integer
+---@field headers moongate.Headers read-only; they outlive the exchange
+---@field body string "" if there is none
+---@field time number seconds from the call to the last byte
+
+---Sends a request and gives its whole answer. Waits. pick_backend is not asked; an answer of any status is an answer. No
+---redirects are followed.
+---
+---World failures: `connect_refused`, `connect_failed`, `connect_timeout`, `name_not_found`, `name_failed`, `no_server`,
+---`reset`, `first_byte_timeout`, `between_timeout`, `total_timeout`, `bad_response`, `response_headers_too_large`, `truncated`,
+---`too_large` (the body is longer than `max`). Raises for unknown backends and options, and for https, which is yet to come.
+---
+---```lua
+---local res, word = gate.fetch("auth", { path = "/check", args = { user = name }, timeout = "200ms" })
+---if not res then gate.log("warn", "auth:", word) end
+---```
+---@param target string|moongate.Backend a backend of the site, or "http://host[:port][/path][?query]"
+---@param options? moongate.FetchOptions
+---@return moongate.Fetched? response
+---@return string? word
+---@return string? sentence
+function gate.fetch(target, options) end
+
+---A server of a backend, as this moment saw it.
+---@class moongate.Server
+---@field name string its name in the config, default its address as written there
+---@field address string numeric: "127.0.0.1:9001"
+---@field healthy boolean neither failing its checks nor resting after failed connects
+---@field active integer requests under way, of all workers
+---@field weight integer
+
+---A backend, by name; what it stands for is looked up at each use.
+---@class moongate.Backend
+---@field name string
+---@field servers moongate.Server[] those this worker may choose from now (names that resolve to several addresses give several)
+local Backend = {}
+
+---The backend of that name of the site; outside of a site's hooks, the only one of that name. Raises if there is none. While the
+---file is loaded it is not looked up yet.
+---
+---```lua
+---for _, server in ipairs(gate.backend("app").servers) do
+---  if server.healthy then healthy = healthy + 1 end
+---end
+---```
+---@param name string
+---@return moongate.Backend
+function gate.backend(name) end
+
+---@class moongate.SharedOptions
+---@field size? moongate.Bytes keys, values and overhead together; the first who opens it decides; default 16M
+
+---A dictionary that all workers see, and that reloads leave alone. It lives as long as the process. It never drops what has
+---not expired: a full one refuses.
+---@class moongate.Shared
+local Shared = {}
+
+---Finds or makes the dictionary of that name.
+---
+---```lua
+---local seen = gate.shared("seen", { size = "64M" })
+---```
+---@param name string 1 to 64 bytes
+---@param options? moongate.SharedOptions
+---@return moongate.Shared
+function gate.shared(name, options) end
+
+---The value, or nil if there is none or it has expired.
+---
+---```lua
+---local count = seen:get(req.client.ip) or 0
+---```
+---@param key string 1 to 1024 bytes
+---@return string|number|boolean|nil
+function Shared:get(key) end
+
+---Stores a value; nil removes it. World failure: `too_large`, the dictionary is full.
+---
+---```lua
+---local ok, word = seen:set(token, true, "10m")
+---```
+---@param key string 1 to 1024 bytes
+---@param value string|number|boolean|nil
+---@param ttl? moongate.Seconds how long it lives; default for ever
+---@return true? stored
+---@return string? word
+---@return string? sentence
+function Shared:set(key, value, ttl) end
+
+---Stores a value unless there is one: true, or false and "exists". World failure: `too_large`.
+---
+---```lua
+---if not seen:add(req.id, true, 60) then return 409 end
+---```
+---@param key string 1 to 1024 bytes
+---@param value string|number|boolean
+---@param ttl? moongate.Seconds how long it lives; default for ever
+---@return boolean? added
+---@return string? word "exists", or that of a failure
+---@return string? sentence
+function Shared:add(key, value, ttl) end
+
+---Adds to a number, in one step for all workers, and gives the sum. World failure: `too_large`. Raises if what is stored is no
+---number.
+---
+---```lua
+---if hits:incr(req.client.ip, 1, 0, 60) > 100 then return 429 end
+---```
+---@param key string 1 to 1024 bytes
+---@param by? number default 1
+---@param start? number what is added to if there is nothing yet; default 0
+---@param ttl? moongate.Seconds how long a value made by this call lives; one that was there keeps its time
+---@return number? sum
+---@return string? word
+---@return string? sentence
+function Shared:incr(key, by, start, ttl) end
+
+---Removes a value.
+---
+---```lua
+---if seen:remove(token) then gate.log "token used" end
+---```
+---@param key string 1 to 1024 bytes
+---@return boolean removed false: there was none
+function Shared:remove(key) end
+
+---How long a value still lives, in seconds; math.huge for ever; nil if there is none.
+---
+---```lua
+---local left = bans:ttl(req.client.ip)
+---```
+---@param key string 1 to 1024 bytes
+---@return number?
+function Shared:ttl(key) end
+
+---Some or all of the keys, in no order. It looks at each shard in turn: keys that come and go meanwhile may or may not be there.
+---
+---```lua
+---for _, ip in ipairs(bans:keys(100)) do … end
+---```
+---@param max? integer at most so many, 1 to 100000; default 1000
+---@return string[]
+function Shared:keys(max) end
+
+---Writes a line to the error log, with the place in the script and the id of the request. With one argument the level is
+---"info"; with more, the first is the level and the others are joined with spaces. At most 8 KiB; control characters are shown
+---as "?".
+---
+---```lua
+---gate.log "loaded"
+---gate.log("warn", "no user for key", key)
+---```
+---@param level "error"|"warn"|"info"|"debug"
+---@param ... any
+---@overload fun(value: any)
+function gate.log(level, ...) end
+
+---A number that is the same for the same value in every process, worker and version: a 63-bit hash (XXH64), so `% 100` gives 0 to 99.
+---nil hashes as "", a number as its text (1 and 1.0 are one). Not for secrets. Raises for tables, functions and userdata.
+---
+---```lua
+---if gate.hash(req.cookies.user) % 100 < 5 then return "canary" end
+---```
+---@param value string|number|boolean|nil
+---@return integer
+function gate.hash(value) end
+
+---Are two strings equal? Takes as long whatever differs, so that a secret cannot be found out byte by byte; its length can. nil
+---equals nothing.
+---
+---```lua
+---if not gate.equal(req.headers["X-Token"], token) then return 403 end
+---```
+---@param a string?
+---@param b string?
+---@return boolean
+function gate.equal(a, b) end
+
+---@class moongate.Base64
+gate.base64 = {}
+
+---RFC 4648 base64 with padding. At most 4 MiB.
+---
+---```lua
+---req.headers["Authorization"] = "Basic " .. gate.base64.encode(user .. ":" .. password)
+---```
+---@param bytes string
+---@return string
+function gate.base64.encode(bytes) end
+
+---Decodes strictly: padding is demanded, white space and stray bits are refused. World failure: `bad_base64`.
+---
+---```lua
+---local credentials = gate.base64.decode(field:sub(7))
+---if not credentials then return 400 end
+---```
+---@param text string at most 4 MiB
+---@return string? bytes
+---@return string? word
+---@return string? sentence
+function gate.base64.decode(text) end
+
+---Unix time in seconds, with fraction.
+---
+---```lua
+---if gate.now() > expires then return 410 end
+---```
+---@return number
+function gate.now() end
+
+---Seconds of a clock that never goes back, for durations.
+---
+---```lua
+---local began = gate.clock()
+---```
+---@return number
+function gate.clock() end
+
+---Waits.
+---
+---```lua
+---gate.sleep(0.5)
+---```
+---@param seconds moongate.Seconds
+function gate.sleep(seconds) end
+
+---Runs functions side by side and waits for all; gives the first result of each. If one raises, the others are closed, and it
+---raises on.
+---
+---```lua
+---local user, cart = gate.all(function() return load_user(id) end, function() return load_cart(id) end)
+---```
+---@param ... fun(): any
+---@return any ...
+function gate.all(...) end
+
+---Runs a function after the answer, apart from the request: `req` and `res` cannot be used in it. What it raises is logged.
+---
+---```lua
+---gate.spawn(notify, req.id, res.status)
+---```
+---@param f fun(...)
+---@param ... any
+function gate.spawn(f, ...) end
+
+---@class moongate.EveryOptions
+---@field each? "worker" run in every worker instead of once per instance
+
+---Runs a function again and again; only while the file is loaded. What it raises is logged.
+---
+---```lua
+---gate.every(10, function() refresh(gate.fetch("keys", { path = "/list" })) end)
+---```
+---@param seconds moongate.Seconds between the end of one run and the next
+---@param f fun()
+---@param options? moongate.EveryOptions
+function gate.every(seconds, f, options) end
+
+return gate

@@ -1,0 +1,150 @@
+---@meta moongate.request
+
+-- `req`, the request, as hooks get it.
+
+---The request: one object through all hooks of its exchange. What is assigned is what is forwarded. It is writable until its
+---fetch begins (assign in on_request); later assignment raises, and so does any use after the exchange has ended, and any
+---field that is not listed here.
+---
+---```lua
+---function site.on_request(req)
+---  if req.path:find "^/old/" then req.path = req.path:gsub("^/old/", "/") end
+---  req.headers["X-Client"] = req.client.ip
+---end
+---```
+---@class moongate.Request
+---@field method string "GET"; assignable: a token, neither CONNECT nor from or to HEAD
+---@field scheme string "http" or "https", as the client spoke it (behind trusted proxies, as they say); read-only
+---@field host string lower case, without the port, "" if there is none; assigning "name" or "name:port" also sets the Host field
+---@field port integer the one in Host, else the scheme's; read-only (assign host)
+---@field path string normalised: percent-decoded where unreserved, dot segments removed, "%2F" kept. Assigning: begins with "/"; what cannot stand in a path is percent-encoded, then it is normalised likewise (not with raw_target); a NUL raises
+---@field query string? without "?"; nil if there is no "?". Assigning: what cannot stand in a query is percent-encoded; nil removes it
+---@field target string exactly what came in the start line; read-only
+---@field version string "1.1" or "1.0"; read-only
+---@field args moongate.Args the arguments of the query
+---@field headers moongate.Headers
+---@field cookies moongate.Cookies
+---@field body moongate.Body? nil if the request has none; read-only
+---@field client moongate.Client
+---@field id string 16 hexadecimal digits; also in logs and error pages; read-only
+---@field ctx table for scripts: what one hook leaves here, the next ones find; read-only, its fields are not
+---@field cache moongate.RequestCache
+---@field site string the site's name: its first host, else its first listener; read-only
+local Request = {}
+
+---Who sends the request; read-only.
+---
+---```lua
+---if bans:get(req.client.ip) then return 403 end
+---```
+---@class moongate.Client
+---@field ip string "192.0.2.1", "2001:db8::1", "unix:"; behind trusted proxies the address they give
+---@field port integer? nil if it is not known
+---@field tls nil (comes with TLS)
+---@field score nil (comes with scoring)
+local Client = {}
+
+---What policy wants of the cache. Assignable until the fetch begins.
+---
+---```lua
+---if req.headers["X-Refresh"] == secret then req.cache.refresh = true end
+---```
+---@class moongate.RequestCache
+---@field bypass boolean neither answered from the cache nor stored
+---@field refresh boolean not answered from the cache, but stored
+local RequestCache = {}
+
+---Header fields, in the order and the letter case they came in. Names have no case.
+---
+---Reading a name gives its lines joined with ", " (of Set-Cookie: the first), or nil. Assigning a string or a number makes it one
+---line, nil removes it. `pairs` visits every line. Names that are no tokens, values with line breaks or other control characters, and
+---assigning the core's own fields (Content-Length, Transfer-Encoding, Connection, Upgrade, TE, Trailer, Keep-Alive,
+---Proxy-Connection) raise. Assigning a request's Host is assigning `req.host`.
+---
+---`all` and `add` in lower case are the methods; fields of these names are `headers.All` and `headers.Add`.
+---
+---```lua
+---req.headers["X-User"] = name
+---res.headers["Server"] = nil
+---for name, value in pairs(res.headers) do … end
+---```
+---@class moongate.Headers
+---@field [string] string?
+local Headers = {}
+
+---All lines of that name.
+---
+---```lua
+---for _, cookie in ipairs(res.headers:all "Set-Cookie") do … end
+---```
+---@param name string
+---@return string[]
+function Headers:all(name) end
+
+---Adds a line behind what is there.
+---
+---```lua
+---res.headers:add("Set-Cookie", "seen=1; Path=/")
+---```
+---@param name string
+---@param value string|number
+function Headers:add(name, value) end
+
+---The arguments of the query, decoded. Reading gives the first value of that name, "" for `?name`, or nil; assigning a string or a
+---number replaces all of that name by one, nil removes them, and the other arguments stay as they came. `pairs` visits all. An
+---argument called "all" is reached by `req.args:all "all"`.
+---
+---```lua
+---req.args.utm_source = nil
+---local page = tonumber(req.args.page) or 1
+---```
+---@class moongate.Args
+---@field [string] string?
+local Args = {}
+
+---All values of that name.
+---
+---```lua
+---local tags = req.args:all "tag"
+---```
+---@param name string
+---@return string[]
+function Args:all(name) end
+
+---The cookies the client sent, by name, as they stand there: case counts, the first of a name wins, quotes are kept. `pairs`
+---visits all. Read-only: what is forwarded is the Cookie field (`req.headers["Cookie"]`).
+---
+---```lua
+---local lang = req.cookies.lang or "en"
+---```
+---@class moongate.Cookies
+---@field [string] string?
+local Cookies = {}
+
+---The body of a message. Reading it does not take it away: it is still forwarded, and what is read is held until then, which `max`
+---bounds. Once its message goes on, reading raises: a request's body is read in on_request, an answer's in on_response. A
+---client that waits for it is told to continue.
+---@class moongate.Body
+local Body = {}
+
+---All of it. Waits. World failures: `too_large`, it is longer than `max`; `body_timeout`, `bad_body`, `body_too_large` (a request's); `truncated`,
+---`between_timeout`, `bad_response` (an answer's).
+---
+---```lua
+---local text, word = req.body:text "64K"
+---if not text then return word == "too_large" and 413 or 400 end
+---```
+---@param max? moongate.Bytes default 1M
+---@return string? text
+---@return string? word
+---@return string? sentence
+function Body:text(max) end
+
+---Visits it piece by piece, as it comes; pieces have at most 64 KiB. Waits. So that a loop that ends has seen all of it, failures raise here.
+---
+---```lua
+---for piece in req.body:chunks "1M" do scan(piece) end
+---```
+---@param max? moongate.Bytes of the whole; default 1M
+---@return fun(): string?
+function Body:chunks(max) end

@@ -1,0 +1,86 @@
+---@meta moongate.site
+
+-- What a config file returns: sites, their settings, and policies.
+
+---A hook returns its decision; nothing returned means: carry on as configured. Wherever a reply may be returned, so may a bare status. All
+---but on_unload may wait. A constant that a hook may return may stand in its place: `pick_backend = "stable"`.
+---
+---```lua
+---local policy = {}
+---function policy.on_request(req)
+---  if req.method == "TRACE" then return 405 end
+---end
+---return policy
+---```
+---@class moongate.Policy
+---@field on_request? fun(req: moongate.Request): moongate.Reply|integer|nil once, when the head is in
+---@field cache_key? fun(req: moongate.Request): ... the parts of the key, of which nil is one; nothing: the target; false: bypass
+---@field pick_backend? moongate.Pick|fun(req: moongate.Request, last: moongate.LastTry?): moongate.Pick|moongate.Reply|integer|false|nil when a fetch needs a server; `false` on re-asking: deliver what there is
+---@field on_response? fun(req: moongate.Request, res: moongate.Response): moongate.Reply|integer|nil once, on the final answer; a reply replaces it
+---@field on_log? fun(req: moongate.Request, res: moongate.Response) after the answer
+---@field on_error? fun(req: moongate.Request, err: moongate.ErrorInfo): moongate.Reply|integer|nil the core is about to answer by itself
+---@field on_load? fun(state: any) once per worker; `state` is what on_unload of the former generation gave
+---@field on_unload? fun(): any plain data for the next generation
+
+---"backend", "backend/server", or a list of these tried in order.
+---@alias moongate.Pick string|moongate.PickList
+
+---@class moongate.PickList
+---@field [integer] string "backend" or "backend/server"
+---@field tries? integer at most so many servers
+---@field retry_on? ("connect"|"reset"|"timeout"|"5xx"|integer)[] what makes the next one be tried; integers are statuses
+---@field timeout? moongate.Seconds for the first byte of each
+
+---The try that failed.
+---@class moongate.LastTry
+---@field backend string
+---@field server string?
+---@field status integer? nil if there was no response
+---@field error string? the failure's word
+---@field tries integer
+
+---Why the core answers by itself.
+---@class moongate.ErrorInfo
+---@field status integer
+---@field word string
+---@field sentence string
+---@field hook string? the hook that failed
+
+---A site: its settings are described in the manual, chapter "Settings"; unknown ones are errors.
+---
+---```lua
+---return {
+---  listen = "127.0.0.1:8080",
+---  backends = { app = { "127.0.0.1:9001", "127.0.0.1:9002" } },
+---  on_response = function(req, res) res.headers["Server"] = nil end,
+---}
+---```
+---@class moongate.Site : moongate.Policy
+---@field listen string|integer|table "127.0.0.1:8080", 8080 (all addresses), "unix:/run/m.sock", or a list of these and of tables { address, proxy_protocol = true }
+---@field hosts? string|string[] "example.com", "*.example.com"; none: the default site of its listeners
+---@field backends? table<string, table> lists of servers "host:port", "unix:…", { "host:port", name =, weight = }, and settings beside them
+---@field use? moongate.Policy[] policies that stand before and after the site's own hooks
+---@field cache? { memory?: moongate.Bytes }
+---@field trusted_proxies? string|string[] CIDRs whose X-Forwarded-* are believed
+---@field max_body? moongate.Bytes|"none" default 64M
+---@field max_headers? moongate.Bytes default 32K
+---@field max_target? moongate.Bytes default 8K
+---@field buffer_body? boolean the whole request body is awaited before the fetch
+---@field raw_target? boolean paths are forwarded as they came
+---@field abort_on_fin? boolean a client that has finished sending has left
+---@field timeouts? { head?: moongate.Seconds, body?: moongate.Seconds, idle?: moongate.Seconds, connect?: moongate.Seconds, first_byte?: moongate.Seconds, between?: moongate.Seconds, total?: moongate.Seconds }
+---@field fail? table<string, "continue"> hooks whose failure does not stop the request
+local Site = {}
+
+---What a config file may return in place of a single site.
+---@class moongate.Config
+---@field sites moongate.Site[]
+---@field workers? integer
+---@field admin? string|integer listener of /metrics and /status
+---@field log? { access?: string, access_format?: "combined"|"json", error?: string, level?: "error"|"warn"|"info"|"debug" }
+---@field user? string
+---@field max_connections? integer
+---@field drain? moongate.Seconds
+---@field unsafe? string[]
+---@field lua? { memory?: moongate.Bytes, hook_cpu?: moongate.Seconds, load_cpu?: moongate.Seconds }
+local Config = {}

@@ -1,0 +1,235 @@
+-- Expect: 100-continue and other interim responses.
+
+local support = require "support"
+local it, http, net, moongate = support.it, support.http, support.net, support.moongate
+
+describe("Expect: 100-continue", function()
+  local backend, gate
+
+  support.setup(function()
+    backend = net.listen()
+    gate = moongate.start { values = { BACKEND = backend }, config = [[
+      local function site(listen, settings)
+        settings.listen, settings.backends = listen, { app = { "$BACKEND", keepalive = 0 } }
+        return settings
+      end
+      return { drain = "2s", sites = {
+        site("127.0.0.1:$PORT", { timeouts = { body = "5s" } }),
+        site("127.0.0.1:$PORT2", { buffer_body = true }),
+        site("127.0.0.1:$PORT3", { max_body = 10 }),
+        site("127.0.0.1:$PORT4", { timeouts = { first_byte = "200ms", between = "200ms", body = "200ms" } }),
+      } }
+    ]] }
+  end)
+
+  local expecting = "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
+  local ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+  it("is forwarded, and the backend's 100 passed on", function()
+    local client = net.connect(gate.port)
+    client:send(expecting)
+    local conn = backend:accept()
+    local request = http.request_head(conn)
+    assert.equal("100-continue", request.headers.Expect)
+    assert.equal("", client:pending())
+    conn:send "HTTP/1.1 100 Continue\r\n\r\n"
+    assert.equal(100, http.response_head(client).status)
+    client:send "body"
+    assert.equal("body", http.request_body(conn, request).body)
+    conn:send(ok)
+    assert.equal(200, http.response(client).status)
+  end)
+
+  it("passes one 100 on, not two", function()
+    local client = net.connect(gate.port)
+    client:send(expecting)
+    local conn = backend:accept()
+    local request = http.request_head(conn)
+    conn:send "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
+    assert.equal(100, http.response_head(client).status)
+    client:send "body"
+    http.request_body(conn, request)
+    conn:send(ok)
+    local response = http.response(client)
+    assert.equal(200, response.status)
+    assert.same({}, response.interim)
+  end)
+
+  it("does not keep a client from sending its body without waiting", function()
+    local client = net.connect(gate.port)
+    client:send(expecting .. "body")
+    local conn = backend:accept()
+    assert.equal("body", http.request(conn).body)
+    conn:send(ok)
+    assert.equal(200, http.response(client).status)
+  end)
+
+  it("is answered by a final answer in place of the 100, and the body is not waited for", function()
+    local client = net.connect(gate.port)
+    client:send(expecting)
+    local conn = backend:accept()
+    http.request_head(conn)
+    conn:send "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"
+    local response = http.response(client)
+    assert.equal(403, response.status)
+    assert.equal("no", response.body)
+    client:expect_closed()
+    conn:expect_closed()
+  end)
+
+  it("is answered 413 at once when the length is too much", function()
+    local client = net.connect(gate.values.PORT3)
+    client:send "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 11\r\n\r\n"
+    local response = http.response(client)
+    assert.equal(413, response.status)
+    assert.same({}, response.interim)
+    client:expect_closed()
+  end)
+
+  it("is met by the proxy itself when the site buffers bodies, and the backend does not hear of it", function()
+    local client = net.connect(gate.values.PORT2)
+    client:send(expecting)
+    assert.equal(100, http.response_head(client).status)
+    client:send "body"
+    local conn = backend:accept()
+    local request = http.request(conn)
+    assert.equal("body", request.body)
+    assert.is_nil(request.headers.Expect)
+    conn:send(ok)
+    assert.equal(200, http.response(client).status)
+  end)
+
+  it("is no expectation in HTTP/1.0", function()
+    local client = net.connect(gate.port)
+    client:send "PUT / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\nbody"
+    local conn = backend:accept()
+    local request = http.request(conn)
+    assert.is_nil(request.headers.Expect)
+    conn:send("HTTP/1.1 100 Continue\r\n\r\n" .. ok)
+    local response = http.response(client)
+    assert.equal(200, response.status)
+    assert.same({}, response.interim)
+  end)
+
+  it("without a body waits for nothing", function()
+    local client = net.connect(gate.port)
+    client:send "GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n"
+    local conn = backend:accept()
+    http.request(conn)
+    conn:send(ok)
+    assert.equal(200, http.response(client).status)
+  end)
+
+  it("is spelled without case", function()
+    local client = net.connect(gate.port)
+    client:send((expecting:gsub("100%-continue", "100-Continue")))
+    local conn = backend:accept()
+    http.request_head(conn)
+    conn:send "HTTP/1.1 100 Continue\r\n\r\n"
+    assert.equal(100, http.response_head(client).status)
+    client:close()
+    conn:expect_closed()
+  end)
+
+  it("that the backend neither meets nor answers ends in 504", function()
+    local client = net.connect(gate.values.PORT4)
+    client:send(expecting)
+    local conn = backend:accept()
+    http.request_head(conn)
+    assert.equal(504, http.response(client).status)
+    client:expect_closed()
+    conn:expect_closed()
+  end)
+
+  it("that was met by a body that does not come ends in 408", function()
+    local client = net.connect(gate.values.PORT4)
+    client:send(expecting)
+    local conn = backend:accept()
+    http.request_head(conn)
+    conn:send "HTTP/1.1 100 Continue\r\n\r\n"
+    assert.equal(100, http.response_head(client).status)
+    assert.equal(408, http.response(client).status)
+    conn:expect_closed()
+  end)
+
+  it("for anything else is 417", function()
+    local client = net.connect(gate.port)
+    client:send "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue, x\r\nContent-Length: 4\r\n\r\n"
+    assert.equal(417, http.response(client).status)
+  end)
+end)
+
+describe("an interim response", function()
+  local backend, gate
+
+  support.setup(function()
+    backend = net.listen()
+    gate = moongate.start { values = { BACKEND = backend }, config = [[
+      return { drain = "2s", listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND", keepalive = 0 } } }
+    ]] }
+  end)
+
+  local function asked(request)
+    local client = net.connect(gate.port)
+    client:send(request or "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    local conn = backend:accept()
+    http.request(conn)
+    return client, conn
+  end
+
+  local ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+  it("103 is passed on at once, as often as it comes", function()
+    local client, conn = asked()
+    for _, link in ipairs { "</a>", "</b>" } do
+      conn:send("HTTP/1.1 103 Early Hints\r\nLink: " .. link .. "\r\n\r\n")
+      local hint = http.response_head(client)
+      assert.equal(103, hint.status)
+      assert.equal(link, hint.headers.Link)
+    end
+    conn:send(ok)
+    assert.equal("ok", http.response(client).body)
+  end)
+
+  it("is passed on with the final one behind it in one piece", function()
+    local client, conn = asked()
+    conn:send("HTTP/1.1 102 Processing\r\n\r\n" .. ok)
+    local response = http.response(client)
+    assert.equal(102, response.interim[1].status)
+    assert.equal("ok", response.body)
+  end)
+
+  it("100 that nobody waits for is kept back", function()
+    local client, conn = asked()
+    conn:send("HTTP/1.1 100 Continue\r\n\r\n" .. ok)
+    assert.same({}, http.response(client).interim)
+  end)
+
+  it("is kept from an HTTP/1.0 client", function()
+    local client, conn = asked "GET / HTTP/1.0\r\n\r\n"
+    conn:send("HTTP/1.1 103 Early Hints\r\n\r\n" .. ok)
+    assert.same({}, http.response(client).interim)
+  end)
+
+  it("101 that nobody asked for is nonsense: 502", function()
+    local client, conn = asked()
+    conn:send "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
+    assert.equal(502, http.response(client).status)
+  end)
+
+  it("after interim response without end is nonsense, too", function()
+    local client, conn = asked()
+    client:stop_reading()
+    conn:post(("HTTP/1.1 103 Early Hints\r\nX: " .. ("y"):rep(100) .. "\r\n\r\n"):rep(20000))
+    support.eventually("the backend's conn to end", function() return conn.eof or conn.lost end)
+    client:start_reading()
+    assert.equal(502, http.response(client).status)
+  end)
+
+  it("and then the end is 502", function()
+    local client, conn = asked()
+    conn:send "HTTP/1.1 103 Early Hints\r\n\r\n"
+    conn:close()
+    assert.equal(502, http.response(client).status)
+  end)
+end)

@@ -1,0 +1,390 @@
+-- Bodies flow while they are being made, at the pace of who takes them, in constant memory; and what happens when one
+-- side leaves in the middle.
+
+local support = require "support"
+local it, http, net, moongate = support.it, support.http, support.net, support.moongate
+
+-- How much a transfer moves that is to show constant memory: many times what may be held anywhere.
+local preset = support.process.preset
+local large = ({ release = 512, debug = 256, asan = 64, tsan = 32, hard = 1 })[preset] or 256
+large = large << 20
+local hard = preset == "hard"
+
+describe("a body", function()
+  local backend, gate
+
+  support.setup(function()
+    backend = net.listen()
+    gate = moongate.start { values = { BACKEND = backend }, config = [[
+      local function site(listen, settings)
+        settings.listen, settings.backends = listen, { app = { "$BACKEND", keepalive = 0 } }
+        settings.max_body = "none"
+        return settings
+      end
+      return { drain = "2s", sites = {
+        site("127.0.0.1:$PORT", {}),
+        site("127.0.0.1:$PORT2", { abort_on_fin = true }),
+        site("127.0.0.1:$PORT3", { timeouts = { between = "300ms" } }),
+      } }
+    ]] }
+  end)
+
+  -- A client and its request at the backend, head read.
+  local function begun(head, port)
+    local client = net.connect(port or gate.port)
+    client:send(head or "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    local conn = backend:accept()
+    return client, conn, http.request_head(conn)
+  end
+
+  local function ended(conn)
+    support.eventually("the conn to end", function() return conn.eof or conn.lost end)
+  end
+
+  describe("on its way to the client", function()
+    it("flows before it is complete, with a length", function()
+      local client, conn = begun()
+      conn:send "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst"
+      http.response_head(client)
+      assert.equal("first", client:read_exactly(5))
+      conn:send "after"
+      assert.equal("after", client:read_exactly(5))
+    end)
+
+    it("flows before it is complete, in chunks", function()
+      local client, conn = begun()
+      conn:send "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n5\r\naft"
+      http.response_head(client)
+      local got = ""
+      while #got < 8 do got = got .. http.chunk(client) end
+      assert.equal("firstaft", got)
+      conn:send "er\r\n0\r\n\r\n"
+      assert.equal("er", http.chunk(client))
+      assert.is_nil(http.chunk(client))
+    end)
+
+    it("flows before it is complete, until close", function()
+      local client, conn = begun()
+      conn:send "HTTP/1.1 200 OK\r\n\r\nfirst"
+      http.response_head(client)
+      assert.equal("first", http.chunk(client))
+      conn:send "after"
+      assert.equal("after", http.chunk(client))
+      conn:close()
+      assert.is_nil(http.chunk(client))
+    end)
+
+    it("is preceded by its head, though no byte of it is there yet", function()
+      local client, conn = begun()
+      conn:send "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
+      assert.equal("10", http.response_head(client).headers["Content-Length"])
+    end)
+  end)
+
+  describe("on its way to the backend", function()
+    it("flows before it is complete, with a length", function()
+      local client, conn = begun "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n"
+      client:send "first"
+      assert.equal("first", conn:read_exactly(5))
+      client:send "after"
+      assert.equal("after", conn:read_exactly(5))
+    end)
+
+    it("flows before it is complete, in chunks", function()
+      local client, conn = begun "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+      for _, piece in ipairs { "one", "two", "three" } do
+        client:send(http.encode_chunk(piece))
+        assert.equal(piece, http.chunk(conn))
+      end
+      client:send "0\r\n\r\n"
+      assert.is_nil(http.chunk(conn))
+    end)
+
+    it("flows while the answer does", function()
+      local client, conn = begun "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+      conn:send "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+      assert.equal(200, http.response_head(client).status)
+      for i = 1, 20 do
+        local piece = ("piece %d"):format(i)
+        client:send(http.encode_chunk(piece))
+        assert.equal(piece, http.chunk(conn))
+        conn:send(http.encode_chunk(piece:upper()))
+        assert.equal(piece:upper(), http.chunk(client))
+      end
+      client:send "0\r\n\r\n"
+      assert.is_nil(http.chunk(conn))
+      conn:send "0\r\n\r\n"
+      assert.is_nil(http.chunk(client))
+      client:send "GET /next HTTP/1.1\r\nHost: a\r\n\r\n"
+      assert.equal("/next", http.request_head(backend:accept()).target)
+    end)
+
+    it("is given up when the answer is complete before it", function()
+      local client, conn = begun "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
+      client:send(("x"):rep(1000))
+      conn:read_exactly(1000)
+      conn:send "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"
+      local response = http.response(client)
+      assert.equal(403, response.status)
+      assert.equal("no", response.body)
+      ended(conn)
+      ended(client)
+    end)
+
+    it("that a backend answers and cuts off does not cost the client that answer", function()
+      local client, conn = begun "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n"
+      conn:stop_reading()
+      client:post(("x"):rep(1 << 20))
+      conn:send "HTTP/1.1 413 Too Much\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno"
+      conn:close() -- unread bytes: a RST
+      local response = http.response(client)
+      assert.equal(413, response.status)
+      assert.equal("no", response.body)
+    end)
+  end)
+
+  describe("in constant memory", function()
+    local piece = ("0123456789abcdef"):rep(1 << 12) -- 64 KiB
+    if hard then piece = piece:sub(1, 1 << 12) end
+
+    -- What may be held between two ends that do not move: our buffers and the kernel's of four sockets.
+    local held_at_most = 40 << 20
+    local grown_at_most = ({ asan = 64, tsan = 96 })[preset] or 8
+    grown_at_most = grown_at_most << 20
+
+    -- Moves `large` bytes from one conn to the other, which does not read at first. Returns what was sent.
+    local function transfer(from, to, total)
+      to:stop_reading()
+      local before = gate:rss()
+      local moved = from:send_until_blocked(piece, 0.15, held_at_most)
+      assert.is_true(moved < held_at_most)
+      local blocked = gate:rss()
+      to:start_reading()
+      local rest = total - from.sent
+      local sender = support.spawn(function()
+        while rest > 0 do
+          local part = rest < #piece and piece:sub(1, rest) or piece
+          from:send(part, 60)
+          rest = rest - #part
+        end
+      end)
+      local after = blocked
+      for i = 1, 4 do
+        to:skip(i < 4 and total // 4 or total - 3 * (total // 4))
+        after = math.max(after, gate:rss())
+      end
+      sender:join(60)
+      assert.is_true(after - before < grown_at_most, ("grew by %d KiB"):format((after - before) >> 10))
+    end
+
+    it("passes an upload to a backend that is slow to read", function()
+      local client, conn = begun(("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"):format(large))
+      client.sent = 0
+      transfer(client, conn, large)
+      conn:send "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+      assert.equal(200, http.response(client).status)
+    end)
+
+    it("passes a download to a client that is slow to read", function()
+      local client, conn = begun()
+      conn:send(("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"):format(large))
+      http.response_head(client)
+      conn.sent = 0
+      transfer(conn, client, large)
+      assert.equal("", client:pending())
+    end)
+
+    it("passes a download in chunks to a client that is slow to read", function()
+      local client, conn = begun()
+      conn:send "HTTP/1.1 200 OK\r\n\r\n"
+      client:read_until "\r\n\r\n"
+      client:stop_reading()
+      local before = gate:rss()
+      assert.is_true(conn:send_until_blocked(piece, 0.15, held_at_most) < held_at_most)
+      assert.is_true(gate:rss() - before < grown_at_most)
+      client:start_reading()
+      client:skip(1 << 20)
+      client:close()
+      ended(conn)
+    end)
+  end)
+
+  describe("whose client leaves", function()
+    it("while it goes to the client ends the fetch", function()
+      local client, conn = begun()
+      conn:send "HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\nbegin"
+      client:read_until "begin"
+      client:close()
+      local task = support.spawn(function()
+        while conn:try_send(("x"):rep(65536)) do end
+      end)
+      task:join(5)
+      assert.is_truthy(conn.lost or conn.eof)
+    end)
+
+    it("by a reset while it goes to the client ends the fetch at once", function()
+      local client, conn = begun()
+      conn:send "HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\nbegin"
+      client:read_until "begin"
+      client:reset()
+      conn:expect_closed()
+    end)
+
+    it("by a reset before the answer ends the fetch at once", function()
+      local client, conn = begun()
+      client:reset()
+      conn:expect_closed()
+    end)
+
+    it("while it goes to the backend ends the fetch, and does not look complete", function()
+      local client, conn = begun "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"
+      assert.equal("half", http.chunk(conn))
+      client:close()
+      conn:expect_closed()
+    end)
+
+    it("by a half-close before the request is whole ends the fetch, and gets no answer", function()
+      local client, conn = begun "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf"
+      conn:read_until "half"
+      client:shutdown()
+      conn:expect_closed()
+      client:expect_closed()
+    end)
+
+    it("by a half-close in the middle of a chunk's frame ends the fetch, too", function()
+      local client, conn = begun "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n0\r\nX-Trail"
+      assert.equal("half", http.chunk(conn))
+      client:shutdown()
+      conn:expect_closed()
+      client:expect_closed()
+    end)
+
+    it("by a half-close behind the request is answered", function()
+      local client, conn = begun "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody"
+      client:shutdown()
+      conn:read_until "body"
+      conn:send "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+      assert.equal("ok", http.response(client).body)
+      client:expect_eof()
+    end)
+
+    it("by a half-close behind the request ends the fetch where abort_on_fin says so", function()
+      local client, conn = begun("GET / HTTP/1.1\r\nHost: a\r\n\r\n", gate.values.PORT2)
+      client:shutdown()
+      conn:expect_closed()
+      client:expect_closed()
+    end)
+
+    it("by a half-close gets the rest of a long answer", function()
+      local size = hard and 1 << 16 or 32 << 20
+      local client, conn = begun()
+      client:stop_reading()
+      local sender = support.spawn(function()
+        conn:send(("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"):format(size) .. ("x"):rep(size))
+      end)
+      client:shutdown()
+      support.sleep(0.05)
+      client:start_reading()
+      http.response_head(client)
+      client:skip(size)
+      client:expect_eof()
+      sender:join()
+    end)
+
+    it("by a half-close gets what the proxy still holds of a complete answer", function()
+      -- How much fits between two ends that do not move; about half of that fills the client's side up to the proxy's buffer.
+      local client, conn = begun()
+      client:stop_reading()
+      conn:send "HTTP/1.1 200 OK\r\n\r\n"
+      local between = conn:send_until_blocked(("x"):rep(1 << 16), 0.05)
+      client:close()
+
+      local steps = support.async.slow > 1 and 8 or 60
+      for i = 0, steps do
+        local size = math.floor(between * (0.35 + 0.3 * i / steps))
+        client, conn = begun()
+        client:stop_reading()
+        local answer = conn:post(("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"):format(size) .. ("x"):rep(size))
+        support.eventually("the proxy to take the answer", function() return answer.done end)
+        client:shutdown()
+        support.sleep(0.002)
+        client:start_reading()
+        assert.equal(size, tonumber(http.response_head(client).headers["Content-Length"]))
+        client:skip(size)
+        client:expect_eof()
+      end
+    end)
+  end)
+
+  describe("whose backend leaves", function()
+    it("before the end of its length is cut off visibly, behind all that came of it", function()
+      local client, conn = begun()
+      conn:send "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"
+      conn:close()
+      assert.equal("10", http.response_head(client).headers["Content-Length"])
+      assert.equal("half", client:read_all())
+    end)
+
+    it("in the middle of its chunks is cut off without a last chunk", function()
+      for _, bytes in ipairs { "5\r\nfirst\r\n", "5\r\nfirst\r\n5\r\n", "5\r\nfirst\r\n0\r\n", "5\r\nfirst\r\n0\r\nX-Trai", "5\r\nfirst\r\n0\r\nX: y\r\n" } do
+        local client, conn = begun()
+        conn:send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" .. bytes)
+        conn:close()
+        http.response_head(client)
+        assert.equal("5\r\nfirst\r\n", client:read_all())
+      end
+    end)
+
+    it("with nonsense for a chunk is cut off without a last chunk", function()
+      local client, conn = begun()
+      conn:send "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\nnonsense\r\n0\r\n\r\n"
+      http.response_head(client)
+      assert.equal("5\r\nfirst\r\n", client:read_all())
+      ended(conn)
+    end)
+
+    it("by a reset is cut off without a last chunk, though its end was to be the close", function()
+      local client, conn = begun()
+      conn:send "HTTP/1.1 200 OK\r\n\r\nfirst"
+      http.response_head(client)
+      assert.equal("first", http.chunk(client))
+      conn:reset()
+      assert.equal("", client:read_all())
+    end)
+
+    it("is cut off by a reset for a client of HTTP/1.0, who would take an end for the end", function()
+      local client, conn = begun "GET / HTTP/1.0\r\n\r\n"
+      conn:send "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n"
+      client:read_until "first"
+      conn:close()
+      client:expect_reset()
+    end)
+
+    it("and comes no more is cut off after timeouts.between", function()
+      local client, conn = begun(nil, gate.values.PORT3)
+      conn:send "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"
+      http.response_head(client)
+      assert.equal("half", client:read_all())
+      ended(conn)
+    end)
+
+    it("but comes on within timeouts.between lasts", function()
+      local client, conn = begun(nil, gate.values.PORT3)
+      conn:send "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n"
+      for byte in ("eight by"):gmatch "." do
+        support.sleep(0.1)
+        conn:send(byte)
+      end
+      assert.equal("eight by", http.response(client).body)
+    end)
+  end)
+
+  it("that the client does not take ends with timeouts.between", function()
+    local client, conn = begun(nil, gate.values.PORT3)
+    client:stop_reading()
+    conn:post("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n" .. ("x"):rep(hard and 1 << 20 or 48 << 20))
+    ended(conn)
+    client:start_reading()
+    assert.is_true(client:skip() < 100000000)
+  end)
+end)

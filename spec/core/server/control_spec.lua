@@ -1,0 +1,124 @@
+-- The control socket: who may use it, what it answers, and that nobody can hold the supervisor up with it.
+
+local support = require "support"
+local uv = require "luv"
+local it, net, http, moongate = support.it, support.net, support.http, support.moongate
+
+local function start(options)
+  options = options or {}
+  options.config = options.config or [[return { listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } } }]]
+  options.values = { BACKEND = http.backend "hello" }
+  return moongate.start(options)
+end
+
+describe("the control socket", function()
+  it("is for its owner only, and goes with the process", function()
+    local gate = start()
+    local stat = assert(uv.fs_lstat(gate.control))
+    assert.equal("socket", stat.type)
+    assert.equal(tonumber("600", 8), stat.mode & tonumber("777", 8))
+    gate:stop()
+    assert.is_nil(uv.fs_lstat(gate.control))
+  end)
+
+  it("is taken over from a supervisor that was killed", function()
+    local gate = start { status = 137 }
+    uv.kill(gate:pid(), "sigkill")
+    gate:wait()
+    assert.is_table(uv.fs_lstat(gate.control))
+    moongate.start { file = gate.config, args = { "--control", gate.control } }
+    assert.equal(0, (gate:command "status"))
+  end)
+
+  it("answers an unknown command, and goes on", function()
+    local gate = start()
+    local conn = net.connect(gate.control)
+    conn:send "frobnicate\n"
+    assert.equal("2\nunknown command\n", conn:read_all())
+    assert.equal(0, (gate:command "status"))
+  end)
+
+  it("closes on nonsense", function()
+    local gate = start()
+    local conn = net.connect(gate.control)
+    conn:try_send(("\0\255x"):rep(1000))
+    conn:expect_closed()
+    assert.equal(0, (gate:command "status"))
+  end)
+
+  it("is not held up by clients that say nothing", function()
+    local gate = start()
+    for _ = 1, 100 do net.connect(gate.control) end
+    assert.equal(0, (gate:command "status"))
+    assert.equal(0, (gate:command "reload"))
+  end)
+
+  it("does not mind a client that leaves before its answer", function()
+    local gate = start()
+    for _ = 1, 20 do
+      local conn = net.connect(gate.control)
+      conn:send "reload\n"
+      conn:close()
+    end
+    assert.equal(0, (gate:command "reload"))
+  end)
+end)
+
+describe("status", function()
+  it("is text for people", function()
+    local gate = start()
+    assert.equal(200, http.get(gate.port).status)
+    local status, out, err = gate:command "status"
+    assert.same({ 0, "" }, { status, err })
+    assert.matches("config +" .. gate.config:gsub("%p", "%%%0"), out)
+    assert.matches("pid +" .. gate:pid(), out)
+    assert.matches("listening +127.0.0.1:" .. gate.port, out)
+    assert.matches("generation +1, 1 live, 0 reloads, 0 failed, 0 restarts", out)
+    assert.matches("requests +1\n", out)
+    assert.matches("app +" .. gate.values.BACKEND.address .. " +well", out)
+  end)
+
+  it("is JSON for programs", function()
+    local gate = start()
+    http.get(gate.port)
+    local status, out = gate:command("status", "--json")
+    assert.equal(0, status)
+    assert.matches("^{.*}\n$", out)
+    for _, part in ipairs {
+      ('"supervisor":%d'):format(gate:pid()), '"generation":1', '"generations_live":1', '"reloads":0', '"requests_total":1',
+      ('"listeners":["127.0.0.1:%d"]'):format(gate.port), ('"address":"%s"'):format(gate.values.BACKEND.address),
+      ('"pid":%d'):format(gate:children()[1]),
+    } do
+      assert.is_truthy(out:find(part, 1, true), part .. " in " .. out)
+    end
+  end)
+end)
+
+describe("stop", function()
+  it("returns when the process has ended", function()
+    local gate = start()
+    local pid = gate:children()[1]
+    local status, out, err = gate:command "stop"
+    assert.same({ 0, "", "" }, { status, out, err })
+    assert.is_nil(io.open(("/proc/%d/stat"):format(pid)))
+    gate:wait()
+  end)
+
+  it("waits for what is under way, unless --now", function()
+    local backend = net.listen()
+    local gate = moongate.start { values = { BACKEND = backend }, config = [[
+      return { listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } } }
+    ]] }
+    local client = net.connect(gate.port)
+    client:send "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    local conn = backend:accept()
+    http.request(conn)
+    local stopping = support.spawn(function() return gate:command "stop" end)
+    gate:wait_log "draining"
+    assert.equal(1, (gate:command "reload"))
+    assert.equal(0, (gate:command("stop", "--now")))
+    client:expect_closed()
+    assert.equal(0, (stopping:join()))
+    gate:wait()
+  end)
+end)
