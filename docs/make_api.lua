@@ -27,6 +27,13 @@ local function cut_type(text)
   return text:sub(1, at - 1), text:sub(at + 1)
 end
 
+-- What is said of a field or parameter stands behind its type, or in lines of its own above it.
+local function about_of(block, text)
+  local above = table.concat(block.above, " ")
+  block.above = {}
+  return above == "" and text or above .. (text == "" and "" or " ") .. text
+end
+
 local tags = {}
 
 function tags.class(block, rest)
@@ -38,18 +45,18 @@ function tags.field(block, rest)
   local name, text = rest:match "^(%[[^%]]+%]%??) (.*)$"
   if not name then name, text = rest:match "^(%S+) (.*)$" end
   local type_name, about = cut_type(text)
-  table.insert(block.fields, { name = name, type = type_name, about = about })
+  table.insert(block.fields, { name = name, type = type_name, about = about_of(block, about) })
 end
 
 function tags.param(block, rest)
   local name, text = rest:match "^(%S+) (.*)$"
   local type_name, about = cut_type(text)
-  table.insert(block.params, { name = name, type = type_name, about = about })
+  table.insert(block.params, { name = name, type = type_name, about = about_of(block, about) })
 end
 
 tags["return"] = function(block, rest)
   local type_name, about = cut_type(rest)
-  table.insert(block.returns, { type = type_name, about = about })
+  table.insert(block.returns, { type = type_name, about = about_of(block, about) })
 end
 
 function tags.alias(block, rest)
@@ -64,7 +71,7 @@ tags.overload = function(block, rest) table.insert(block.overloads, rest) end
 tags.meta = function() end
 
 local function new_block()
-  return { text = {}, fields = {}, params = {}, returns = {}, aliases = {}, overloads = {} }
+  return { text = {}, above = {}, fields = {}, params = {}, returns = {}, aliases = {}, overloads = {} }
 end
 
 -- The blocks of a file: its comments, each with the line of code behind it.
@@ -75,7 +82,12 @@ local function read_blocks(path)
     local tag, rest = line:match "^%-%-%-@(%l+) ?(.*)$"
     if comment then
       if not block then block = new_block() end
-      if not tag then table.insert(block.text, comment) else assert(tags[tag], path .. ": @" .. tag)(block, rest) end
+      if tag then
+        assert(tags[tag], path .. ": @" .. tag)(block, rest)
+      else
+        table.insert(block.tagged and block.above or block.text, comment)
+      end
+      block.tagged = block.tagged or (tag and tag ~= "alias")
     elseif block then
       block.code = line
       blocks[#blocks + 1] = block

@@ -2,9 +2,9 @@
 --
 --     moongate run examples/canary.lua
 --
--- A user's number decides (here a cookie); `ada` is among the tenth, `bob` is not:
+-- A user's number decides (here a cookie); `eve` is among the tenth, `bob` is not:
 --
---     $ curl -b user=ada http://127.0.0.1:8080/
+--     $ curl -b user=eve http://127.0.0.1:8080/
 --     new version
 --     $ curl -b user=bob http://127.0.0.1:8080/
 --     old version
@@ -17,9 +17,9 @@
 -- The new version fails at /report. A 5xx of a request that may be repeated goes on to the old one; one that may not
 -- (POST) is delivered as it is:
 --
---     $ curl -b user=ada http://127.0.0.1:8080/report
+--     $ curl -b user=eve http://127.0.0.1:8080/report
 --     old version
---     $ curl -b user=ada -X POST http://127.0.0.1:8080/report
+--     $ curl -b user=eve -X POST http://127.0.0.1:8080/report
 --     boom
 
 local gate = require "moongate"

@@ -10,14 +10,14 @@
 --     403
 --     $ curl -H 'X-Api-Key: key-of-ada' http://127.0.0.1:8080/hello
 --     stable: /hello for ada
---     $ curl -H 'X-Api-Key: key-of-eve' http://127.0.0.1:8080/hello
---     canary: /hello for eve
+--     $ curl -H 'X-Api-Key: key-of-sue' http://127.0.0.1:8080/hello
+--     canary: /hello for sue
 --
 -- The canary fails at /report; the user gets the answer of the stable version. Whose software it is, nobody needs to
 -- know:
 --
---     $ curl -H 'X-Api-Key: key-of-eve' http://127.0.0.1:8080/report
---     stable: /report for eve
+--     $ curl -H 'X-Api-Key: key-of-sue' http://127.0.0.1:8080/report
+--     stable: /report for sue
 --     $ curl -si -H 'X-Api-Key: key-of-ada' http://127.0.0.1:8080/hello | grep -i ^server || echo no Server field
 --     no Server field
 
@@ -55,7 +55,7 @@ function site.on_response(_req, res)
 end
 
 -- The servers.
-local keys = { ["key-of-ada"] = "ada", ["key-of-eve"] = "eve" }
+local keys = { ["key-of-ada"] = "ada", ["key-of-sue"] = "sue" }
 
 local function auth(req)
   local user = keys[req.headers["X-Api-Key"] or ""]

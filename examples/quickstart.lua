@@ -13,8 +13,9 @@
 --     $ curl -si http://127.0.0.1:8080/ | grep -i ^X-
 --     X-Served-By: blue
 --
--- Figures are at http://127.0.0.1:9901/metrics and http://127.0.0.1:9901/status. Change a line of this file, then
--- `moongate reload examples/quickstart.lua` (or start with --watch): what is connected stays connected.
+-- Figures are at http://127.0.0.1:9901/metrics and http://127.0.0.1:9901/status. Change a line of this file, then say
+-- `moongate reload examples/quickstart.lua` (or start it with --watch): what is connected stays connected. In the
+-- source tree the program is build/moongate.
 
 local gate = require "moongate"
 

@@ -1,6 +1,6 @@
-/* What the bindings share. Fields of an object are found by one raw read in a table of its own (name -> place in the object's list of
- * fields), which is upvalue 2 of its metamethods: 15 ns. Comparing interned strings by address would be as fast, but
- * addresses of strings are only safe while something keeps the strings. */
+/* What the bindings share. Fields of an object are found by one raw read in a table of its own (name -> place in the
+ * object's list of fields), which is upvalue 2 of its metamethods: 15 ns. Comparing interned strings by address would
+ * be as fast, but addresses of strings are only safe while something keeps the strings. */
 #include "lua/bind.h"
 
 #include "http/grammar.h"
@@ -17,8 +17,8 @@ static void add_field_names(lua_State *L, const struct field *fields) {
     }
 }
 
-void object_kind_open(lua_State *L, const struct handle_kind *kind, const struct field *fields, const luaL_Reg *metamethods,
-                      const luaL_Reg *methods) {
+void object_kind_open(lua_State *L, const struct handle_kind *kind, const struct field *fields,
+                      const luaL_Reg *metamethods, const luaL_Reg *methods) {
     int top = lua_gettop(L);
     handle_kind_open(L, kind, metamethods, methods);
     lua_rawgetp(L, LUA_REGISTRYINDEX, kind);
@@ -155,15 +155,20 @@ struct slice view_copy(lua_State *L, struct view *v, struct slice s) {
 
 /* ---- units */
 
+enum { UNIT_TEXT = 32 };
+
+/* Digits, perhaps with a fraction, and then a unit: no sign, no exponent, no hexadecimal. */
 static bool read_unit(const char *text, size_t n, const char *const units[], const double factors[], double *out) {
-    char *end;
-    if (n == 0 || n > 32 || strlen(text) != n || !byte_is(text[0], BYTE_DIGIT)) return false;
-    double number = strtod(text, &end);
-    if (end > text && (end[-1] == 'x' || end[-1] == 'X')) return false;
+    size_t digits = strspn(text, "0123456789.");
+    if (n > UNIT_TEXT || strlen(text) != n || digits == 0 || !byte_is(text[0], BYTE_DIGIT)) return false;
+    char number[UNIT_TEXT + 1] = "", *end;
+    memcpy(number, text, digits);
+    double value = strtod(number, &end);
+    if (*end) return false;
     for (int i = 0; units[i]; i++) {
-        if (strcmp(end, units[i]) != 0) continue;
-        *out = number * factors[i];
-        return isfinite(*out);
+        if (strcmp(text + digits, units[i]) != 0) continue;
+        *out = value * factors[i];
+        return true;
     }
     return false;
 }
@@ -199,21 +204,24 @@ bool size_read(lua_State *L, int index, uint64_t *bytes) {
 double seconds_opt(lua_State *L, int arg, double missing) {
     double seconds = missing;
     if (lua_isnoneornil(L, arg)) return missing;
-    if (!seconds_read(L, arg, &seconds)) luaL_argerror(L, arg, "seconds expected, a number or such as \"500ms\" or \"10s\"");
+    if (!seconds_read(L, arg, &seconds))
+        luaL_argerror(L, arg, "seconds expected, a number or such as \"500ms\" or \"10s\"");
     return seconds;
 }
 
 uint64_t size_opt(lua_State *L, int arg, uint64_t missing) {
     uint64_t bytes = missing;
     if (lua_isnoneornil(L, arg)) return missing;
-    if (!size_read(L, arg, &bytes)) luaL_argerror(L, arg, "bytes expected, a whole number or such as \"64K\" or \"1M\"");
+    if (!size_read(L, arg, &bytes))
+        luaL_argerror(L, arg, "bytes expected, a whole number or such as \"64K\" or \"1M\"");
     return bytes;
 }
 
 /* ---- options */
 
 static void check_option(lua_State *L, const char *what, const char *const names[]) {
-    if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "%s: the names of options are strings, not %ss", what, luaL_typename(L, -1));
+    if (lua_type(L, -1) != LUA_TSTRING)
+        luaL_error(L, "%s: the names of options are strings, not %ss", what, luaL_typename(L, -1));
     const char *name = lua_tostring(L, -1);
     struct likeness l = like(slice_of(name));
     for (int i = 0; names[i]; i++) {

@@ -1,7 +1,9 @@
-/* What the bindings share, beyond engine.h: what scripts know of an exchange, objects with fixed fields, units, options.
+/* What the bindings share, beyond engine.h: what scripts know of an exchange, objects with fixed fields, units,
+ * options.
  *
- * All that a script hands over is hostile until it is checked: tables are read raw, so that no metatable can lie; memory is owned by an
- * arena or a userdata before anything can raise; what is copied into an exchange is counted and bounded. */
+ * All that a script hands over is hostile until it is checked: tables are read raw, so that no metatable can lie;
+ * memory is owned by an arena or a userdata before anything can raise; what is copied into an exchange is counted and
+ * bounded. */
 #pragma once
 
 #include "lua/bindings.h"
@@ -20,19 +22,21 @@ struct field {
     void (*set)(lua_State *L, void *object);
 };
 
-/* handle_kind_open, and the names of `fields` (ended by a NULL name; may be NULL) go into the table that is upvalue 2 of the metamethods. */
+/* handle_kind_open, and the names of `fields` (ended by a NULL name; may be NULL) go into the table that is upvalue 2
+ * of the metamethods. */
 void object_kind_open(lua_State *L, const struct handle_kind *, const struct field *fields, const luaL_Reg *metamethods,
                       const luaL_Reg *methods);
 /* A userdata of `size` bytes that begins with a struct handle and is zero behind it. */
 void *object_new(lua_State *L, const struct handle_kind *, size_t size, int uservalues);
-/* Metamethods of objects that have fields: __index and __newindex for an object and its own table of fields. `what`: "req". */
+/* Metamethods of objects that have fields: __index and __newindex for an object and its own table of fields. `what`:
+ * "req". */
 int object_index(lua_State *L, void *object, const struct field *fields, const char *what);
 int object_newindex(lua_State *L, void *object, const struct field *fields, const char *what);
 /* Raises "WHAT has no field 'x' (did you mean 'y'?)" for the key at index 2; names are the keys of upvalue 2. */
 int object_unknown(lua_State *L, const char *what);
 
-/* The handle at `arg` if it is alive and of that kind, else NULL. Much cheaper than a comparison of metatables: every userdata a script can
- * reach begins with a word that no foreign one can have, the address of its kind. */
+/* The handle at `arg` if it is alive and of that kind, else NULL. Much cheaper than a comparison of metatables: every
+ * userdata a script can reach begins with a word that no foreign one can have, the address of its kind. */
 static inline struct handle *handle_at(lua_State *L, int arg) {
     struct handle *h = lua_touserdata(L, arg);
     return h && lua_rawlen(L, arg) >= sizeof *h && h->pointer ? h : NULL;
@@ -42,7 +46,8 @@ static inline void *object_self(lua_State *L, int arg, const struct handle_kind 
     return h && h->kind == kind ? h->pointer : handle_check(L, arg, kind);
 }
 
-/* ---- What scripts know of one exchange, beside what is in it. In its arena, made with `req`; handles of its objects point at it. */
+/* ---- What scripts know of one exchange, beside what is in it. In its arena, made with `req`; handles of its objects
+ * point at it. */
 
 enum side { SIDE_REQUEST, SIDE_RESPONSE };
 
@@ -56,9 +61,9 @@ struct body {
 
 struct view {
     struct exchange *exchange;
-    size_t written;              /* bytes scripts have written into the exchange */
-    bool refresh;                /* req.cache.refresh */
-    struct body bodies[2];       /* by enum side */
+    size_t written;        /* bytes scripts have written into the exchange */
+    bool refresh;          /* req.cache.refresh */
+    struct body bodies[2]; /* by enum side */
 };
 
 struct view *view_of(lua_State *L, struct subject *);
@@ -94,15 +99,18 @@ void request_assign_host(lua_State *L, struct view *, int arg);
 /* Of `s` what cannot stand in a path (or, with `query`, in a query) percent-encoded; escapes stay. In the arena. */
 struct slice target_encode(struct arena *, struct slice s, bool query);
 
-/* Visits the lines of a table name -> string, number or list of these, raw, after checks: names are tokens, values clean, none is
- * the core's own. Raises, naming `what`. The slices are valid only during the visit. */
+/* Visits the lines of a table name -> string, number or list of these, raw, after checks: names are tokens, values
+ * clean, none is the core's own. Raises, naming `what`. The slices are valid only during the visit. */
 void header_table_each(lua_State *L, int index, const char *what,
                        void (*visit)(void *with, struct slice name, struct slice value), void *with);
 
-/* The backend of that name, and its site: of the site whose script calls, else the only one of all sites; raises if there is none. */
+/* The backend of that name, and its site: of the site whose script calls, else the only one of all sites; raises if
+ * there is none. */
 struct backend *backend_named(lua_State *L, struct slice name, struct site **site);
 /* The name a handle of gate.backend stands for; p NULL: `arg` is no such handle. */
 struct slice backend_name_at(lua_State *L, int arg);
+/* The backend such a handle stands for, without raising; NULL: it is no such handle, or not one backend only. */
+struct backend *backend_test(lua_State *L, int arg);
 
 /* ---- Arguments */
 

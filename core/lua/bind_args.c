@@ -5,9 +5,9 @@
  *     req.args.page = 2           one argument, in the place of the first; nil removes
  *     for name, value in pairs(req.args)
  *
- * There is no table of arguments: the query is read each time, which for queries of ordinary length costs less than to build one. Assigning
- * writes the query of the forwarded request anew; arguments that are not named stay byte for byte as they came. An argument
- * called `all` is reached by req.args:all "all". */
+ * There is no table of arguments: the query is read each time, which for queries of ordinary length costs less than
+ * to build one. Assigning writes the query of the forwarded request anew; arguments that are not named stay byte for
+ * byte as they came. An argument called `all` is reached by req.args:all "all". */
 #include "lua/bind.h"
 
 #include "http/grammar.h"
@@ -23,7 +23,9 @@ static struct slice query_of(const struct view *v) { return v->exchange->request
 
 static bool is_plain(struct slice s) { return !s.n || (!memchr(s.p, '%', s.n) && !memchr(s.p, '+', s.n)); }
 
-static bool is_escape(struct slice s) { return s.n >= 3 && s.p[0] == '%' && byte_is(s.p[1], BYTE_HEX) && byte_is(s.p[2], BYTE_HEX); }
+static bool is_escape(struct slice s) {
+    return s.n >= 3 && s.p[0] == '%' && byte_is(s.p[1], BYTE_HEX) && byte_is(s.p[2], BYTE_HEX);
+}
 
 /* The next byte of what `s` spells; moves on. */
 static char take_byte(struct slice *s) {
@@ -71,7 +73,8 @@ static bool find_next(struct slice *rest, struct slice name, struct slice *value
 /* ---- reading */
 
 static struct slice name_check(lua_State *L) {
-    if (lua_type(L, 2) != LUA_TSTRING) luaL_error(L, "the name of an argument is a string, not a %s", luaL_typename(L, 2));
+    if (lua_type(L, 2) != LUA_TSTRING)
+        luaL_error(L, "the name of an argument is a string, not a %s", luaL_typename(L, 2));
     return text_check(L, 2);
 }
 
@@ -163,7 +166,8 @@ static int args_newindex(lua_State *L) {
     int type = lua_type(L, 3);
     view_check_request(L, v);
     if (type != LUA_TNIL && type != LUA_TSTRING && type != LUA_TNUMBER)
-        return luaL_error(L, "the value of argument '%s' is a string or a number, not a %s", name.p, luaL_typename(L, 3));
+        return luaL_error(L, "the value of argument '%s' is a string or a number, not a %s", name.p,
+                          luaL_typename(L, 3));
     if (!name.n) return luaL_error(L, "the name of an argument is not empty");
     if (type != LUA_TNIL) value = text_check(L, 3);
     rewrite(L, v, name, value);
@@ -175,7 +179,10 @@ static int args_newindex(lua_State *L) {
 void args_push(lua_State *L, struct view *v) { handle_push(L, &v->exchange->subject, HANDLE_ARGS, &kind, v); }
 
 static const luaL_Reg metamethods[] = {
-    { "__index", args_index }, { "__newindex", args_newindex }, { "__pairs", args_pairs }, { NULL, NULL },
+    { "__index", args_index },
+    { "__newindex", args_newindex },
+    { "__pairs", args_pairs },
+    { NULL, NULL },
 };
 static const luaL_Reg methods[] = { { "all", args_all }, { NULL, NULL } };
 

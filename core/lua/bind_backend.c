@@ -2,7 +2,8 @@
  *
  *     for _, server in ipairs(gate.backend("app").servers) do … server.name, .address, .healthy, .active … end
  *
- * A handle is only the name: what it stands for is looked up at each use, so that it may be made while the file is loaded, and kept. */
+ * A handle is only the name: what it stands for is looked up at each use, so that it may be made while the file is
+ * loaded, and kept. */
 #include "lua/bind.h"
 
 enum { NAME_BYTES = 256 };
@@ -19,32 +20,44 @@ static struct slice name_of(const struct backend_handle *h) { return slice_make(
 
 /* ---- finding what it stands for */
 
-/* The only backend of that name among all sites; NULL: there is none. */
-static struct backend *find_anywhere(lua_State *L, const struct generation *g, struct slice name, struct site **site) {
-    struct backend *found = NULL;
+/* The backend of that name among all sites; the count tells whether it is the only one. */
+static unsigned count_anywhere(const struct generation *g, struct slice name, struct backend **found,
+                               struct site **site) {
+    unsigned count = 0;
     for (unsigned i = 0; g && i < g->site_count; i++) {
         struct backend *b = map_get(&g->sites[i]->backends_by_name, name);
         if (!b) continue;
-        if (found) luaL_error(L, "more than one site has a backend '%s': ask in one of its hooks", name.p);
-        found = b;
+        count++;
+        *found = b;
         *site = g->sites[i];
     }
-    return found;
+    return count;
+}
+
+/* How many there are for the script that runs. */
+static unsigned find_backend(lua_State *L, struct slice name, struct backend **found, struct site **site) {
+    const struct subject *subject = subject_of(L);
+    if (!subject || !subject->site) return count_anywhere(state_of(L)->worker->generation, name, found, site);
+    *site = subject->site;
+    *found = map_get(&subject->site->backends_by_name, name);
+    return *found ? 1 : 0;
 }
 
 struct backend *backend_named(lua_State *L, struct slice name, struct site **site) {
-    const struct worker *w = state_of(L)->worker;
-    const struct subject *subject = subject_of(L);
-    struct backend *b;
-    if (!w) luaL_error(L, "backends cannot be used while the file is loaded");
-    if (subject && subject->site) {
-        *site = subject->site;
-        b = map_get(&subject->site->backends_by_name, name);
-    } else {
-        b = find_anywhere(L, w->generation, name, site);
-    }
-    if (!b) luaL_error(L, "there is no backend '%s'", name.p);
+    struct backend *b = NULL;
+    if (!state_of(L)->worker) luaL_error(L, "backends cannot be used while the file is loaded");
+    unsigned count = find_backend(L, name, &b, site);
+    if (count == 0) luaL_error(L, "there is no backend '%s'", name.p);
+    if (count > 1) luaL_error(L, "more than one site has a backend '%s': ask in one of its hooks", name.p);
     return b;
+}
+
+struct backend *backend_test(lua_State *L, int arg) {
+    struct slice name = backend_name_at(L, arg);
+    struct backend *b = NULL;
+    struct site *site;
+    if (!name.p || !state_of(L)->worker) return NULL;
+    return find_backend(L, name, &b, &site) == 1 ? b : NULL;
 }
 
 struct slice backend_name_at(lua_State *L, int arg) {
@@ -81,12 +94,16 @@ static void get_servers(lua_State *L, void *object) {
     }
 }
 
-static const struct field fields[] = { { "name", get_name, NULL }, { "servers", get_servers, NULL }, { NULL, NULL, NULL } };
+static const struct field fields[] = { { "name", get_name, NULL },
+                                       { "servers", get_servers, NULL },
+                                       { NULL, NULL, NULL } };
 
 static int backend_index(lua_State *L) { return object_index(L, object_self(L, 1, &kind), fields, "backend"); }
 static int backend_newindex(lua_State *L) { return object_newindex(L, object_self(L, 1, &kind), fields, "backend"); }
 
-static const luaL_Reg metamethods[] = { { "__index", backend_index }, { "__newindex", backend_newindex }, { NULL, NULL } };
+static const luaL_Reg metamethods[] = { { "__index", backend_index },
+                                        { "__newindex", backend_newindex },
+                                        { NULL, NULL } };
 
 /* ---- open */
 
@@ -94,7 +111,8 @@ static int gate_backend(lua_State *L) {
     struct site *site;
     if (lua_type(L, 1) != LUA_TSTRING) return luaL_typeerror(L, 1, "string");
     struct slice name = text_check(L, 1);
-    if (name.n == 0 || name.n > NAME_BYTES || memchr(name.p, 0, name.n)) return luaL_argerror(L, 1, "a name has 1 to 256 bytes");
+    if (name.n == 0 || name.n > NAME_BYTES || memchr(name.p, 0, name.n))
+        return luaL_argerror(L, 1, "a name has 1 to 256 bytes");
     if (run_of(L)) backend_named(L, name, &site);
     struct backend_handle *h = object_new(L, &kind, sizeof *h + name.n + 1, 0);
     h->size = name.n;

@@ -1,8 +1,9 @@
-/* gate.base64.encode, gate.base64.decode: RFC 4648 4, with padding. Decoding is strict: one text for each value, so that two
- * readers cannot disagree; what is no such text is a failure of the world, since it comes from there. */
+/* gate.base64.encode, gate.base64.decode: RFC 4648 4, with padding. Decoding is strict: one text for each value, so
+ * that two readers cannot disagree; what is no such text is a failure of the world, since it comes from there. */
 #include "lua/bind.h"
+#include "lua/sandbox.h"
 
-enum { TEXT_MAX = 4 << 20 };
+enum { TEXT_MAX = 4 << 20, BYTES_PER_STEP = 8 };
 
 static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -10,6 +11,7 @@ static struct slice bytes_check(lua_State *L) {
     if (lua_type(L, 1) != LUA_TSTRING) luaL_typeerror(L, 1, "string");
     struct slice s = text_check(L, 1);
     if (s.n > TEXT_MAX) luaL_argerror(L, 1, "longer than 4 MiB");
+    budget_spend(L, s.n / BYTES_PER_STEP);
     return s;
 }
 
@@ -42,7 +44,8 @@ static int digit_value(char c) {
     return c == '+' ? 62 : c == '/' ? 63 : -1;
 }
 
-/* Four characters into one to three bytes; 0: they are none. Only the last group has padding; bits behind the last byte are zero. */
+/* Four characters into one to three bytes; 0: they are none. Only the last group has padding; bits behind the last
+ * byte are zero. */
 static size_t decode_group(char to[3], const char *p, bool last) {
     size_t n = p[3] != '=' ? 3 : p[2] != '=' ? 2 : 1;
     unsigned bits = 0;
@@ -77,5 +80,6 @@ static int base64_decode(lua_State *L) {
 void bind_base64_open(lua_State *L) {
     static const luaL_Reg functions[] = { { "encode", base64_encode }, { "decode", base64_decode }, { NULL, NULL } };
     luaL_newlib(L, functions);
+    front_make(L, "gate.base64");
     lua_setfield(L, -2, "base64");
 }

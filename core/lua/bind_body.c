@@ -3,9 +3,10 @@
  *     body:text(max)              all of it; nil, "too_large", sentence beyond max (1 MiB)
  *     for piece in body:chunks(max)   as it comes
  *
- * Nothing is taken out of the pipe. Before its first reader is there, bytes gather in it (pipe_hold) up to what the script allows, and
- * the script copies from what lies there. So a body can be read any number of times while its message is still ours to change, and not afterwards: then it is
- * on its way, at the pace of who reads it. `max` bounds what is held, not only what is returned: this is why chunks has one too.
+ * Nothing is taken out of the pipe. Before its first reader is there, bytes gather in it (pipe_hold) up to what the
+ * script allows, and the script copies from what lies there. So a body can be read any number of times while its
+ * message is still ours to change, and not afterwards: then it is on its way, at the pace of who reads it. `max`
+ * bounds what is held, not only what is returned: this is why chunks has one too.
  *
  * Strands of gate.all may wait for the same body; a pipe has one watch, so the waits stand in a list behind it. */
 #include "lua/bind.h"
@@ -112,7 +113,8 @@ static void push_pending(lua_State *L, const struct pipe *p, size_t at, size_t n
 }
 
 static int fail_too_large(lua_State *L, uint64_t max) {
-    return fail_world_with(L, failure_word(FAIL_TOO_LARGE), "the body is larger than %llu bytes", (unsigned long long)max);
+    return fail_world_with(L, failure_word(FAIL_TOO_LARGE), "the body is larger than %llu bytes",
+                           (unsigned long long)max);
 }
 
 static int text_k(lua_State *L, int status, lua_KContext context);
@@ -196,7 +198,8 @@ void body_assign(lua_State *L, struct view *v) {
     struct exchange *x = v->exchange;
     view_check_response(L, v);
     int type = lua_type(L, 3);
-    if (type != LUA_TSTRING && type != LUA_TNIL) luaL_error(L, "res.body is assigned a string, not a %s", luaL_typename(L, 3));
+    if (type != LUA_TSTRING && type != LUA_TNIL)
+        luaL_error(L, "res.body is assigned a string, not a %s", luaL_typename(L, 3));
     struct slice text = { "", 0 };
     if (type == LUA_TSTRING) text = text_check(L, 3);
     if (text.n && !response_has_body(METHOD_GET, x->response.status))

@@ -1,5 +1,5 @@
-/* `req.cache`: what policy wants of the cache for this request. `bypass`: neither answered from it nor stored in it. `refresh`: not answered
- * from it, but the new answer is stored. */
+/* `req.cache`: what policy wants of the cache for this request. `bypass`: neither answered from it nor stored in it.
+ * `refresh`: not answered from it, but the new answer is stored. */
 #include "lua/bind.h"
 
 static const struct handle_kind kind = { .name = "moongate.cache" };
@@ -9,15 +9,20 @@ static void get_refresh(lua_State *L, void *v) { lua_pushboolean(L, ((struct vie
 
 static bool assigned_boolean(lua_State *L, const struct view *v, const char *name) {
     view_check_request(L, v);
-    if (!lua_isboolean(L, 3) && !lua_isnil(L, 3)) luaL_error(L, "req.cache.%s is true or false, not a %s", name, luaL_typename(L, 3));
+    if (!lua_isboolean(L, 3) && !lua_isnil(L, 3))
+        luaL_error(L, "req.cache.%s is true or false, not a %s", name, luaL_typename(L, 3));
     return lua_toboolean(L, 3);
 }
 
-static void set_bypass(lua_State *L, void *v) { ((struct view *)v)->exchange->cache_bypass = assigned_boolean(L, v, "bypass"); }
+static void set_bypass(lua_State *L, void *v) {
+    ((struct view *)v)->exchange->cache_bypass = assigned_boolean(L, v, "bypass");
+}
 static void set_refresh(lua_State *L, void *v) { ((struct view *)v)->refresh = assigned_boolean(L, v, "refresh"); }
 
 static const struct field fields[] = {
-    { "bypass", get_bypass, set_bypass }, { "refresh", get_refresh, set_refresh }, { NULL, NULL, NULL },
+    { "bypass", get_bypass, set_bypass },
+    { "refresh", get_refresh, set_refresh },
+    { NULL, NULL, NULL },
 };
 
 static int cache_index(lua_State *L) { return object_index(L, object_self(L, 1, &kind), fields, "req.cache"); }

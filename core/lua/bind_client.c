@@ -26,13 +26,16 @@ static void get_nil(lua_State *L, void *view) {
 }
 
 static const struct field fields[] = {
-    { "ip", get_ip, NULL }, { "port", get_port, NULL }, { "tls", get_nil, NULL }, { "score", get_nil, NULL }, { NULL, NULL, NULL },
+    { "ip", get_ip, NULL },     { "port", get_port, NULL }, { "tls", get_nil, NULL },
+    { "score", get_nil, NULL }, { NULL, NULL, NULL },
 };
 
 static int client_index(lua_State *L) { return object_index(L, object_self(L, 1, &kind), fields, "req.client"); }
 static int client_newindex(lua_State *L) { return object_newindex(L, object_self(L, 1, &kind), fields, "req.client"); }
 
-static const luaL_Reg metamethods[] = { { "__index", client_index }, { "__newindex", client_newindex }, { NULL, NULL } };
+static const luaL_Reg metamethods[] = { { "__index", client_index },
+                                        { "__newindex", client_newindex },
+                                        { NULL, NULL } };
 
 void client_push(lua_State *L, struct view *v) { handle_push(L, &v->exchange->subject, HANDLE_CLIENT, &kind, v); }
 

@@ -1,8 +1,8 @@
-/* `req.cookies`: the cookies the client sent, by name, as they stand in its Cookie fields (RFC 6265 5.4): case counts, the first of a name
- * wins, nothing is decoded.
+/* `req.cookies`: the cookies the client sent, by name, as they stand in its Cookie fields (RFC 6265 5.4): case
+ * counts, the first of a name wins, nothing is decoded.
  *
- * Read-only. What goes to the backend is the Cookie field; a script that wants it changed assigns req.headers["Cookie"], which
- * says what it does. */
+ * Read-only. What goes to the backend is the Cookie field; a script that wants it changed assigns
+ * req.headers["Cookie"], which says what it does. */
 #include "lua/bind.h"
 
 #include "http/uri.h"
@@ -22,7 +22,8 @@ static struct slice find_cookie(const struct headers *headers, struct slice name
 
 static int cookies_index(lua_State *L) {
     const struct view *v = object_self(L, 1, &kind);
-    if (lua_type(L, 2) != LUA_TSTRING) return luaL_error(L, "the name of a cookie is a string, not a %s", luaL_typename(L, 2));
+    if (lua_type(L, 2) != LUA_TSTRING)
+        return luaL_error(L, "the name of a cookie is a string, not a %s", luaL_typename(L, 2));
     struct slice value = find_cookie(fields_of(v), text_check(L, 2));
     if (!value.p) return 0;
     lua_pushlstring(L, value.p, value.n);
@@ -66,7 +67,10 @@ static int cookies_pairs(lua_State *L) {
 void cookies_push(lua_State *L, struct view *v) { handle_push(L, &v->exchange->subject, HANDLE_COOKIES, &kind, v); }
 
 static const luaL_Reg metamethods[] = {
-    { "__index", cookies_index }, { "__newindex", cookies_newindex }, { "__pairs", cookies_pairs }, { NULL, NULL },
+    { "__index", cookies_index },
+    { "__newindex", cookies_newindex },
+    { "__pairs", cookies_pairs },
+    { NULL, NULL },
 };
 
 void bind_cookies_open(lua_State *L) { object_kind_open(L, &kind, NULL, metamethods, NULL); }

@@ -2,9 +2,10 @@
  *
  *     local res, word, sentence = gate.fetch("auth", { path = "/check", headers = { … }, timeout = 0.2 })
  *
- * A call is C's memory, because the fetch holds pointers into it: while the script's options are read it belongs to a userdata (whatever they raise, the
- * collector frees it), then to the wait, whose end (`k` or cancel) buries it behind the fetch. The answer's body is collected
- * here, up to `max`, and becomes a Lua string when it is whole. Streaming is what exchanges are for.
+ * A call is C's memory, because the fetch holds pointers into it: while the script's options are read it belongs to a
+ * userdata (whatever they raise, the collector frees it), then to the wait, whose end (`k` or cancel) buries it
+ * behind the fetch. The answer's body is collected here, up to `max`, and becomes a Lua string when it is whole.
+ * Streaming is what exchanges are for.
  *
  * pick_backend is not asked: a script that fetches says where. */
 #include "lua/bind.h"
@@ -15,11 +16,22 @@
 
 #include <stdlib.h>
 
-enum { BODY_MAX = 8 << 20 };
+enum { BODY_MAX = 8 << 20, TARGET_MAX = 65536 };
 #define TIMEOUT_DEFAULT 10.0
 
 static const struct timeouts default_timeouts = { .connect = 5, .first_byte = 60, .between = 60 };
-static const char *const option_names[] = { "method", "path", "query", "args", "headers", "body", "timeout", "max", NULL };
+static const char *const option_names[] = {
+    "method", "path", "query", "args", "headers", "body", "timeout", "max", NULL
+};
+
+/* What the calls under way in this thread hold. It is C's memory, which no state's limit knows of, and each may hold
+ * a connection. */
+static _Thread_local struct {
+    unsigned calls;
+    size_t bytes;
+} held;
+
+enum { HELD_CALLS = 4096, HELD_BYTES = 256 << 20 };
 
 struct call {
     struct wait wait;
@@ -29,31 +41,34 @@ struct call {
     struct grave grave;
     struct call_box *box;
     struct worker *worker;
-    struct site *site;           /* whose backend and times; NULL: none */
+    struct site *site; /* whose backend and times; NULL: none */
     struct backend *backend;
-    struct fetch *fetch;         /* NULL: not begun, or closed */
+    struct fetch *fetch; /* NULL: not begun, or closed */
     struct arena arena;
     struct request request;
     struct slice target;
+    struct buffer query;
     struct pipe request_body;
     bool has_body;
+    size_t held;
     double timeout, began, ended;
     uint64_t max;
-    struct buffer body;          /* of the answer, so far */
+    struct buffer body; /* of the answer, so far */
     bool reading, finished;
-    enum failure why;            /* NONE: it is whole */
+    enum failure why; /* NONE: it is whole */
 };
 
 /* What owns a call while it is made. */
 struct call_box {
     struct handle handle;
-    struct call *call;           /* NULL: it is somebody else's */
+    struct call *call; /* NULL: it is somebody else's */
 };
 
 /* ---- a call's life */
 
 static void call_free(struct call *c) {
     pipe_fini(&c->request_body);
+    buffer_fini(&c->query);
     buffer_fini(&c->body);
     arena_fini(&c->arena);
     free(c);
@@ -74,6 +89,8 @@ static void call_end(struct call *c) {
     fetch_waiter_forget(&c->waiter);
     task_forget(&c->task);
     fetch_close(c->fetch);
+    held.calls--;
+    held.bytes -= c->held;
     c->box->call = NULL;
     loop_bury(&c->worker->loop, &c->grave);
 }
@@ -97,10 +114,17 @@ static size_t answer_room(struct pipe_reader *r) {
     return c->finished ? 0 : (size_t)(c->max + 1 - c->body.size);
 }
 
+static void hold(struct call *c, size_t bytes) {
+    c->held += bytes;
+    held.bytes += bytes;
+}
+
 static void answer_take(struct pipe_reader *r, struct buffer *bytes) {
     struct call *c = of_reader(r);
+    hold(c, bytes->size);
     buffer_move(&c->body, bytes, bytes->size);
     if (c->body.size > c->max) call_finish(c, FAIL_TOO_LARGE);
+    else if (held.bytes > HELD_BYTES) call_finish(c, FAIL_OVERLOADED);
 }
 
 static void answer_end(struct pipe_reader *r, const struct headers *trailers) {
@@ -147,34 +171,39 @@ static int push_answer(lua_State *L, const struct call *c) {
     return 1;
 }
 
-/* The box goes on owning nothing: what may be refused memory below leaves a call that is buried already, at the end of this turn. */
+/* The box goes on owning nothing: what may be refused memory below leaves a call that is buried already, at the end
+ * of this turn. */
 static int fetch_k(lua_State *L, int status, lua_KContext context) {
     struct call *c = (struct call *)context;
     (void)status;
     call_end(c);
     if (c->why == FAIL_NONE) return push_answer(L, c);
     if (c->why == FAIL_TOO_LARGE)
-        return fail_world_with(L, failure_word(c->why), "the answer's body is larger than %llu bytes", (unsigned long long)c->max);
+        return fail_world_with(L, failure_word(c->why), "the answer's body is larger than %llu bytes",
+                               (unsigned long long)c->max);
     return fail_world(L, c->why);
 }
 
 /* ---- the request: target */
 
-static struct slice join3(struct arena *arena, struct slice a, const char *between, struct slice b) {
-    return arena_printf(arena, "%.*s%s%.*s", FMT(a), between, FMT(b));
+/* What is added to the query so far is collected in a buffer. */
+static void begin_query(lua_State *L, struct call *c, size_t more) {
+    if (c->query.size + more > TARGET_MAX) luaL_error(L, "gate.fetch: the query is longer than 64 KiB");
+    if (c->query.size) buffer_append(&c->query, "&", 1);
 }
 
-static void add_query(struct call *c, struct slice more) {
-    struct target *t = &c->request.target;
-    if (!t->query.n) t->query = more;
-    else t->query = join3(&c->arena, t->query, "&", more);
+static void add_query(lua_State *L, struct call *c, struct slice more) {
+    begin_query(L, c, more.n);
+    more = target_encode(&c->arena, more, true);
+    buffer_append(&c->query, more.p, more.n);
 }
 
 static void set_path(lua_State *L, struct call *c, struct slice text) {
     if (!text.n || text.p[0] != '/') luaL_error(L, "gate.fetch: path begins with \"/\"");
+    if (text.n > TARGET_MAX) luaL_error(L, "gate.fetch: the path is longer than 64 KiB");
     struct slice query = text, path = slice_cut(&query, '?');
     c->request.target.path = target_encode(&c->arena, path, false);
-    if (query.p) c->request.target.query = target_encode(&c->arena, query, true);
+    if (query.n) add_query(L, c, query);
 }
 
 /* One argument, whose value is on top. */
@@ -182,10 +211,15 @@ static void add_arg(lua_State *L, struct call *c, struct slice name) {
     size_t n;
     int type = lua_type(L, -1);
     if (type != LUA_TSTRING && type != LUA_TNUMBER)
-        luaL_error(L, "gate.fetch: args.%s is a string, a number or a list of them, not a %s", name.p, luaL_typename(L, -1));
+        luaL_error(L, "gate.fetch: args.%s is a string, a number or a list of them, not a %s", name.p,
+                   luaL_typename(L, -1));
     const char *p = lua_tolstring(L, -1, &n);
+    begin_query(L, c, name.n + n);
+    name = percent_encode(&c->arena, name, NULL);
     struct slice value = percent_encode(&c->arena, slice_make(p, n), NULL);
-    add_query(c, join3(&c->arena, percent_encode(&c->arena, name, NULL), "=", value));
+    buffer_append(&c->query, name.p, name.n);
+    buffer_append(&c->query, "=", 1);
+    buffer_append(&c->query, value.p, value.n);
     lua_pop(L, 1);
 }
 
@@ -225,12 +259,12 @@ static void read_target(lua_State *L, struct call *c, bool url) {
     } else if (!url) {
         c->request.target.path = SLICE("/");
     }
-    if (option_text(L, "query", &text)) add_query(c, target_encode(&c->arena, text, true));
+    if (option_text(L, "query", &text)) add_query(L, c, text);
     int type = option_push(L, 2, "args");
     if (type == LUA_TTABLE) add_args(L, c);
     else if (type != LUA_TNIL) luaL_error(L, "gate.fetch: args is a table, not a %s", luaL_typename(L, -1));
-    const struct target *t = &c->request.target;
-    c->target = t->query.p ? join3(&c->arena, t->path, "?", t->query) : t->path;
+    struct slice path = c->request.target.path, query = buffer_gather(&c->query, c->query.size);
+    c->target = query.n ? arena_printf(&c->arena, "%.*s?%.*s", FMT(path), FMT(query)) : path;
 }
 
 /* ---- the request: method, headers, body */
@@ -248,12 +282,15 @@ static void visit_header(void *with, struct slice name, struct slice value) {
     headers_add(&c->request.headers, arena_copy(&c->arena, name), arena_copy(&c->arena, value));
 }
 
-/* A URL's host; for a backend, the name or address of its first server. Servers at unix sockets are called localhost. */
+/* A URL's host; for a backend, the name or address of its first server. Servers at unix sockets are called localhost.
+ */
 static struct slice default_host(struct call *c) {
     if (c->request.target.host.n) return authority_write(&c->arena, &c->request.target);
     const struct server_spec *spec = &c->backend->specs[0];
     if (!spec->host && spec->addr.u.sa.sa_family == AF_UNIX) return SLICE("localhost");
-    if (spec->host) return spec->port == 80 ? slice_of(spec->host) : arena_printf(&c->arena, "%s:%u", spec->host, (unsigned)spec->port);
+    if (spec->host)
+        return spec->port == 80 ? slice_of(spec->host)
+                                : arena_printf(&c->arena, "%s:%u", spec->host, (unsigned)spec->port);
     char text[ADDR_TEXT];
     return arena_copy(&c->arena, addr_text(&spec->addr, text));
 }
@@ -302,8 +339,10 @@ static bool is_url(struct slice s) { return memmem(s.p, s.n, "://", 3) != NULL; 
 
 static void read_url(lua_State *L, struct call *c, struct slice text) {
     if (text.n >= 6 && strncasecmp(text.p, "https:", 6) == 0) luaL_error(L, "gate.fetch: https is not supported yet");
-    if (text.n > 8192 || !url_parse(&c->arena, arena_copy(&c->arena, text), &c->request.target))
+    struct target *target = &c->request.target;
+    if (text.n > 8192 || !url_parse(&c->arena, arena_copy(&c->arena, text), target))
         luaL_argerror(L, 1, "not a valid http:// URL");
+    if (target->query.n) add_query(L, c, target->query);
     c->backend = ad_hoc_backend(c->worker, &c->request.target);
 }
 
@@ -353,10 +392,17 @@ static bool sends_body(struct call *c) {
 
 static void call_begin(struct call *c) {
     struct fetch_options options = {
-        .worker = c->worker, .site = c->site, .backend = c->backend, .request = &c->request, .target = c->target,
+        .worker = c->worker,
+        .site = c->site,
+        .backend = c->backend,
+        .request = &c->request,
+        .target = c->target,
         .request_body = sends_body(c) ? &c->request_body : NULL,
-        .timeouts = c->site ? &c->site->timeouts : &default_timeouts, .total = c->timeout,
+        .timeouts = c->site ? &c->site->timeouts : &default_timeouts,
+        .total = c->timeout,
     };
+    held.calls++;
+    hold(c, c->request_body.pending.size);
     c->began = loop_now(&c->worker->loop);
     c->fetch = fetch_create(&options);
     c->waiter.task = &c->task;
@@ -375,6 +421,8 @@ static int gate_fetch(lua_State *L) {
     read_method(L, c);
     read_headers(L, c);
     read_limits(L, c);
+    if (held.calls >= HELD_CALLS || held.bytes + c->request_body.pending.size > HELD_BYTES)
+        return fail_world(L, FAIL_OVERLOADED);
     wait_check(L);
     call_begin(c);
     return wait_begin(L, &c->wait, (lua_KContext)c, fetch_k);

@@ -1,5 +1,5 @@
-/* Header fields as scripts see them: `req.headers`, `res.headers`, and read-only copies that stand for themselves (what gate.fetch
- * returns, a reply's).
+/* Header fields as scripts see them: `req.headers`, `res.headers`, and read-only copies that stand for themselves
+ * (what gate.fetch returns, a reply's).
  *
  *     h["X-Key"]            all lines of that name, joined with ", " (Set-Cookie: the first); nil
  *     h["X-Key"] = "v"      one line; nil removes
@@ -9,14 +9,15 @@
  *
  * Names have no case, but `all` and `add` in lower case are the methods; fields of these names are `h.All`, `h.Add`.
  *
- * Reading is the hottest thing scripts do. The id of a name, and that it is a name at all, is found once per string: the metamethods' own table (upvalue 2) keeps
- * name -> id, for the first few hundred names; names that a stranger makes up beyond that are looked at each time. Values become
- * Lua strings only when they are read. Repeated lines are joined in Lua's memory, not in the exchange's arena, which a loop would grow. */
+ * Reading is the hottest thing scripts do. The id of a name, and that it is a name at all, is found once per string:
+ * the metamethods' own table (upvalue 2) keeps name -> id, for the first few hundred names; names that a stranger
+ * makes up beyond that are looked at each time. Values become Lua strings only when they are read. Repeated lines are
+ * joined in Lua's memory, not in the exchange's arena, which a loop would grow. */
 #include "lua/bind.h"
 
 #include "http/headers.h"
 
-enum { NAMES_KEPT = 512, NAME_KEPT_MAX = 64, VALUE_MAX = 65536, LIST_MAX = 256 };
+enum { NAMES_KEPT = 512, NAME_KEPT_MAX = 64, VALUE_MAX = 65536, LIST_MAX = 256, TABLE_MAX = 256 * 1024 };
 
 static const struct handle_kind request_kind = { .name = "moongate.headers" };
 static const struct handle_kind response_kind = { .name = "moongate.headers" };
@@ -63,9 +64,11 @@ struct name {
 };
 
 static struct name name_check(lua_State *L, int arg) {
-    if (lua_type(L, arg) != LUA_TSTRING) luaL_error(L, "the name of a header is a string, not a %s", luaL_typename(L, arg));
+    if (lua_type(L, arg) != LUA_TSTRING)
+        luaL_error(L, "the name of a header is a string, not a %s", luaL_typename(L, arg));
     struct name name = { .text = text_check(L, arg) };
-    if (!header_name_valid(name.text)) luaL_error(L, "the name of a header is a token (RFC 9110 5.6.2), which this is not");
+    if (!header_name_valid(name.text))
+        luaL_error(L, "the name of a header is a token (RFC 9110 5.6.2), which this is not");
     name.id = header_id_of(name.text);
     return name;
 }
@@ -106,7 +109,8 @@ static struct header *find_line(const struct headers *headers, struct name name)
 
 /* ---- reading */
 
-static void push_joined(lua_State *L, const struct headers *headers, const struct header *first, const struct header *next) {
+static void push_joined(lua_State *L, const struct headers *headers, const struct header *first,
+                        const struct header *next) {
     luaL_Buffer b;
     luaL_buffinit(L, &b);
     luaL_addlstring(&b, first->value.p, first->value.n);
@@ -117,7 +121,9 @@ static void push_joined(lua_State *L, const struct headers *headers, const struc
     luaL_pushresult(&b);
 }
 
-static void push_line(lua_State *L, const struct header *h) { lua_pushlstring(L, h->value.p ? h->value.p : "", h->value.n); }
+static void push_line(lua_State *L, const struct header *h) {
+    lua_pushlstring(L, h->value.p ? h->value.p : "", h->value.n);
+}
 
 static int headers_index(lua_State *L) {
     const struct headers *headers = headers_self(L, 1);
@@ -210,7 +216,8 @@ static int headers_newindex(lua_State *L) {
     struct view *v;
     struct headers *headers = headers_writable(L, &v);
     struct name name;
-    if (!find_name(L, &name)) return luaL_error(L, "'%s' is a method of headers; write the field's name in another case", lua_tostring(L, 2));
+    if (!find_name(L, &name))
+        return luaL_error(L, "'%s' is a method of headers; write the field's name in another case", lua_tostring(L, 2));
     check_mine(L, name);
     if (is_request_host(L, name)) {
         request_assign_host(L, v, 3);
@@ -242,23 +249,27 @@ struct table_visit {
     void (*visit)(void *with, struct slice name, struct slice value);
     void *with;
     struct slice name;
+    size_t bytes;
 };
 
 /* The value on top; it is popped. */
-static void visit_value(lua_State *L, const struct table_visit *t) {
+static void visit_value(lua_State *L, struct table_visit *t) {
     int type = lua_type(L, -1);
     if (type != LUA_TSTRING && type != LUA_TNUMBER)
-        luaL_error(L, "%s: the value of header '%s' is a string, a number or a list of them, not a %s", t->what, t->name.p,
-                   luaL_typename(L, -1));
+        luaL_error(L, "%s: the value of header '%s' is a string, a number or a list of them, not a %s", t->what,
+                   t->name.p, luaL_typename(L, -1));
     size_t n;
     const char *p = lua_tolstring(L, -1, &n);
     struct slice value = slice_trim(slice_make(p, n));
     check_value(L, t->what, t->name, value);
+    budget_spend(L, 1);
+    t->bytes += t->name.n + value.n;
+    if (t->bytes > TABLE_MAX) luaL_error(L, "%s: the headers are larger than 256 KiB", t->what);
     t->visit(t->with, t->name, value);
     lua_pop(L, 1);
 }
 
-static void visit_list(lua_State *L, const struct table_visit *t) {
+static void visit_list(lua_State *L, struct table_visit *t) {
     lua_Unsigned n = lua_rawlen(L, -1);
     if (n > LIST_MAX) luaL_error(L, "%s: header '%s' has more than %d values", t->what, t->name.p, LIST_MAX);
     for (lua_Unsigned i = 1; i <= n; i++) {
@@ -272,8 +283,10 @@ static void visit_list(lua_State *L, const struct table_visit *t) {
 static void visit_entry(lua_State *L, struct table_visit *t) {
     if (lua_type(L, -2) != LUA_TSTRING) luaL_error(L, "%s: headers are a table from name to value", t->what);
     t->name.p = lua_tolstring(L, -2, &t->name.n);
-    if (!header_name_valid(t->name)) luaL_error(L, "%s: the name of a header is a token (RFC 9110 5.6.2), which one is not", t->what);
-    if (header_is_core(header_id_of(t->name))) luaL_error(L, "%s: header '%s' is the core's own and cannot be set", t->what, t->name.p);
+    if (!header_name_valid(t->name))
+        luaL_error(L, "%s: the name of a header is a token (RFC 9110 5.6.2), which one is not", t->what);
+    if (header_is_core(header_id_of(t->name)))
+        luaL_error(L, "%s: header '%s' is the core's own and cannot be set", t->what, t->name.p);
     if (lua_istable(L, -1)) visit_list(L, t);
     else visit_value(L, t);
 }
@@ -283,11 +296,12 @@ void header_table_each(lua_State *L, int index, const char *what,
     struct table_visit t = { .what = what, .visit = visit, .with = with };
     const struct handle *h = handle_at(L, index);
     if (h && (h->kind == &request_kind || h->kind == &response_kind || h->kind == &copy_kind)) {
-        headers_each(line, headers_self(L, index))
-            if (!line->hop && !header_is_core(line->id)) visit(with, line->name, line->value);
+        headers_each(line, headers_self(L, index)) if (!line->hop && !header_is_core(line->id))
+            visit(with, line->name, line->value);
         return;
     }
-    if (!lua_istable(L, index)) luaL_error(L, "%s: headers are a table or the headers of a message, not a %s", what, luaL_typename(L, index));
+    if (!lua_istable(L, index))
+        luaL_error(L, "%s: headers are a table or the headers of a message, not a %s", what, luaL_typename(L, index));
     luaL_checkstack(L, 6, NULL);
     lua_pushnil(L);
     while (lua_next(L, index)) visit_entry(L, &t);
@@ -325,7 +339,10 @@ void headers_copy_push(lua_State *L, const struct headers *from) {
 }
 
 static const luaL_Reg metamethods[] = {
-    { "__index", headers_index }, { "__newindex", headers_newindex }, { "__pairs", headers_pairs }, { NULL, NULL },
+    { "__index", headers_index },
+    { "__newindex", headers_newindex },
+    { "__pairs", headers_pairs },
+    { NULL, NULL },
 };
 static const luaL_Reg methods[] = { { "all", headers_all }, { "add", headers_add_method }, { NULL, NULL } };
 

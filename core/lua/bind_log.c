@@ -1,7 +1,8 @@
 /* gate.log(text), gate.log(level, …): a line in the error log, with the place in the script and the request's id.
  *
- * What a script logs often came from a client. Control characters but line breaks and tabs are shown as "?", so that nothing can speak to the
- * terminal of who reads it; the log itself indents further lines, so that none can look like a line of ours. */
+ * What a script logs often came from a client. Control characters but line breaks and tabs are shown as "?", so that
+ * nothing can speak to the terminal of who reads it; the log itself indents further lines, so that none can look like
+ * a line of ours. */
 #include "lua/bind.h"
 
 #include "base/log.h"
@@ -24,7 +25,7 @@ static void push_text(lua_State *L, int first) {
     luaL_Buffer b;
     luaL_checkstack(L, 8, NULL);
     luaL_buffinit(L, &b);
-    for (int i = first; i <= n; i++) {
+    for (int i = first; i <= n && luaL_bufflen(&b) < TEXT_MAX; i++) {
         if (i > first) luaL_addchar(&b, ' ');
         luaL_tolstring(L, i, NULL);
         luaL_addvalue(&b);

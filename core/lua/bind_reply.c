@@ -1,5 +1,6 @@
-/* gate.reply and gate.redirect: an answer as a value. It belongs to no exchange: a policy may make it once, keep it as a constant, and return it
- * from any hook, any number of times. Header fields are checked and copied when it is made, so that using it cannot fail. */
+/* gate.reply and gate.redirect: an answer as a value. It belongs to no exchange: a policy may make it once, keep it
+ * as a constant, and return it from any hook, any number of times. Header fields are checked and copied when it is
+ * made, so that using it cannot fail. */
 #include "lua/bind.h"
 
 #include "http/uri.h"
@@ -65,11 +66,14 @@ static struct reply_value *reply_new(lua_State *L, int status, int headers, size
 static int check_status(lua_State *L, int arg) {
     int whole = 0;
     lua_Integer status = lua_type(L, arg) == LUA_TNUMBER ? lua_tointegerx(L, arg, &whole) : 0;
-    if (!whole || status < 200 || status > 599) luaL_argerror(L, arg, "status expected, a whole number from 200 to 599");
+    if (!whole || status < 200 || status > 599)
+        luaL_argerror(L, arg, "status expected, a whole number from 200 to 599");
     return (int)status;
 }
 
-static bool is_headers(lua_State *L, int arg) { return lua_type(L, arg) == LUA_TTABLE || lua_type(L, arg) == LUA_TUSERDATA; }
+static bool is_headers(lua_State *L, int arg) {
+    return lua_type(L, arg) == LUA_TTABLE || lua_type(L, arg) == LUA_TUSERDATA;
+}
 
 static int gate_reply(lua_State *L) {
     struct filling filling;
@@ -127,7 +131,10 @@ static void get_headers(lua_State *L, void *reply) {
 }
 
 static const struct field fields[] = {
-    { "status", get_status, NULL }, { "body", get_body, NULL }, { "headers", get_headers, NULL }, { NULL, NULL, NULL },
+    { "status", get_status, NULL },
+    { "body", get_body, NULL },
+    { "headers", get_headers, NULL },
+    { NULL, NULL, NULL },
 };
 
 static int reply_index(lua_State *L) { return object_index(L, object_self(L, 1, &kind), fields, "reply"); }

@@ -1,8 +1,9 @@
-/* `req`: the request as policy sees it. One object through all hooks of an exchange; its parts (headers, args, cookies, body, client,
- * cache) are objects of their own, made when first asked for.
+/* `req`: the request as policy sees it. One object through all hooks of an exchange; its parts (headers, args,
+ * cookies, body, client, cache) are objects of their own, made when first asked for.
  *
- * What is assigned is what is forwarded. Assigned paths obey the rule for paths that came: what cannot stand in a path is
- * percent-encoded, then it is normalised (unless the site says raw_target), so that a later check sees what the backend will see. `target` stays what came. */
+ * What is assigned is what is forwarded. Assigned paths obey the rule for paths that came: what cannot stand in a
+ * path is percent-encoded, then it is normalised (unless the site says raw_target), so that a later check sees what
+ * the backend will see. `target` stays what came. */
 #include "lua/bind.h"
 
 #include "http/grammar.h"
@@ -74,7 +75,8 @@ static void set_method(lua_State *L, void *view) {
     enum method method = method_of(name);
     if (!header_name_valid(name)) luaL_error(L, "req.method is a token (RFC 9110 9.1), which this is not");
     if (method == METHOD_CONNECT) luaL_error(L, "req.method cannot become CONNECT");
-    if ((method == METHOD_HEAD) != (request->method == METHOD_HEAD)) luaL_error(L, "req.method cannot change from or to HEAD");
+    if ((method == METHOD_HEAD) != (request->method == METHOD_HEAD))
+        luaL_error(L, "req.method cannot change from or to HEAD");
     request->method_name = view_copy(L, v, name);
     request->method = method;
 }
@@ -134,9 +136,11 @@ void request_assign_host(lua_State *L, struct view *v, int arg) {
     struct slice host;
     uint16_t port;
     view_check_request(L, v);
-    if (lua_type(L, arg) != LUA_TSTRING) luaL_error(L, "the host of a request is a string, not a %s", luaL_typename(L, arg));
+    if (lua_type(L, arg) != LUA_TSTRING)
+        luaL_error(L, "the host of a request is a string, not a %s", luaL_typename(L, arg));
     struct slice text = view_copy(L, v, text_check(L, arg));
-    if (!authority_parse(&x->arena, text, &host, &port)) luaL_error(L, "the host of a request is \"name\" or \"name:port\", which this is not");
+    if (!authority_parse(&x->arena, text, &host, &port))
+        luaL_error(L, "the host of a request is \"name\" or \"name:port\", which this is not");
     x->request.target.host = host;
     x->request.target.port = port;
     x->target_changed = true;
@@ -148,24 +152,12 @@ static void set_host(lua_State *L, void *v) { request_assign_host(L, v, 3); }
 /* ---- table */
 
 static const struct field fields[] = {
-    { "method", get_method, set_method },
-    { "scheme", get_scheme, NULL },
-    { "host", get_host, set_host },
-    { "port", get_port, NULL },
-    { "path", get_path, set_path },
-    { "query", get_query, set_query },
-    { "target", get_target, NULL },
-    { "version", get_version, NULL },
-    { "args", get_args, NULL },
-    { "headers", get_headers, NULL },
-    { "cookies", get_cookies, NULL },
-    { "body", get_body, NULL },
-    { "client", get_client, NULL },
-    { "id", get_id, NULL },
-    { "ctx", get_ctx, NULL },
-    { "cache", get_cache, NULL },
-    { "site", get_site, NULL },
-    { NULL, NULL, NULL },
+    { "method", get_method, set_method }, { "scheme", get_scheme, NULL },   { "host", get_host, set_host },
+    { "port", get_port, NULL },           { "path", get_path, set_path },   { "query", get_query, set_query },
+    { "target", get_target, NULL },       { "version", get_version, NULL }, { "args", get_args, NULL },
+    { "headers", get_headers, NULL },     { "cookies", get_cookies, NULL }, { "body", get_body, NULL },
+    { "client", get_client, NULL },       { "id", get_id, NULL },           { "ctx", get_ctx, NULL },
+    { "cache", get_cache, NULL },         { "site", get_site, NULL },       { NULL, NULL, NULL },
 };
 
 static int req_index(lua_State *L) { return object_index(L, object_self(L, 1, &kind), fields, "req"); }

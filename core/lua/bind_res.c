@@ -71,16 +71,11 @@ static void set_body(lua_State *L, void *v) { body_assign(L, v); }
 /* ---- table */
 
 static const struct field fields[] = {
-    { "status", get_status, set_status },
-    { "headers", get_headers, NULL },
-    { "body", get_body, set_body },
-    { "source", get_source, NULL },
-    { "server", get_server, NULL },
-    { "backend", get_backend, NULL },
-    { "tries", get_tries, NULL },
-    { "cache", get_cache, NULL },
-    { "time", get_time, NULL },
-    { NULL, NULL, NULL },
+    { "status", get_status, set_status }, { "headers", get_headers, NULL },
+    { "body", get_body, set_body },       { "source", get_source, NULL },
+    { "server", get_server, NULL },       { "backend", get_backend, NULL },
+    { "tries", get_tries, NULL },         { "cache", get_cache, NULL },
+    { "time", get_time, NULL },           { NULL, NULL, NULL },
 };
 
 static int res_index(lua_State *L) { return object_index(L, object_self(L, 1, &kind), fields, "res"); }

@@ -1,8 +1,8 @@
-/* gate.shared(name, { size = "16M" }): a dictionary that all workers and generations see (store/shared.h). Values are booleans, numbers and
- * strings.
+/* gate.shared(name, { size = "16M" }): a dictionary that all workers and generations see (store/shared.h). Values are
+ * booleans, numbers and strings.
  *
- * The store gives strings as malloc'd copies. A copy belongs to the handle until it has become a Lua string, for that may
- * be refused. */
+ * The store gives strings as malloc'd copies. A copy belongs to the handle until it has become a Lua string, for that
+ * may be refused. */
 #include "lua/bind.h"
 
 #include "base/buffer.h"
@@ -10,13 +10,13 @@
 
 #include <math.h>
 
-enum { KEY_MAX = 1024, KEYS_DEFAULT = 1000, KEYS_MAX = 100000, NAME_BYTES = 64 };
+enum { KEY_MAX = 1024, KEYS_DEFAULT = 1000, KEYS_MAX = 10000, NAME_BYTES = 64 };
 
 struct dictionary {
     struct handle handle;
     struct shared *shared;
-    struct shared_value value;  /* on its way to Lua */
-    struct buffer keys;         /* the same: length and bytes of each */
+    struct shared_value value; /* on its way to Lua */
+    struct buffer keys;        /* the same: length and bytes of each */
     size_t keys_left;
     char name[NAME_BYTES + 1];
 };
@@ -48,7 +48,8 @@ static struct shared_value value_check(lua_State *L, int arg) {
     switch (lua_type(L, arg)) {
     case LUA_TBOOLEAN: return (struct shared_value){ .kind = SHARED_BOOLEAN, .boolean = lua_toboolean(L, arg) };
     case LUA_TNUMBER:
-        if (lua_isinteger(L, arg)) return (struct shared_value){ .kind = SHARED_INTEGER, .integer = lua_tointeger(L, arg) };
+        if (lua_isinteger(L, arg))
+            return (struct shared_value){ .kind = SHARED_INTEGER, .integer = lua_tointeger(L, arg) };
         return (struct shared_value){ .kind = SHARED_NUMBER, .number = lua_tonumber(L, arg) };
     case LUA_TSTRING: return (struct shared_value){ .kind = SHARED_STRING, .string = text_check(L, arg) };
     default: luaL_typeerror(L, arg, "boolean, number or string"); return value;
@@ -165,7 +166,7 @@ static int shared_keys_method(lua_State *L) {
     char key[KEY_MAX];
     size_t n;
     lua_Integer max = luaL_optinteger(L, 2, KEYS_DEFAULT);
-    if (max < 1 || max > KEYS_MAX) return luaL_argerror(L, 2, "1 to 100000 expected");
+    if (max < 1 || max > KEYS_MAX) return luaL_argerror(L, 2, "1 to 10000 expected");
     drop_values(d);
     d->keys_left = (size_t)max;
     shared_keys(d->shared, keep_key, d);
@@ -175,6 +176,7 @@ static int shared_keys_method(lua_State *L) {
         buffer_drop(&d->keys, sizeof n);
         buffer_peek(&d->keys, key, n);
         buffer_drop(&d->keys, n);
+        budget_spend(L, 1);
         lua_pushlstring(L, key, n);
         lua_rawseti(L, -2, i);
     }
@@ -182,8 +184,10 @@ static int shared_keys_method(lua_State *L) {
 }
 
 static const luaL_Reg methods[] = {
-    { "get", shared_get_method }, { "set", shared_set_method }, { "add", shared_add_method }, { "incr", shared_incr_method },
-    { "remove", shared_remove_method }, { "ttl", shared_ttl_method }, { "keys", shared_keys_method }, { NULL, NULL },
+    { "get", shared_get_method },       { "set", shared_set_method },
+    { "add", shared_add_method },       { "incr", shared_incr_method },
+    { "remove", shared_remove_method }, { "ttl", shared_ttl_method },
+    { "keys", shared_keys_method },     { NULL, NULL },
 };
 
 static int dictionary_index(lua_State *L) {
@@ -195,7 +199,9 @@ static int dictionary_newindex(lua_State *L) {
     return luaL_error(L, "a shared dictionary has no fields to assign (use set)");
 }
 
-static const luaL_Reg metamethods[] = { { "__index", dictionary_index }, { "__newindex", dictionary_newindex }, { NULL, NULL } };
+static const luaL_Reg metamethods[] = { { "__index", dictionary_index },
+                                        { "__newindex", dictionary_newindex },
+                                        { NULL, NULL } };
 
 /* ---- open */
 
@@ -204,7 +210,8 @@ static uint64_t size_option(lua_State *L) {
     uint64_t bytes = 0;
     options_check(L, 2, "gate.shared", names);
     if (option_push(L, 2, "size") == LUA_TNIL) return 0;
-    if (!size_read(L, -1, &bytes) || bytes < 4096) luaL_error(L, "gate.shared: size is 4K or more, a whole number of bytes or such as \"16M\"");
+    if (!size_read(L, -1, &bytes) || bytes < 4096)
+        luaL_error(L, "gate.shared: size is 4K or more, a whole number of bytes or such as \"16M\"");
     return bytes;
 }
 
@@ -212,7 +219,8 @@ static int gate_shared(lua_State *L) {
     lua_settop(L, 2);
     if (lua_type(L, 1) != LUA_TSTRING) return luaL_typeerror(L, 1, "string");
     struct slice name = text_check(L, 1);
-    if (name.n == 0 || name.n > NAME_BYTES || memchr(name.p, 0, name.n)) return luaL_argerror(L, 1, "a name has 1 to 64 bytes");
+    if (name.n == 0 || name.n > NAME_BYTES || memchr(name.p, 0, name.n))
+        return luaL_argerror(L, 1, "a name has 1 to 64 bytes");
     uint64_t bytes = size_option(L);
     struct dictionary *d = object_new(L, &kind, sizeof *d, 0);
     memcpy(d->name, name.p, name.n);

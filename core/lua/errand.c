@@ -1,4 +1,4 @@
-/* Jobs: runs that nobody's request waits for. */
+/* Errands: runs that nobody's request waits for. */
 #include "lua/errand.h"
 
 #include "lua/report.h"
@@ -25,9 +25,8 @@ static void end_errand(struct errand *errand) {
 }
 
 void errand_log_failure(struct errand *errand) {
-    static struct metric *_Atomic failures;
-    if (!failures)
-        failures = metric_get(METRIC_COUNTER, "moongate_job_errors_total", "Spawned and repeated functions that failed", SLICE(""));
+    struct metric *failures =
+        metric_get(METRIC_COUNTER, "moongate_task_errors_total", "Spawned and repeated functions that failed", SLICE(""));
     metric_add(failures, (int)errand->state->worker->index, 1);
     report_failure(&errand->subject, errand->what, report_text(errand->state, errand_stack(errand)));
     lua_pop(errand->state->L, 1);

@@ -1,4 +1,4 @@
-/* A job: a script function that runs for nobody's request: spawned, repeated, or on_load. It is its own task and has a subject of
+/* An errand: a script function that runs for nobody's request: spawned, repeated, or on_load. It is its own task and has a subject of
  * the keeper kind. It frees itself at its end. */
 #pragma once
 
@@ -15,12 +15,12 @@ struct errand {
     bool begun;
     int args;                    /* on errand_stack, with the function below them */
     /* It is over: `status` is RUN_DONE with its results on the stack, or RUN_FAILED with the error on top. May be NULL: then a failure is
-     * logged and counted. Not called when the job is closed. */
+     * logged and counted. Not called when the errand is closed. */
     void (*ended)(struct errand *, enum run_status);
     void *with;
 };
 
-/* Makes a job; then push a function and its arguments on errand_stack. It has not begun. */
+/* Makes an errand; then push a function and its arguments on errand_stack. It has not begun. */
 struct errand *errand_open(struct state *, const char *what);
 static inline lua_State *errand_stack(struct errand *errand) { return errand->subject.run->root.L; }
 /* Begins in this turn or the next one. */

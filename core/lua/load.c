@@ -168,7 +168,6 @@ static int run_file(lua_State *L) {
     push_chunk(L, path, text, true);
     lua_insert(L, 1); /* the environment */
     lua_call(L, 0, 1);
-    lua_insert(L, 1);
     return 2;
 }
 

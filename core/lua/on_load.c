@@ -1,6 +1,6 @@
 /* on_load and on_unload: how what a policy knows passes from one generation to the next.
  *
- * on_load functions run one after the other, as jobs that may wait, LOAD_SECONDS in all; each is given what on_unload of the same policy returned
+ * on_load functions run one after the other, as errands that may wait, LOAD_SECONDS in all; each is given what on_unload of the same policy returned
  * in the former generation. The snapshot is a table: site name -> place of the policy in its site -> data. */
 #include "lua/errand.h"
 #include "lua/policy.h"

@@ -6,6 +6,7 @@
 #include "lua/policy.h"
 
 #include "base/must.h"
+#include "lua/bind.h"
 #include "lua/state_rest.h"
 #include "lua/verdict.h"
 
@@ -278,7 +279,7 @@ static bool bind_pick(struct site_policy *policy, struct policy_entry *entry, st
     struct reading reading = { .subject = &subject, .site = policy->site, .hook = HOOK_PICK_BACKEND, .decision = &decision };
     lua_rawgeti(L, LUA_REGISTRYINDEX, entry->ref);
     bool ok = true;
-    if (lua_type(L, -1) == LUA_TSTRING || lua_istable(L, -1)) {
+    if (lua_type(L, -1) == LUA_TSTRING || lua_istable(L, -1) || backend_name_at(L, -1).p) {
         ok = pick_read(&reading, L, lua_gettop(L), &pick);
         if (!ok) errors_add(errors, NULL, 0, entry->path, "%s", reading.why);
     }

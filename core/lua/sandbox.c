@@ -13,6 +13,8 @@
  * All tables of this file lie in the registry under the addresses below. */
 #include "lua/sandbox.h"
 
+#include "lua/run.h"
+
 #include <lualib.h>
 #include <string.h>
 
@@ -288,6 +290,16 @@ static void push_globals(lua_State *L) {
     lua_pop(L, 2);
 }
 
+/* A function made for one environment: the field of the globals, which lie at `globals`, and its name. Pops it. */
+static void add_own(lua_State *L, int globals, const char *name) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &NAMES);
+    lua_pushvalue(L, -2);
+    lua_pushstring(L, name);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
+    lua_setfield(L, globals, name);
+}
+
 void environment_push(lua_State *L, const char *name, bool main) {
     push_globals(L);
     lua_pushvalue(L, -1);
@@ -298,13 +310,14 @@ void environment_push(lua_State *L, const char *name, bool main) {
     lua_pushcclosure(L, environment_newindex, 3);
     lua_setfield(L, -2, "__newindex");
     lua_pop(L, 1);
+    int globals = lua_gettop(L) - 1;
     lua_pushvalue(L, -1);
-    lua_setfield(L, -3, "_G");
+    lua_setfield(L, globals, "_G");
     lib_base_push_load(L, -1);
-    lua_setfield(L, -3, "load");
+    add_own(L, globals, "load");
     require_push(L);
-    lua_setfield(L, -3, "require");
-    lua_remove(L, -2);
+    add_own(L, globals, "require");
+    lua_remove(L, globals);
 }
 
 void environment_globals_push(lua_State *L, int index) {
@@ -313,7 +326,15 @@ void environment_globals_push(lua_State *L, int index) {
     lua_replace(L, -2);
 }
 
+static bool is_own(const char *name) {
+    return strcmp(name, "_G") == 0 || strcmp(name, "load") == 0 || strcmp(name, "require") == 0;
+}
+
 bool environment_is_builtin(lua_State *L) {
+    if (lua_type(L, -2) == LUA_TSTRING && is_own(lua_tostring(L, -2))) {
+        lua_pop(L, 2);
+        return true;
+    }
     lua_rawgetp(L, LUA_REGISTRYINDEX, &BUILTINS);
     lua_pushvalue(L, -3);
     lua_rawget(L, -2);

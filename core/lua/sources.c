@@ -130,9 +130,9 @@ struct search {
     size_t room;
 };
 
-static bool try_path(struct search *q, const char *format, const char *directory) {
+static bool try_path(struct search *q, const char *directory, const char *ending) {
     const char *why;
-    if (snprintf(q->path, sizeof q->path, format, directory, q->relative) >= (int)sizeof q->path) return false;
+    if (snprintf(q->path, sizeof q->path, "%s/%s%s", directory, q->relative, ending) >= (int)sizeof q->path) return false;
     q->text = sources_read(q->sources, q->path, &q->size, &why);
     if (q->text) return true;
     int n = snprintf(q->tried, q->room, "\n\t%s (%s)", q->path, why);
@@ -144,7 +144,7 @@ static bool try_path(struct search *q, const char *format, const char *directory
 }
 
 static bool try_directory(struct search *q, const char *directory) {
-    return try_path(q, "%s/%s.lua", directory) || try_path(q, "%s/%s/init.lua", directory);
+    return try_path(q, directory, ".lua") || try_path(q, directory, "/init.lua");
 }
 
 static bool try_list(struct search *q, const char *directories) {

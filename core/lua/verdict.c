@@ -121,12 +121,9 @@ static bool add_named(struct reading *r, struct pick *pick, struct slice name) {
 
 static bool add_entry(struct reading *r, lua_State *L, int index, struct pick *pick) {
     struct slice name;
-    if (lua_type(L, index) == LUA_TSTRING) {
-        name.p = lua_tolstring(L, index, &name.n);
-        return add_named(r, pick, name);
-    }
-    struct backend *backend = backend_test(L, index);
-    if (backend) return add_backend(r, pick, backend, slice_make(NULL, 0));
+    if (lua_type(L, index) == LUA_TSTRING) name.p = lua_tolstring(L, index, &name.n);
+    else name = backend_name_at(L, index);
+    if (name.p) return add_named(r, pick, name);
     return fail(r, "picked a %s; expected a backend's name", luaL_typename(L, index));
 }
 
@@ -249,8 +246,9 @@ const char *verdict_constant_expected(lua_State *L, int index, enum hook hook) {
     case HOOK_CACHE_KEY:
         return type == LUA_TSTRING || type == LUA_TNUMBER || type == LUA_TBOOLEAN ? NULL : "a function, a string, a number or false";
     case HOOK_PICK_BACKEND:
-        return reply || type == LUA_TSTRING || type == LUA_TTABLE || backend_test(L, index) ? NULL
-                                                                                          : "a function, a backend's name, a list of them or a reply";
+        return reply || type == LUA_TSTRING || type == LUA_TTABLE || backend_name_at(L, index).p
+                   ? NULL
+                   : "a function, a backend's name, a list of them or a reply";
     default: return "a function";
     }
 }

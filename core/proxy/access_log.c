@@ -356,7 +356,9 @@ static void put_json_string(struct block *b, struct slice s) {
 
 /* ,"name":"value", or null for what there is not. */
 static void put_json(struct block *b, const char *name, struct slice value) {
-    put_format(b, ",\"%s\":", name);
+    put_text(b, ",\"");
+    put_text(b, name);
+    put_text(b, "\":");
     if (value.n) put_json_string(b, value);
     else put_text(b, "null");
 }

@@ -30,8 +30,18 @@ static enum next jump(struct exchange *x, enum exchange_step step) {
 
 /* ---- failure: the page, unless the head has left */
 
+/* For the log line: the fetch keeps its generation alive, and with it the backend's name. */
+static void note_fetch(struct exchange *x) {
+    const struct fetch *f = x->fetch;
+    if (f->backend) x->backend_name = arena_copy(&x->arena, slice_of(f->backend->name));
+    if (f->server) x->server_name = arena_copy(&x->arena, slice_of(f->server->name));
+    x->tries = f->tries;
+}
+
 static void drop_fetch(struct exchange *x) {
-    if (x->body == (x->fetch ? &x->fetch->body : NULL)) x->body = NULL;
+    if (!x->fetch) return;
+    if (x->step < STEP_LOG) note_fetch(x);
+    if (x->body == &x->fetch->body) x->body = NULL;
     fetch_waiter_forget(&x->fetch_waiter);
     fetch_close(x->fetch);
     x->fetch = NULL;
@@ -46,6 +56,7 @@ static enum next fail_with_status(struct exchange *x, enum failure why, int stat
         x->client = NULL;
         return jump(x, STEP_ON_LOG);
     }
+    if (!x->site) x->request.framing.keep_alive = false; /* what follows a bad head is not to be trusted; after a CONNECT it may be a tunnel's */
     x->error = (struct error_info){ .status = status, .failure = why, .hook = x->failed_hook };
     answer_failure(x, why, status);
     return jump(x, x->error_hook_ran ? STEP_SEND_HEAD : STEP_ON_ERROR);
@@ -76,17 +87,10 @@ static enum verdict ask(struct exchange *x, enum hook hook, const void *detail) 
 
 /* ---- 1. take head: framing, limits */
 
-/* A request that cannot be what its sender meant: nothing that follows on its connection is read as one. After a CONNECT
- * that would be the bytes of its tunnel. */
-static enum next refuse(struct exchange *x, enum failure why) {
-    x->request.framing.keep_alive = false;
-    return fail(x, why);
-}
-
 static enum next take_head(struct exchange *x) {
     enum failure why = framing_of_request(&x->request);
-    if (why != FAIL_NONE) return refuse(x, why);
-    if (x->request.method == METHOD_CONNECT) return refuse(x, FAIL_BAD_METHOD);
+    if (why != FAIL_NONE) return fail(x, why);
+    if (x->request.method == METHOD_CONNECT) return fail(x, FAIL_BAD_METHOD);
     h1_body_start(&x->request_decoder, &x->request.framing, &x->request.trailers);
     x->client->body_unread = !x->request_decoder.done;
     x->expects_continue = x->request.framing.expect_continue && x->client->body_unread;
@@ -113,7 +117,7 @@ static enum next find_site(struct exchange *x) {
     x->received_host = headers_get_id(&x->request.headers, HEADER_HOST);
     struct slice raw = x->request.target.raw;
     enum failure why = parse_target(x, false);
-    if (why != FAIL_NONE) return refuse(x, why);
+    if (why != FAIL_NONE) return fail(x, why);
     if (x->request.target.absolute)
         x->received_host = authority_write(&x->arena, &x->request.target); /* RFC 9112 3.2.2 */
     struct generation *g = worker_of_exchange(x)->generation;
@@ -123,7 +127,7 @@ static enum next find_site(struct exchange *x) {
     if (!site) return fail(x, FAIL_MISDIRECTED);
     enter_site(x, site, g);
     x->request.target.raw = raw;
-    if (site->raw_target && (why = parse_target(x, true)) != FAIL_NONE) return refuse(x, why);
+    if (site->raw_target && (why = parse_target(x, true)) != FAIL_NONE) return fail(x, why);
     if (x->request.framing.kind == FRAMING_LENGTH && x->request.framing.length > site->max_body)
         return fail(x, FAIL_BODY_TOO_LARGE);
     forwarded_receive(x);
@@ -331,6 +335,7 @@ static void leave_site(struct exchange *x) {
 
 static enum next tunnel(struct exchange *x) {
     if (!x->tunnel) return GO_ON;
+    drop_fetch(x);
     if (x->site) leave_site(x);
     x->ended = 0;
     return WAIT; /* exchange_tunnel_ended goes on */
@@ -361,7 +366,7 @@ static void count(struct exchange *x, double seconds) {
 static void write_line(struct exchange *x, double seconds) {
     char ip[ADDR_TEXT];
     const struct request *r = &x->request;
-    const struct fetch *f = x->fetch;
+    if (x->fetch) note_fetch(x);
     struct access_record record = {
         .client_ip = addr_ip_text(&x->client_addr, ip),
         .id = slice_of(x->id),
@@ -380,10 +385,10 @@ static void write_line(struct exchange *x, double seconds) {
         .wall = clock_wall() - seconds,
         .seconds = seconds,
         .first_byte = x->first_byte ? x->first_byte - x->began : -1,
-        .tries = f ? f->tries : 0,
+        .backend = x->backend_name,
+        .server = x->server_name,
+        .tries = x->tries,
     };
-    if (f && f->backend) record.backend = slice_of(f->backend->name);
-    if (f && f->server) record.server = slice_of(f->server->name);
     access_log_write(worker_of_exchange(x)->access, &record);
 }
 

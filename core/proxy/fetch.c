@@ -629,6 +629,7 @@ struct server_conn *fetch_take_conn(struct fetch *f, struct borrower *b) {
     f->borrower.conn = NULL;
     sc->borrower = b;
     b->conn = sc;
+    f->server_active = false;
     f->step = FETCH_OVER;
     return sc;
 }

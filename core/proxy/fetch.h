@@ -102,7 +102,8 @@ void fetch_waiter_forget(struct fetch_waiter *); /* safe when not waiting */
 /* The one who made it does not want it any more: frees what it held (conn closed unless its response was complete). Its memory
  * goes at the end of the turn. NULL is ignored. */
 void fetch_close(struct fetch *);
-/* After a tunnel answer: the server's conn, with what it has already read, is lent to `b` instead. */
+/* After a tunnel answer: the server's conn, with what it has already read, is lent to `b` instead. It still counts in server->active,
+ * which is `b`'s to end. */
 struct server_conn *fetch_take_conn(struct fetch *, struct borrower *b);
 /* Its policy ends now: a waiting pick_backend fails with HOOK_DRAINED. */
 void fetch_let_go(struct fetch *);

@@ -24,6 +24,7 @@ static void tunnel_end(struct tunnel *t) {
     t->closed = true;
     struct worker *w = worker_of_tunnel(t);
     static const struct backend_settings no_pool;
+    atomic_fetch_sub_explicit(&t->borrower.conn->server->active, 1, memory_order_relaxed);
     server_conn_give_back(&t->borrower, false, &no_pool);
     list_remove(&t->node);
     metric_add(w->metrics->tunnels_open, w->loop.index, -1);

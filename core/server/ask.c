@@ -54,7 +54,9 @@ int ask_read(const char *path) {
     return ask_for_file(MESSAGE_READ, path, 0);
 }
 
-static int append_ourselves(const char *path) { return open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640); }
+static int append_ourselves(const char *path) {
+    return open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
+}
 
 int ask_append(const char *path, bool error_log) {
     int fd = error_log ? ask_for_file(MESSAGE_APPEND, path, 1) : append_ourselves(path);

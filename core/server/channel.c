@@ -136,7 +136,9 @@ enum channel_result channel_receive(int fd, bool wait, struct message *m) {
     struct head head = { 0 };
     union control control;
     struct iovec parts[2] = { { &head, sizeof head }, { bytes, sizeof bytes } };
-    struct msghdr packet = { .msg_iov = parts, .msg_iovlen = 2, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes };
+    struct msghdr packet = {
+        .msg_iov = parts, .msg_iovlen = 2, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes
+    };
     ssize_t got;
     do got = recvmsg(fd, &packet, MSG_CMSG_CLOEXEC | (wait ? 0 : MSG_DONTWAIT));
     while (got < 0 && errno == EINTR);
@@ -172,8 +174,8 @@ bool setup_send(int fd, const struct setup *s) {
     size_t size = 0;
     FILE *out = open_memstream(&text, &size);
     must(out != NULL);
-    fprintf(out, "%s%c%s%c%s%c%d%c%d%c%u%c%u%c%d%c", s->file, 0, s->keys ? s->keys : "", 0, s->user ? s->user : "", 0, s->user_fixed, 0,
-            s->detached, 0, s->workers, 0, s->restarts, 0, (int)s->supervisor, 0);
+    fprintf(out, "%s%c%s%c%s%c%d%c%d%c%u%c%u%c%d%c", s->file, 0, s->keys ? s->keys : "", 0, s->user ? s->user : "", 0,
+            s->user_fixed, 0, s->detached, 0, s->workers, 0, s->restarts, 0, (int)s->supervisor, 0);
     must(fclose(out) == 0);
     struct message m = { .kind = MESSAGE_SETUP, .text = text, .size = size };
     bool sent = channel_send(fd, &m);

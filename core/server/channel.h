@@ -21,17 +21,17 @@ enum message_kind {
     MESSAGE_STOP,      /* end now */
     MESSAGE_REOPEN,    /* open the log files anew */
     /* orders, from the serving process */
-    MESSAGE_READY,     /* it serves; text: its addresses, ", " between; status: the drain time in milliseconds */
-    MESSAGE_FAILED,    /* it could not start; text: all errors. It ends by itself */
-    MESSAGE_USER,      /* text: the config names this user; it ends by itself, to be started again as him */
-    MESSAGE_DONE,      /* id; status 0: done; text: what to print */
-    MESSAGE_WATCH,     /* text: the files of the last load, a NUL behind each */
+    MESSAGE_READY,  /* it serves; text: its addresses, ", " between; status: the drain time in milliseconds */
+    MESSAGE_FAILED, /* it could not start; text: all errors. It ends by itself */
+    MESSAGE_USER,   /* text: the config names this user; it ends by itself, to be started again as him */
+    MESSAGE_DONE,   /* id; status 0: done; text: what to print */
+    MESSAGE_WATCH,  /* text: the files of the last load, a NUL behind each */
     /* asks */
-    MESSAGE_BIND,      /* text: an address; status: how many sockets at least */
-    MESSAGE_RELEASE,   /* text: an address nobody listens on any more */
-    MESSAGE_READ,      /* text: a path */
-    MESSAGE_APPEND,    /* text: a log file's path; status 1: it is the error log */
-    MESSAGE_GRANT      /* status 0 and the descriptors, or an errno; text: why not, may be empty */
+    MESSAGE_BIND,    /* text: an address; status: how many sockets at least */
+    MESSAGE_RELEASE, /* text: an address nobody listens on any more */
+    MESSAGE_READ,    /* text: a path */
+    MESSAGE_APPEND,  /* text: a log file's path; status 1: it is the error log */
+    MESSAGE_GRANT    /* status 0 and the descriptors, or an errno; text: why not, may be empty */
 };
 
 enum { MESSAGE_FDS = 128 };
@@ -40,7 +40,7 @@ struct message {
     enum message_kind kind;
     uint32_t id;
     int32_t status;
-    char *text;        /* malloc'd, NUL-terminated behind `size` bytes; never NULL after channel_receive */
+    char *text; /* malloc'd, NUL-terminated behind `size` bytes; never NULL after channel_receive */
     size_t size;
     int fds[MESSAGE_FDS];
     unsigned fd_count;
@@ -60,13 +60,13 @@ void message_fini(struct message *);
 
 /* What a serving process is told at its start. */
 struct setup {
-    char *file;           /* the config, absolute */
-    char *keys;           /* --keys, absolute; NULL: none */
-    char *user;           /* to become; NULL: stay who you are */
-    bool user_fixed;      /* by --user: the config's `user` does not count */
-    bool detached;        /* -D: stderr goes away when ready, if it is a terminal */
-    unsigned workers;     /* --workers; 0: not given */
-    unsigned restarts;    /* how often a serving process has died */
+    char *file;        /* the config, absolute */
+    char *keys;        /* --keys, absolute; NULL: none */
+    char *user;        /* to become; NULL: stay who you are */
+    bool user_fixed;   /* by --user: the config's `user` does not count */
+    bool detached;     /* -D: stderr goes away when ready, if it is a terminal */
+    unsigned workers;  /* --workers; 0: not given */
+    unsigned restarts; /* how often a serving process has died */
     pid_t supervisor;
 };
 bool setup_send(int fd, const struct setup *);

@@ -19,14 +19,16 @@ struct option_row {
 };
 
 static const struct option_row options[OPTION_COUNT] = {
-    [OPTION_CONTROL] = { "--control", NULL, "PATH", "the control socket (default: under /run/moongate or $XDG_RUNTIME_DIR)" },
+    [OPTION_CONTROL] = { "--control", NULL, "PATH",
+                         "the control socket (default: under /run/moongate or $XDG_RUNTIME_DIR)" },
     [OPTION_DAEMON] = { "--daemon", "-D", NULL, "serve in the background; returns when it is ready" },
     [OPTION_HELP] = { "--help", "-h", NULL, "this" },
     [OPTION_JSON] = { "--json", NULL, NULL, "print JSON" },
     [OPTION_KEYS] = { "--keys", NULL, "DIR", "files below it may be read with the privilege of who started it" },
     [OPTION_NOW] = { "--now", NULL, NULL, "do not wait for what is under way" },
     [OPTION_PIDFILE] = { "--pidfile", NULL, "PATH", "write the process id there" },
-    [OPTION_USER] = { "--user", NULL, "NAME", "serve as this user (default: the config's, else nobody; only root can)" },
+    [OPTION_USER] = { "--user", NULL, "NAME",
+                      "serve as this user (default: the config's, else nobody; only root can)" },
     [OPTION_VERSION] = { "--version", "-V", NULL, "version, commit, build flags and libraries" },
     [OPTION_WATCH] = { "--watch", NULL, NULL, "reload when the config or a file it loads is saved" },
     [OPTION_WORKERS] = { "--workers", NULL, "N", "threads that serve (default: the config's, else one per CPU)" },
@@ -43,12 +45,17 @@ struct command_row {
 
 static const struct command_row commands[] = {
     { "run", "FILE", "serve, in the foreground", command_run,
-      BIT(OPTION_WATCH) | BIT(OPTION_WORKERS) | BIT(OPTION_DAEMON) | BIT(OPTION_PIDFILE) | BIT(OPTION_CONTROL) | BIT(OPTION_USER) |
-          BIT(OPTION_KEYS), true },
-    { "check", "FILE", "load the config and its policies, print all errors", command_check, BIT(OPTION_KEYS) | BIT(OPTION_USER), true },
-    { "reload", "[FILE]", "make a running one load its config again; returns when it serves", command_reload, BIT(OPTION_CONTROL), false },
-    { "stop", "[FILE]", "drain and end a running one; returns when it has ended", command_stop, BIT(OPTION_CONTROL) | BIT(OPTION_NOW), false },
-    { "status", "[FILE]", "print the state of a running one", command_status, BIT(OPTION_CONTROL) | BIT(OPTION_JSON), false },
+      BIT(OPTION_WATCH) | BIT(OPTION_WORKERS) | BIT(OPTION_DAEMON) | BIT(OPTION_PIDFILE) | BIT(OPTION_CONTROL) |
+          BIT(OPTION_USER) | BIT(OPTION_KEYS),
+      true },
+    { "check", "FILE", "load the config and its policies, print all errors", command_check,
+      BIT(OPTION_KEYS) | BIT(OPTION_USER), true },
+    { "reload", "[FILE]", "make a running one load its config again; returns when it serves", command_reload,
+      BIT(OPTION_CONTROL), false },
+    { "stop", "[FILE]", "drain and end a running one; returns when it has ended", command_stop,
+      BIT(OPTION_CONTROL) | BIT(OPTION_NOW), false },
+    { "status", "[FILE]", "print the state of a running one", command_status, BIT(OPTION_CONTROL) | BIT(OPTION_JSON),
+      false },
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
@@ -82,24 +89,30 @@ static void print_options(FILE *out, unsigned which) {
     for (int i = 0; i < OPTION_COUNT; i++) {
         if (!(which & BIT(i))) continue;
         const struct option_row *o = &options[i];
-        int n = fprintf(out, "  %s%s%s%s%s", o->letter ? o->letter : "", o->letter ? ", " : "", o->name, o->value ? " " : "", o->value ? o->value : "");
+        int n = fprintf(out, "  %s%s%s%s%s", o->letter ? o->letter : "", o->letter ? ", " : "", o->name,
+                        o->value ? " " : "", o->value ? o->value : "");
         fprintf(out, "%*s%s\n", n < 22 ? 22 - n : 1, "", o->help);
     }
 }
 
 static void print_help(FILE *out) {
     fprintf(out, "usage: moongate COMMAND [OPTION…]\n\ncommands:\n");
-    for (int i = 0; i < COMMANDS; i++) fprintf(out, "  %-6s %-8s %s\n", commands[i].name, commands[i].file, commands[i].help);
+    for (int i = 0; i < COMMANDS; i++)
+        fprintf(out, "  %-6s %-8s %s\n", commands[i].name, commands[i].file, commands[i].help);
     fprintf(out, "\noptions:\n");
     print_options(out, BIT(OPTION_HELP) | BIT(OPTION_VERSION));
-    fprintf(out, "\n`moongate COMMAND --help` tells the options of a command. Signals to a running one: HUP reloads, TERM and\n"
-                 "INT drain and end it, USR1 opens its logs anew, USR2 changes to a new binary.\n");
+    fprintf(
+        out,
+        "\n`moongate COMMAND --help` tells the options of a command. Signals to a running one: HUP reloads, TERM and\n"
+        "INT drain and end it, USR1 opens its logs anew, USR2 changes to a new binary.\n");
 }
 
 static int print_command_help(const struct command_row *c) {
     printf("usage: moongate %s %s [OPTION…]\n\n%s\n\noptions:\n", c->name, c->file, c->help);
     print_options(stdout, c->options | BIT(OPTION_HELP));
-    if (!c->needs_file) printf("\nFILE is the config of the running one; it names the control socket. Without it, the only one that runs.\n");
+    if (!c->needs_file)
+        printf("\nFILE is the config of the running one; it names the control socket. Without it, the only one that "
+               "runs.\n");
     return EXIT_OK;
 }
 
@@ -139,7 +152,9 @@ static void consider(const char *said, const char *known, const char **nearest, 
 }
 
 static int fail_unknown(const char *kind, const char *said, const char *nearest) {
-    if (nearest) return cli_fail(EXIT_USAGE, "unknown %s %s, did you mean %s? (`moongate --help` lists them)", kind, said, nearest);
+    if (nearest)
+        return cli_fail(EXIT_USAGE, "unknown %s %s, did you mean %s? (`moongate --help` lists them)", kind, said,
+                        nearest);
     return cli_fail(EXIT_USAGE, "unknown %s %s (`moongate --help` lists them)", kind, said);
 }
 

@@ -4,17 +4,27 @@
 #include <stdbool.h>
 
 enum cli_option {
-    OPTION_CONTROL, OPTION_DAEMON, OPTION_HELP, OPTION_JSON, OPTION_KEYS, OPTION_NOW, OPTION_PIDFILE, OPTION_USER, OPTION_VERSION,
-    OPTION_WATCH, OPTION_WORKERS, OPTION_COUNT
+    OPTION_CONTROL,
+    OPTION_DAEMON,
+    OPTION_HELP,
+    OPTION_JSON,
+    OPTION_KEYS,
+    OPTION_NOW,
+    OPTION_PIDFILE,
+    OPTION_USER,
+    OPTION_VERSION,
+    OPTION_WATCH,
+    OPTION_WORKERS,
+    OPTION_COUNT
 };
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 /* What was said, after its form was checked. */
 struct cli_args {
-    const char *file;                  /* NULL: none */
-    const char *values[OPTION_COUNT];  /* NULL: not given; an option without a value: "" */
-    char *const *argv;                 /* the whole, as main got it */
+    const char *file;                 /* NULL: none */
+    const char *values[OPTION_COUNT]; /* NULL: not given; an option without a value: "" */
+    char *const *argv;                /* the whole, as main got it */
 };
 
 /* The exit status. */

@@ -21,7 +21,8 @@
 
 /* ---- the check */
 
-static void check_as_worker(struct sources *sources, const struct state *config_state, const struct config *config, struct errors *errors) {
+static void check_as_worker(struct sources *sources, const struct state *config_state, const struct config *config,
+                            struct errors *errors) {
     struct state *policy = state_create(sources, 0, &config->limits, errors);
     if (policy && !value_equal(state_config(policy), state_config(config_state)))
         errors_add(errors, config->file, 0, NULL, "the config is not the same each time it runs");
@@ -31,8 +32,9 @@ static void check_as_worker(struct sources *sources, const struct state *config_
 static void print_summary(const char *file, const struct config *config) {
     unsigned backends = 0;
     for (unsigned i = 0; i < config->site_count; i++) backends += config->sites[i].backend_count;
-    printf("%s: ok (%u site%s, %u backend%s, %u listener%s)\n", file, config->site_count, config->site_count == 1 ? "" : "s", backends,
-           backends == 1 ? "" : "s", config->listener_count, config->listener_count == 1 ? "" : "s");
+    printf("%s: ok (%u site%s, %u backend%s, %u listener%s)\n", file, config->site_count,
+           config->site_count == 1 ? "" : "s", backends, backends == 1 ? "" : "s", config->listener_count,
+           config->listener_count == 1 ? "" : "s");
 }
 
 static void print_errors(const struct errors *errors) {
@@ -113,7 +115,8 @@ int command_check(const struct cli_args *args) {
     free(file);
     if (!file) return EXIT_FAILED;
     if (args->values[OPTION_KEYS] && !(keys = cli_find_path(args->values[OPTION_KEYS]))) return EXIT_FAILED;
-    int status = privilege_present() ? check_as_user(user ? user : PRIVILEGE_DEFAULT_USER, args->file, keys) : check(args->file);
+    int status =
+        privilege_present() ? check_as_user(user ? user : PRIVILEGE_DEFAULT_USER, args->file, keys) : check(args->file);
     free(keys);
     return status;
 }

@@ -41,11 +41,15 @@ static int run_command(const struct cli_args *args, const char *command) {
 }
 
 int command_reload(const struct cli_args *args) { return run_command(args, "reload"); }
-int command_stop(const struct cli_args *args) { return run_command(args, args->values[OPTION_NOW] ? "stop now" : "stop"); }
+int command_stop(const struct cli_args *args) {
+    return run_command(args, args->values[OPTION_NOW] ? "stop now" : "stop");
+}
 
 /* ---- the status for people */
 
-static long long get_integer(const json_t *object, const char *name) { return json_integer_value(json_object_get(object, name)); }
+static long long get_integer(const json_t *object, const char *name) {
+    return json_integer_value(json_object_get(object, name));
+}
 
 static const char *get_text(const json_t *object, const char *name) {
     const char *text = json_string_value(json_object_get(object, name));
@@ -72,11 +76,12 @@ static void print_backend(const json_t *backend) {
     size_t i;
     json_t *server;
     json_array_foreach(json_object_get(backend, "servers"), i, server) {
-        printf("  %-16s %-24s %-6s active %lld, connections %lld, weight %lld\n", i ? "" : get_text(backend, "name"), get_text(server, "address"),
-               json_is_true(json_object_get(server, "well")) ? "well" : "unwell", get_integer(server, "active"),
-               get_integer(server, "connections"), get_integer(server, "weight"));
+        printf("  %-16s %-24s %-6s active %lld, connections %lld, weight %lld\n", i ? "" : get_text(backend, "name"),
+               get_text(server, "address"), json_is_true(json_object_get(server, "well")) ? "well" : "unwell",
+               get_integer(server, "active"), get_integer(server, "connections"), get_integer(server, "weight"));
     }
-    if (json_array_size(json_object_get(backend, "servers")) == 0) printf("  %-16s no server is known yet\n", get_text(backend, "name"));
+    if (json_array_size(json_object_get(backend, "servers")) == 0)
+        printf("  %-16s no server is known yet\n", get_text(backend, "name"));
 }
 
 static void print_site(const json_t *site) {
@@ -91,15 +96,16 @@ static void print_status(const json_t *status) {
     json_t *site;
     printf("%-12s%s\n", "config", get_text(status, "config"));
     printf("%-12s%s\n", "version", get_text(status, "version"));
-    printf("%-12s%lld, serving process %lld with %lld workers%s\n", "pid", get_integer(status, "supervisor"), get_integer(status, "pid"),
-           get_integer(status, "workers"), json_is_true(json_object_get(status, "draining")) ? ", draining" : "");
+    printf("%-12s%lld, serving process %lld with %lld workers%s\n", "pid", get_integer(status, "supervisor"),
+           get_integer(status, "pid"), get_integer(status, "workers"),
+           json_is_true(json_object_get(status, "draining")) ? ", draining" : "");
     printf("%-12s", "up");
     print_duration(json_number_value(json_object_get(status, "uptime")));
-    printf("%-12s%lld, %lld live, %lld reloads, %lld failed, %lld restarts\n", "generation", get_integer(status, "generation"),
-           get_integer(status, "generations_live"), get_integer(status, "reloads"), get_integer(status, "reloads_failed"),
-           get_integer(status, "restarts"));
-    printf("%-12s%lld open, %lld in all, %lld tunnels\n", "clients", get_integer(status, "clients"), get_integer(status, "connections_total"),
-           get_integer(status, "tunnels"));
+    printf("%-12s%lld, %lld live, %lld reloads, %lld failed, %lld restarts\n", "generation",
+           get_integer(status, "generation"), get_integer(status, "generations_live"), get_integer(status, "reloads"),
+           get_integer(status, "reloads_failed"), get_integer(status, "restarts"));
+    printf("%-12s%lld open, %lld in all, %lld tunnels\n", "clients", get_integer(status, "clients"),
+           get_integer(status, "connections_total"), get_integer(status, "tunnels"));
     printf("%-12s%lld\n", "requests", get_integer(status, "requests_total"));
     print_list("listening", json_object_get(status, "listeners"));
     json_array_foreach(json_object_get(status, "sites"), i, site) print_site(site);

@@ -89,7 +89,7 @@ bool config_read_text(struct config *config, const struct value *tree, const cha
                       struct errors *errors);
 void config_fini(struct config *);
 
-/* Asks state_hooks for every site and fills site->hooks. False: errors were added. (settings.c) */
+/* Asks state_hooks for every site and fills site->hooks. False: errors were added. */
 bool config_hooks(struct config *, struct state *, struct errors *);
 
 /* ---- generation_build.c: on a helper thread */

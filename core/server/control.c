@@ -21,7 +21,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { COMMAND_MOST = 128, CONNS_MOST = 32 };
+enum { COMMAND_MOST = 128, CONNS_MOST = 32, QUEUE_LENGTH = 512 };
 
 struct control_conn {
     struct list node;
@@ -79,7 +79,8 @@ char *control_path_only(char **why) {
     }
     if (entries) closedir(entries);
     if (count != 1) {
-        *why = count ? say("%u of them run (%s): name the config", count, directory) : say("none runs (there is no socket in %s)", directory);
+        *why = count ? say("%u of them run (%s): name the config", count, directory)
+                     : say("none runs (there is no socket in %s)", directory);
         free(found);
         found = NULL;
     }
@@ -127,7 +128,8 @@ static void watch_conn(struct control_conn *c, int events) {
 
 static void write_answer(struct control_conn *c) {
     while (c->answer_sent < c->answer_size) {
-        ssize_t n = send(c->io.fd, c->answer + c->answer_sent, c->answer_size - c->answer_sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t n =
+            send(c->io.fd, c->answer + c->answer_sent, c->answer_size - c->answer_sent, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0 && errno == EAGAIN) {
             watch_conn(c, EV_WRITE);
@@ -246,7 +248,7 @@ static int bind_socket(const struct sockaddr_un *un) {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return -1;
     mode_t before = umask(0177);
-    bool bound = bind(fd, (const struct sockaddr *)un, sizeof *un) == 0 && listen(fd, CONNS_MOST) == 0;
+    bool bound = bind(fd, (const struct sockaddr *)un, sizeof *un) == 0 && listen(fd, QUEUE_LENGTH) == 0;
     int error = errno;
     umask(before);
     if (bound) return fd;
@@ -278,8 +280,9 @@ bool control_open(struct control *control, struct ev_loop *ev, const char *path,
     int fd = bind_socket(&un);
     if (fd < 0 && errno == EADDRINUSE && remove_stale(path)) fd = bind_socket(&un);
     if (fd < 0) {
-        *why = errno == EADDRINUSE ? say("control socket %s is in use: is it running already? (--control PATH chooses another)", path)
-                                   : say("control socket %s: %s", path, strerror(errno));
+        *why = errno == EADDRINUSE
+                   ? say("control socket %s is in use: is it running already? (--control PATH chooses another)", path)
+                   : say("control socket %s: %s", path, strerror(errno));
         return false;
     }
     control->path = must_strdup(path);
@@ -303,15 +306,19 @@ static void flush_conns(struct control *control) {
     }
 }
 
-void control_close(struct control *control) {
+void control_shut(struct control *control) {
     if (!control->path) return;
-    flush_conns(control);
-    list_each_safe(node, &control->conns) close_conn(container_of(node, struct control_conn, node));
     ev_io_stop(control->ev, &control->io);
     close(control->io.fd);
     unlink(control->path);
     free(control->path);
     control->path = NULL;
+}
+
+void control_close(struct control *control) {
+    control_shut(control);
+    flush_conns(control);
+    list_each_safe(node, &control->conns) close_conn(container_of(node, struct control_conn, node));
 }
 
 /* ---- the command line's end */

@@ -32,7 +32,9 @@ bool control_open(struct control *, struct ev_loop *, const char *path,
 void control_answer(struct control *, uint32_t id, int status, const char *text);
 /* Answers everybody who waits for the answer to a command that begins so (NULL: to any). */
 void control_answer_all(struct control *, const char *command, int status, const char *text);
-/* Writes what is left for at most a second, closes everything, removes the socket. Safe if it was never opened. */
+/* No more clients: closes and removes the socket. Who was accepted stays. Safe if it was never opened, and twice. */
+void control_shut(struct control *);
+/* The same, then writes what is left for at most a second, and closes everything. */
 void control_close(struct control *);
 
 /* ---- in the command line: one command, waiting for its answer. False with `*why` (malloc'd) when nobody answers. */

@@ -9,14 +9,14 @@
 
 struct held_listener {
     struct list node;
-    char *address;     /* as asked for: addr_text's form */
+    char *address; /* as asked for: addr_text's form */
     int *fds;
     unsigned count;
 };
 
 struct held {
     struct list listeners;
-    unsigned cpus;     /* sockets per listener, unless more workers ask for more */
+    unsigned cpus; /* sockets per listener, unless more workers ask for more */
 };
 
 void held_init(struct held *, unsigned cpus);

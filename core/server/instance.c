@@ -28,7 +28,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static const double END_MOST = 4; /* seconds that an end may take once everything is closed */
+static const double END_MOST = 4;    /* seconds that an end may take once everything is closed */
+static const double LAST_CALL = 0.1; /* seconds between the last accept and the closing of idle clients */
 
 /* ---- the end */
 
@@ -51,7 +52,7 @@ static void end_if_all_is_gone(struct instance *instance) {
     round_begin(&instance->end_round, instance);
 }
 
-void instance_tenure_gone(struct instance *instance) {
+void instance_tenures_changed(struct instance *instance) {
     unsigned live = tenures_limit(instance, UINT32_MAX);
     pthread_mutex_lock(&instance->figures.lock);
     instance->figures.generations = live;
@@ -61,7 +62,8 @@ void instance_tenure_gone(struct instance *instance) {
 
 static void close_in_worker(struct round *round, struct worker_thread *t) {
     struct worker *w = &t->worker;
-    ears_set(t, NULL, 0);
+    reload_cancel(t);
+    ears_leave(t);
     if (w->index == 0) {
         admin_stop(round->instance->admin);
         round->instance->admin = NULL;
@@ -90,7 +92,8 @@ static void instance_on_end_overdue(struct ev_loop *ev, ev_timer *timer, int eve
     const struct instance *instance = timer->data;
     list_each(node, &instance->tenures) {
         const struct tenure *t = container_of(node, struct tenure, node);
-        log_error("generation %u is still held (stage %d, %u references)", t->number, (int)t->stage, atomic_load(&t->generation->refs));
+        log_error("generation %u is still held (stage %d, %u references)", t->number, (int)t->stage,
+                  atomic_load(&t->generation->refs));
     }
     log_error("the end takes too long: given up");
     _exit(1);
@@ -117,12 +120,8 @@ void instance_close(struct instance *instance) {
     round_begin(&instance->close_round, instance);
 }
 
-void instance_reload_ended(struct instance *instance) {
-    if (instance->state == INSTANCE_CLOSES) end_if_all_is_gone(instance);
-    else if (instance->next_askers.count || instance->reload_again) reload_ask(instance, 0);
-}
-
-/* ---- draining */
+/* ---- draining: no new connections; then a last call, in which requests that are on their way on idle connections are still
+ * answered, with Connection: close; then idle connections are closed, and what is under way has the drain time. */
 
 struct drained_letter {
     struct letter letter;
@@ -145,26 +144,62 @@ static void worker_on_drained(struct worker *w) {
 }
 
 static void drain_in_worker(struct round *round, struct worker_thread *t) {
-    ears_set(t, NULL, 0);
     t->worker.on_drained = worker_on_drained;
     worker_drain(&t->worker);
     round_report(round, t);
 }
-
-static void instance_on_drain_asked(struct round *round) {}
 
 static void instance_on_drain_over(struct ev_loop *ev, ev_timer *timer, int events) {
     log_warn("the drain time is over: what is left is closed");
     instance_close(timer->data);
 }
 
+static void instance_on_drain_asked(struct round *round) {}
+
+static void close_idle_clients(struct instance *instance) {
+    arm(instance, instance_on_drain_over, instance->current->generation->drain);
+    instance->drain_round = (struct round){ .visit = drain_in_worker, .done = instance_on_drain_asked };
+    round_begin(&instance->drain_round, instance);
+}
+
+static void instance_on_last_call(struct ev_loop *ev, ev_timer *timer, int events) { close_idle_clients(timer->data); }
+
+/* Whoever knocks now is refused, not left waiting for our end. The supervisor keeps the sockets only if another process serves. */
+static void release_listeners(struct instance *instance) {
+    list_each(node, &instance->listeners) {
+        struct listener *l = container_of(node, struct listener, node);
+        if (l != instance->admin_listener) listener_release(l);
+    }
+}
+
+static void instance_on_ears_closed(struct round *round) {
+    struct instance *instance = round->instance;
+    instance->ears_closed = true;
+    if (instance->state != INSTANCE_DRAINS) return;
+    if (!instance->reload) release_listeners(instance); /* else at its end: it may be binding */
+    if (atomic_load(&instance->clients_left) > 0) arm(instance, instance_on_last_call, LAST_CALL);
+    else close_idle_clients(instance);
+}
+
+static void stop_accepting(struct round *round, struct worker_thread *t) {
+    ears_leave(t);
+    t->worker.draining = true;
+    atomic_fetch_add(&round->instance->clients_left, t->worker.client_count);
+    round_report(round, t);
+}
+
 void instance_drain(struct instance *instance) {
     if (instance->state == INSTANCE_STARTS) instance_close(instance);
     if (instance->state != INSTANCE_SERVES) return;
     instance->state = INSTANCE_DRAINS;
-    arm(instance, instance_on_drain_over, instance->current->generation->drain);
-    instance->drain_round = (struct round){ .visit = drain_in_worker, .done = instance_on_drain_asked };
+    instance->drain_round = (struct round){ .visit = stop_accepting, .done = instance_on_ears_closed };
     round_begin(&instance->drain_round, instance);
+}
+
+void instance_reload_ended(struct instance *instance) {
+    if (instance->state == INSTANCE_CLOSES) end_if_all_is_gone(instance);
+    else if (instance->ears_closed) release_listeners(instance);
+    else if (instance->next_askers.count || instance->reload_again) reload_ask(instance, 0);
 }
 
 /* ---- the start */
@@ -190,8 +225,8 @@ void instance_ready(struct instance *instance) {
     char *addresses = list_addresses(instance);
     instance->state = INSTANCE_SERVES;
     channel_say(instance->orders, MESSAGE_READY, 0, (int32_t)(instance->current->generation->drain * 1000), addresses);
-    log_info("generation %u serves on %s with %u worker%s", instance->figures.generation, *addresses ? addresses : "nothing",
-             instance->worker_count, instance->worker_count == 1 ? "" : "s");
+    log_info("generation %u serves on %s with %u worker%s", instance->figures.generation,
+             *addresses ? addresses : "nothing", instance->worker_count, instance->worker_count == 1 ? "" : "s");
     if (instance->setup.detached) detach_stdio();
     free(addresses);
 }

@@ -29,7 +29,8 @@ bool listener_ask_bind(struct listener *l, const struct config_listener *wanted,
     if (l->fd_count) return true;
     addr_text(&l->addr, text);
     int error = ask_bind(text, workers, &l->fds, &l->fd_count);
-    if (error) errors_add(errors, file, wanted->line, wanted->path, "cannot listen on %s: %s", wanted->name, strerror(error));
+    if (error)
+        errors_add(errors, file, wanted->line, wanted->path, "cannot listen on %s: %s", wanted->name, strerror(error));
     return error == 0;
 }
 

@@ -11,7 +11,8 @@ struct config_listener;
 /* Main thread: finds it or makes one that is not bound yet. */
 struct listener *listener_find(struct instance *, const struct config_listener *);
 /* Any thread, while the listener is of one load only: asks the supervisor for its sockets, if it has none. False: an error was added. */
-bool listener_ask_bind(struct listener *, const struct config_listener *, unsigned workers, const char *file, struct errors *);
+bool listener_ask_bind(struct listener *, const struct config_listener *, unsigned workers, const char *file,
+                       struct errors *);
 /* Closes the sockets; the supervisor closes his. It may be bound again later. */
 void listener_release(struct listener *);
 /* Its address, the true port instead of 0. malloc'd. */

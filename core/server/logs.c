@@ -55,12 +55,14 @@ static bool open_error_change(struct log_change *c, const struct config *config,
     return false;
 }
 
-bool logs_open(struct log_change *c, const struct instance *instance, const struct config *config, struct errors *errors) {
+bool logs_open(struct log_change *c, const struct instance *instance, const struct config *config,
+               struct errors *errors) {
     const struct config_log *log = &config->log;
     *c = (struct log_change){ .error_fd = -1, .format = log->access_format, .level = log->level };
     c->access_path = log->access ? find_path(log->access, config->file) : NULL;
     c->error_path = log->error && !is_stderr(log->error) ? find_path(log->error, config->file) : NULL;
-    c->access = !is_same(c->access_path, instance->access_path) || (c->access_path && c->format != instance->access_format);
+    c->access =
+        !is_same(c->access_path, instance->access_path) || (c->access_path && c->format != instance->access_format);
     c->error = !is_same(c->error_path, instance->error_path);
     bool ok = !c->access || open_access_change(c, config, errors);
     return (!c->error || open_error_change(c, config, errors)) && ok;
@@ -149,9 +151,11 @@ struct reopening {
 static void reopen_files(struct job *job) {
     struct reopening *r = container_of(job, struct reopening, job);
     if (r->access_path) r->access_fd = ask_append(r->access_path, false);
-    if (r->access_path && r->access_fd < 0) log_error("log.access: %s: %s; the old file is kept", r->access_path, strerror(errno));
+    if (r->access_path && r->access_fd < 0)
+        log_error("log.access: %s: %s; the old file is kept", r->access_path, strerror(errno));
     if (r->error_path) r->error_fd = ask_append(r->error_path, true);
-    if (r->error_path && r->error_fd < 0) log_error("log.error: %s: %s; the old file is kept", r->error_path, strerror(errno));
+    if (r->error_path && r->error_fd < 0)
+        log_error("log.error: %s: %s; the old file is kept", r->error_path, strerror(errno));
 }
 
 static void logs_on_reopened(struct job *job, struct loop *loop) {

@@ -11,9 +11,9 @@ struct worker_thread;
 
 /* What a load changes of the logs. Zeroed is: nothing. */
 struct log_change {
-    bool access, error;           /* they change */
-    struct access_sink *sink;     /* the new one, NULL: off */
-    int error_fd;                 /* the new one; -1: stderr */
+    bool access, error;       /* they change */
+    struct access_sink *sink; /* the new one, NULL: off */
+    int error_fd;             /* the new one; -1: stderr */
     char *access_path, *error_path;
     enum access_format format;
     enum log_level level;

@@ -72,7 +72,9 @@ static bool is_below(const char *path, const char *directory) {
     return strncmp(path, real, n) == 0 && (path[n] == '/' || real[n - 1] == '/');
 }
 
-static bool ends_with(const char *path, const char *suffix) { return slice_ends_with(slice_of(path), slice_of(suffix)); }
+static bool ends_with(const char *path, const char *suffix) {
+    return slice_ends_with(slice_of(path), slice_of(suffix));
+}
 
 static bool is_same_file(const char *path, const char *other) {
     char real[PATH_MAX];
@@ -97,7 +99,8 @@ static bool is_below_modules(const char *path) {
         snprintf(directory, sizeof directory, "%.*s", FMT(one));
         if (one.n && is_below(path, directory)) return true;
     }
-    return is_below(path, MOONGATE_DATADIR) || is_below(path, MOONGATE_SOURCEDIR "/lua") || is_below(path, MOONGATE_SOURCEDIR "/scripts");
+    return is_below(path, MOONGATE_DATADIR) || is_below(path, MOONGATE_SOURCEDIR "/lua") ||
+           is_below(path, MOONGATE_SOURCEDIR "/scripts");
 }
 
 static bool may_read(const char *path, const char *config, const char *keys) {
@@ -139,7 +142,9 @@ static int open_directory(const char *path, const char *name, char real[PATH_MAX
     return refuse(at, EACCES);
 }
 
-static bool is_below_log(const char *directory) { return strcmp(directory, "/var/log") == 0 || is_below(directory, "/var/log"); }
+static bool is_below_log(const char *directory) {
+    return strcmp(directory, "/var/log") == 0 || is_below(directory, "/var/log");
+}
 
 int grant_append(const char *path) {
     char real[PATH_MAX];
@@ -149,7 +154,8 @@ int grant_append(const char *path) {
     int at = open_directory(path, name, real);
     if (at < 0) return -1;
     if (!ends_with(name, ".log") && !is_below_log(real)) return refuse(at, EACCES);
-    int fd = openat(at, name, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0640), error = errno;
+    int fd = openat(at, name, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0640),
+        error = errno;
     close(at);
     if (fd < 0) return refuse(-1, error);
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) return refuse(fd, EACCES);

@@ -49,17 +49,17 @@ struct reload {
     uint32_t number;
     struct errors errors;
     struct sources *sources;
-    struct state *config_state;      /* whose tree `config` was read from */
+    struct state *config_state; /* whose tree `config` was read from */
     struct config config;
     bool has_config;
-    struct listener **listeners;     /* parallel to config.listeners, then the admin's if there is one */
-    unsigned listener_count;         /* of the sites */
-    struct listener *admin;          /* NULL: none */
+    struct listener **listeners; /* parallel to config.listeners, then the admin's if there is one */
+    unsigned listener_count;     /* of the sites */
+    struct listener *admin;      /* NULL: none */
     struct log_change logs;
-    struct state **states;           /* by worker, until the generation has them */
+    struct state **states; /* by worker, until the generation has them */
     struct generation *generation;
     struct tenure *tenure;
-    struct start *starts;            /* by worker */
+    struct start *starts; /* by worker */
 };
 
 static void fail(struct reload *);
@@ -96,7 +96,8 @@ static bool is_going_on(const struct reload *r) {
 /* ---- the end of a load */
 
 static void answer_askers(const struct reload *r, int status, const char *text) {
-    for (unsigned i = 0; i < r->askers.count; i++) channel_say(r->instance->orders, MESSAGE_DONE, r->askers.ids[i], status, text);
+    for (unsigned i = 0; i < r->askers.count; i++)
+        channel_say(r->instance->orders, MESSAGE_DONE, r->askers.ids[i], status, text);
 }
 
 static void end_load(struct reload *r) {
@@ -204,6 +205,7 @@ static void reload_on_swapped(struct round *round) {
     struct instance *instance = r->instance;
     struct tenure *old = instance->current;
     instance->current = r->tenure;
+    if (instance->state == INSTANCE_CLOSES) tenure_retire(r->tenure, 0);
     generation_unref(r->generation); /* the workers hold it now */
     if (old) tenure_retire(old, old->generation->drain);
     logs_commit(&r->logs, instance);
@@ -234,7 +236,8 @@ static void swap_in_worker(struct round *round, struct worker_thread *t) {
     round_report(round, t);
 }
 
-static void begin_round(struct reload *r, void (*visit)(struct round *, struct worker_thread *), void (*done)(struct round *)) {
+static void begin_round(struct reload *r, void (*visit)(struct round *, struct worker_thread *),
+                        void (*done)(struct round *)) {
     r->round = (struct round){ .visit = visit, .done = done };
     round_begin(&r->round, r->instance);
 }
@@ -267,7 +270,16 @@ static void reload_on_started(struct round *round) {
 static void start_on_done(void *with, const struct errors *errors) {
     struct start *s = with;
     if (errors) add_errors(&s->errors, errors);
+    s->thread->starting = NULL;
     round_report(&s->reload->round, s->thread);
+}
+
+void reload_cancel(struct worker_thread *t) {
+    struct start *s = t->starting;
+    if (!s) return;
+    t->starting = NULL;
+    state_stop(s->reload->generation->states[t->worker.index]); /* start_on_done is not called any more */
+    round_report(&s->reload->round, t);
 }
 
 static void open_views(const struct generation *g, struct worker *w) {
@@ -281,6 +293,7 @@ static void start_in_worker(struct round *round, struct worker_thread *t) {
     unsigned index = t->worker.index;
     const struct generation *old = t->worker.generation;
     struct start *s = &r->starts[index];
+    t->starting = s;
     open_views(r->generation, &t->worker);
     if (old) s->snapshot = state_unload(old->states[index]);
     state_start(r->generation->states[index], &t->worker, r->generation, &s->snapshot, start_on_done, s);
@@ -290,7 +303,8 @@ static void begin_start(struct reload *r) {
     unsigned workers = r->instance->worker_count;
     r->tenure = tenure_create(r->instance, r->generation);
     r->starts = must_calloc(workers, sizeof *r->starts);
-    for (unsigned i = 0; i < workers; i++) r->starts[i] = (struct start){ .reload = r, .thread = &r->instance->threads[i] };
+    for (unsigned i = 0; i < workers; i++)
+        r->starts[i] = (struct start){ .reload = r, .thread = &r->instance->threads[i] };
     begin_round(r, start_in_worker, reload_on_started);
 }
 
@@ -315,7 +329,8 @@ static bool create_states(struct reload *r) {
         errors_init(&errors);
         r->states[i] = state_create(r->sources, (int)i, &r->config.limits, &errors);
         bool same = r->states[i] && value_equal(state_config(r->states[i]), state_config(r->config_state));
-        if (r->states[i] && !same) errors_add(&errors, r->config.file, 0, NULL, "the config is not the same each time it runs");
+        if (r->states[i] && !same)
+            errors_add(&errors, r->config.file, 0, NULL, "the config is not the same each time it runs");
         add_errors(&r->errors, &errors);
         errors_fini(&errors);
         if (!same) return false;
@@ -330,7 +345,10 @@ static void build(struct job *job) {
     ok = logs_open(&r->logs, instance, &r->config, &r->errors) && ok;
     if (!create_states(r) || !ok) return;
     struct generation_parts parts = {
-        .workers = instance->worker_count, .resolver = instance->resolver, .listeners = r->listeners, .states = r->states,
+        .workers = instance->worker_count,
+        .resolver = instance->resolver,
+        .listeners = r->listeners,
+        .states = r->states,
         .release = tenure_on_release,
     };
     r->generation = generation_build(&r->config, &parts, r->number, &r->errors);
@@ -378,7 +396,8 @@ static unsigned choose_workers(const struct reload *r) {
 static void check_workers(struct reload *r) {
     unsigned wanted = choose_workers(r), present = r->instance->worker_count;
     if (wanted != present && !r->instance->setup.workers && r->config.workers)
-        errors_warn(&r->errors, r->config.file, 0, "workers", "%u takes effect at a restart; it is %u now", wanted, present);
+        errors_warn(&r->errors, r->config.file, 0, "workers", "%u takes effect at a restart; it is %u now", wanted,
+                    present);
 }
 
 /* True: the process ends, to be started again as the user whom the config names. */
@@ -387,12 +406,14 @@ static bool changes_user(struct reload *r) {
     const char *wanted = r->config.user, *present = privilege_own_name();
     if (!wanted || setup->user_fixed || strcmp(wanted, present) == 0) return false;
     if (!setup->user) {
-        errors_add(&r->errors, r->config.file, 0, "user", "only root can become \"%s\"; this is \"%s\"", wanted, present);
+        errors_add(&r->errors, r->config.file, 0, "user", "only root can become \"%s\"; this is \"%s\"", wanted,
+                   present);
     } else if (is_first(r)) {
         channel_say(r->instance->orders, MESSAGE_USER, 0, 0, wanted);
         return true;
     } else {
-        errors_warn(&r->errors, r->config.file, 0, "user", "\"%s\" takes effect at a restart; it is \"%s\" now", wanted, present);
+        errors_warn(&r->errors, r->config.file, 0, "user", "\"%s\" takes effect at a restart; it is \"%s\" now", wanted,
+                    present);
     }
     return false;
 }

@@ -12,7 +12,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static void set_integer(json_t *object, const char *name, int64_t value) { json_object_set_new(object, name, json_integer(value)); }
+static void set_integer(json_t *object, const char *name, int64_t value) {
+    json_object_set_new(object, name, json_integer(value));
+}
 static void set_text(json_t *object, const char *name, const char *text) {
     json_t *value = json_string(text);
     json_object_set_new(object, name, value ? value : json_null()); /* no UTF-8: no value */
@@ -44,7 +46,8 @@ static json_t *describe_site(const struct site *s, int keeper) {
     json_t *site = json_object(), *hosts = json_array(), *backends = json_array();
     set_text(site, "name", s->name);
     for (char **host = s->hosts; *host; host++) json_array_append_new(hosts, json_string(*host));
-    for (unsigned i = 0; i < s->backend_count; i++) json_array_append_new(backends, describe_backend(s->backends[i], keeper));
+    for (unsigned i = 0; i < s->backend_count; i++)
+        json_array_append_new(backends, describe_backend(s->backends[i], keeper));
     json_object_set_new(site, "hosts", hosts);
     json_object_set_new(site, "backends", backends);
     return site;
@@ -53,7 +56,8 @@ static json_t *describe_site(const struct site *s, int keeper) {
 static json_t *describe_sites(const struct worker *keeper) {
     json_t *sites = json_array();
     const struct generation *g = keeper->generation;
-    for (unsigned i = 0; g && i < g->site_count; i++) json_array_append_new(sites, describe_site(g->sites[i], (int)keeper->index));
+    for (unsigned i = 0; g && i < g->site_count; i++)
+        json_array_append_new(sites, describe_site(g->sites[i], (int)keeper->index));
     return sites;
 }
 
@@ -142,10 +146,13 @@ static double read_restarts(void *with) { return ((struct instance *)with)->setu
 
 void status_metrics(struct instance *instance) {
     metrics_gauge_with("moongate_generation", "Number of the current generation", read_generation, instance);
-    metrics_gauge_with("moongate_generations_live", "Generations whose policy may still run", read_generations, instance);
+    metrics_gauge_with("moongate_generations_live", "Generations whose policy may still run", read_generations,
+                       instance);
     metrics_gauge_with("moongate_reloads", "Reloads that served since the process began", read_reloads, instance);
-    metrics_gauge_with("moongate_reloads_failed", "Reloads that failed since the process began", read_reloads_failed, instance);
+    metrics_gauge_with("moongate_reloads_failed", "Reloads that failed since the process began", read_reloads_failed,
+                       instance);
     metrics_gauge_with("moongate_config_loaded_seconds", "Unix time of the last load", read_loaded, instance);
-    metrics_gauge_with("moongate_process_began_seconds", "Unix time at which the serving process began", read_began, instance);
+    metrics_gauge_with("moongate_process_began_seconds", "Unix time at which the serving process began", read_began,
+                       instance);
     metrics_gauge_with("moongate_restarts", "Serving processes that died before this one", read_restarts, instance);
 }

@@ -30,8 +30,8 @@
 #include <unistd.h>
 
 static const double RESTART_MOST = 5, RESTART_LEAST = 0.1; /* seconds between deaths in a row */
-static const double SETTLED = 30;                           /* who served so long did not die in a row */
-static const double OVERDUE = 5;                            /* more than it was given to end */
+static const double SETTLED = 30;                          /* who served so long did not die in a row */
+static const double OVERDUE = 5;                           /* more than it was given to end */
 
 static const int signal_numbers[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2 };
 
@@ -56,8 +56,14 @@ static _Noreturn void exec_serving(const struct supervisor *s, int orders, int a
 static bool send_setup(const struct supervisor *s, int orders) {
     const struct run_options *o = s->options;
     struct setup setup = {
-        .file = o->file, .keys = o->keys, .user = s->user, .user_fixed = o->user != NULL, .detached = o->detached,
-        .workers = o->workers, .restarts = s->restarts, .supervisor = getpid(),
+        .file = o->file,
+        .keys = o->keys,
+        .user = s->user,
+        .user_fixed = o->user != NULL,
+        .detached = o->detached,
+        .workers = o->workers,
+        .restarts = s->restarts,
+        .supervisor = getpid(),
     };
     return setup_send(orders, &setup);
 }
@@ -191,7 +197,8 @@ static void serving_on_orders(struct ev_loop *ev, ev_io *io, int events) { read_
 /* ---- what it asks for */
 
 static int open_to_append(const char *path, bool error_log) {
-    int fd = privilege_present() ? grant_append(path) : open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
+    int fd = privilege_present() ? grant_append(path)
+                                 : open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
     int ours = fd >= 0 && error_log ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
     if (ours >= 0) log_open(ours, LOG_LEVEL_INFO);
     return fd;
@@ -242,7 +249,8 @@ static void serving_on_asks(struct ev_loop *ev, ev_io *io, int events) {
 /* ---- its death */
 
 static const char *describe_end(int status, char *to, size_t size) {
-    if (WIFSIGNALED(status)) snprintf(to, size, "was killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+    if (WIFSIGNALED(status))
+        snprintf(to, size, "was killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
     else snprintf(to, size, "ended with status %d", WEXITSTATUS(status));
     return to;
 }
@@ -310,12 +318,14 @@ static void mourn(struct supervisor *s, const struct serving *p, int status) {
     if (current) s->current = NULL;
     if (next) s->next = NULL;
     if (s->state != SUPERVISOR_RUNS) {
-        if (status != 0 && s->status == 0) s->status = p->killed ? 1 : WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+        if (status != 0 && s->status == 0)
+            s->status = p->killed ? 1 : WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
         end_if_nobody_is_left(s);
     } else if (current) {
         mourn_current(s, p, status);
     } else if (next) {
-        log_error("the upgrade failed: the new serving process %s; the old one goes on", describe_end(status, how, sizeof how));
+        log_error("the upgrade failed: the new serving process %s; the old one goes on",
+                  describe_end(status, how, sizeof how));
     } else {
         log_info("drained: process %d %s", (int)p->pid, describe_end(status, how, sizeof how));
     }
@@ -343,7 +353,9 @@ static void serving_on_end(struct ev_loop *ev, ev_child *child, int events) {
 
 struct serving *supervisor_adopt(struct supervisor *s, pid_t pid, int orders, int asks, enum serving_state state) {
     struct serving *p = must_calloc(1, sizeof *p);
-    *p = (struct serving){ .supervisor = s, .pid = pid, .state = state, .began = clock_monotonic(), .orders = orders, .asks = asks };
+    *p = (struct serving){
+        .supervisor = s, .pid = pid, .state = state, .began = clock_monotonic(), .orders = orders, .asks = asks
+    };
     list_push(&s->processes, &p->node);
     ev_io *orders_io = &p->orders_io, *asks_io = &p->asks_io;
     ev_io_init(orders_io, serving_on_orders, orders, EV_READ);
@@ -467,12 +479,14 @@ static bool begin(struct supervisor *s) {
 }
 
 static void supervisor_fini(struct supervisor *s) {
+    control_shut(&s->control);
+    held_fini(&s->held);
+    if (s->was_ready && s->options->pidfile) unlink(s->options->pidfile);
+    /* Nothing of us is left to be found by who hears this. */
     control_answer_all(&s->control, "stop", s->status, s->status ? "it ended with an error\n" : "");
     control_answer_all(&s->control, NULL, 1, "it was stopped meanwhile\n");
     control_close(&s->control);
     watch_close(&s->watch);
-    held_fini(&s->held);
-    if (s->was_ready && s->options->pidfile) unlink(s->options->pidfile);
     free(s->user);
     free(s->exe);
     ev_loop_destroy(s->ev);

@@ -70,18 +70,20 @@ static void tenure_on_freed(struct job *job, struct loop *loop) {
     ev_timer_stop(instance->loop.ev, &t->look);
     list_remove(&t->node);
     free(t);
-    instance_tenure_gone(instance);
+    instance_tenures_changed(instance);
 }
 
 static void ask_helper(struct tenure *t, void (*work)(struct job *), void (*done)(struct job *, struct loop *)) {
     t->job = (struct job){ .asker = &t->instance->mailbox, .work = work, .done = done };
-    must(helpers_ask(t->instance->helpers, HELP_LOAD, &t->job)); /* at most one job per generation and load: never full */
+    must(helpers_ask(t->instance->helpers, HELP_LOAD,
+                     &t->job)); /* at most one job per generation and load: never full */
 }
 
 static void close_views(struct round *r, struct worker_thread *thread) {
     const struct generation *g = container_of(r, struct tenure, round)->generation;
     for (unsigned i = 0; i < g->site_count; i++)
-        for (unsigned j = 0; j < g->sites[i]->backend_count; j++) backend_view_close(g->sites[i]->backends[j], &thread->worker.loop);
+        for (unsigned j = 0; j < g->sites[i]->backend_count; j++)
+            backend_view_close(g->sites[i]->backends[j], &thread->worker.loop);
     round_report(r, thread);
 }
 
@@ -89,7 +91,8 @@ static void tenure_on_views_closed(struct round *r) {
     ask_helper(container_of(r, struct tenure, round), free_in_helper, tenure_on_freed);
 }
 
-static void begin_round(struct tenure *t, void (*visit)(struct round *, struct worker_thread *), void (*done)(struct round *)) {
+static void begin_round(struct tenure *t, void (*visit)(struct round *, struct worker_thread *),
+                        void (*done)(struct round *)) {
     t->round = (struct round){ .visit = visit, .done = done };
     round_begin(&t->round, t->instance);
 }
@@ -107,6 +110,7 @@ static void destroy_states(struct job *job) {
 static void tenure_on_states_gone(struct job *job, struct loop *loop) {
     struct tenure *t = container_of(job, struct tenure, job);
     t->stage = TENURE_STOPPED;
+    instance_tenures_changed(t->instance);
     tenure_advance(t);
 }
 
@@ -207,8 +211,7 @@ void tenure_hurry(struct tenure *t) {
 
 unsigned tenures_limit(struct instance *instance, unsigned most) {
     unsigned live = 0;
-    list_each(node, &instance->tenures)
-        if (container_of(node, struct tenure, node)->stage <= TENURE_RETIRED) live++;
+    list_each(node, &instance->tenures) if (container_of(node, struct tenure, node)->stage <= TENURE_RETIRED) live++;
     list_each_safe(node, &instance->tenures) {
         struct tenure *t = container_of(node, struct tenure, node);
         if (live <= most) break;

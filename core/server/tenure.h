@@ -15,18 +15,18 @@ enum tenure_stage {
 };
 
 struct tenure {
-    struct list node;             /* in instance->tenures */
+    struct list node; /* in instance->tenures */
     struct instance *instance;
     struct generation *generation;
     uint32_t number;
     enum tenure_stage stage;
-    bool released;                /* nobody holds a reference any more */
-    bool hurried;                 /* its drain time is over, or is cut short */
-    bool looking;                 /* a round asks whether its states are idle */
+    bool released; /* nobody holds a reference any more */
+    bool hurried;  /* its drain time is over, or is cut short */
+    bool looking;  /* a round asks whether its states are idle */
     ev_timer drain, look;
     struct round round;
     struct job job;
-    _Atomic unsigned busy;        /* runs that the look found */
+    _Atomic unsigned busy; /* runs that the look found */
 };
 
 /* Once, before the first one. */

@@ -131,7 +131,8 @@ static void upgrade_on_checked(struct ev_loop *ev, ev_child *child, int events) 
     ev_child_stop(ev, child);
     if (s->state != SUPERVISOR_RUNS) return;
     if (child->rstatus != 0) log_error("upgrade: the new binary's check failed; all goes on as it was");
-    else if (!s->current || s->current->state != SERVING_READY || s->next) log_error("upgrade: no serving process is ready; try again");
+    else if (!s->current || s->current->state != SERVING_READY || s->next)
+        log_error("upgrade: no serving process is ready; try again");
     else replace_ourselves(s);
 }
 

@@ -10,9 +10,9 @@
 struct watched_file;
 
 struct watch {
-    struct ev_loop *ev;    /* NULL: closed */
+    struct ev_loop *ev; /* NULL: closed */
     ev_io io;
-    ev_timer quiet;        /* runs from the last change on: a save is many events */
+    ev_timer quiet; /* runs from the last change on: a save is many events */
     struct watched_file *files;
     size_t count;
     void (*on_change)(struct watch *);

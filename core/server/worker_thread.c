@@ -26,7 +26,9 @@ static void pause_ears(struct worker_thread *t, bool full) {
     list_each(node, &t->worker.ears) ear_pause(container_of(node, struct ear, node), full);
 }
 
-static bool is_full(const struct worker_thread *t) { return t->clients_most && t->worker.client_count >= t->clients_most; }
+static bool is_full(const struct worker_thread *t) {
+    return t->clients_most && t->worker.client_count >= t->clients_most;
+}
 
 static void ear_on_client(struct ear *ear, int fd, const struct addr *from) {
     struct worker_thread *t = container_of(worker_of(ear->loop), struct worker_thread, worker);
@@ -56,6 +58,14 @@ static void accept_rest(struct ear *ear) {
     }
 }
 
+/* No site is behind that address any more: idle clients had better know before their next request is answered 421. */
+static void dismiss_idle_clients(struct worker *w, const struct listener *l) {
+    list_each_safe(node, &w->clients) {
+        struct client *c = container_of(node, struct client, node);
+        if (c->listener == l) client_drain(c);
+    }
+}
+
 static void leave_ear(struct ear *ear) {
     accept_rest(ear);
     ear_close(ear);
@@ -69,18 +79,23 @@ static bool has_listener(struct listener *const *list, unsigned count, const str
 }
 
 static bool has_ear(const struct worker *w, const struct listener *l) {
-    list_each(node, &w->ears)
-        if (container_of(node, struct ear, node)->listener == l) return true;
+    list_each(node, &w->ears) if (container_of(node, struct ear, node)->listener == l) return true;
     return false;
 }
 
 void ears_set(struct worker_thread *t, struct listener *const *list, unsigned count) {
     list_each_safe(node, &t->worker.ears) {
         struct ear *ear = container_of(node, struct ear, node);
-        if (!has_listener(list, count, ear->listener)) leave_ear(ear);
+        if (has_listener(list, count, ear->listener)) continue;
+        dismiss_idle_clients(&t->worker, ear->listener);
+        leave_ear(ear);
     }
     for (unsigned i = 0; i < count; i++)
         if (!has_ear(&t->worker, list[i])) open_ear(t, list[i]);
+}
+
+void ears_leave(struct worker_thread *t) {
+    list_each_safe(node, &t->worker.ears) leave_ear(container_of(node, struct ear, node));
 }
 
 void clients_limit(struct worker_thread *t, unsigned max_connections) {

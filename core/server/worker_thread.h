@@ -8,16 +8,19 @@
 #include <stdatomic.h>
 
 struct instance;
+struct start;
 
 struct worker_thread {
     struct worker worker;
     struct instance *instance;
     pthread_t thread;
+    struct start *starting; /* reload.c's: an on_load is under way; NULL: none */
     struct turn_hook after_turn;
-    unsigned clients_most;          /* its share of max_connections; 0: no limit */
-    bool full;                      /* the ears are paused for it */
-    double figures_at;              /* loop time of the last look */
-    _Atomic size_t lua_bytes, lua_runs, lua_waiting; /* of the current state, a second old at most: read by the keeper */
+    unsigned clients_most; /* its share of max_connections; 0: no limit */
+    bool full;             /* the ears are paused for it */
+    double figures_at;     /* loop time of the last look */
+    _Atomic size_t lua_bytes, lua_runs,
+        lua_waiting; /* of the current state, a second old at most: read by the keeper */
 };
 
 /* Makes `count` workers, then starts their threads. */
@@ -32,5 +35,7 @@ void worker_threads_free(struct instance *);
 /* Accepts from exactly these listeners from now on: opens ears that lack; from others accepts what waits in their queues,
  * then closes them. */
 void ears_set(struct worker_thread *, struct listener *const *, unsigned count);
+/* From none, before the end; clients stay. */
+void ears_leave(struct worker_thread *);
 /* max_connections of all workers together; 0: no limit. */
 void clients_limit(struct worker_thread *, unsigned max_connections);

@@ -1,11 +1,13 @@
 ---@meta moongate
+-- luacheck: no unused
 
--- What `require "moongate"` gives, as editors and the manual see it; core/lua makes it. spec/lua/api_spec.lua holds these
--- files against what the core registers, both ways.
+-- What `require "moongate"` gives, as editors and the manual see it; core/lua makes it. spec/lua/api_spec.lua holds
+-- these files against what the core registers, both ways.
 --
--- Two kinds of failure, everywhere: a script's mistake raises; what the world does (peers, network, limits) comes back as
--- `nil, word, sentence`: the word to test for, the sentence to log. Functions marked "waits" suspend the hook, and nobody
--- else; they raise where a wait is impossible (while the file is loaded, inside table.sort).
+-- Two kinds of failure, everywhere: a script's mistake raises; what the world does (peers, network, limits) comes
+-- back as
+-- `nil, word, sentence`: the word to test for, the sentence to log. Functions marked "waits" suspend the hook, and
+-- nobody else; they raise where a wait is impossible (while the file is loaded, inside table.sort).
 
 ---@class moongate
 local gate = {}
@@ -16,10 +18,11 @@ gate.version = ""
 
 ---@alias moongate.Seconds number|string seconds, or text with a unit: "500ms", "10s", "1m", "1h"
 ---@alias moongate.Bytes integer|string bytes, or text with a unit: "64K", "16M", "1G"
----@alias moongate.HeaderTable table<string, string|number|(string|number)[]> field name to value; a list makes several lines
+---Field names to values; a list makes several lines.
+---@alias moongate.HeaderTable table<string, string|number|(string|number)[]>
 
----A reply: an answer as a value. It may be made once, kept, and returned from any hook any number of times. A bare status
----may be returned in its place.
+---A reply: an answer as a value. It may be made once, kept, and returned from any hook any number of times. A bare
+---status may be returned in its place.
 ---@class moongate.Reply
 ---@field status integer
 ---@field body string?
@@ -28,21 +31,21 @@ local Reply = {}
 
 ---Makes a reply. A body without a Content-Type is sent as `text/plain; charset=utf-8`.
 ---
----Raises for a status that is not 200 to 599, a body that is not a string or whose status has none (204, 304), headers whose
----names are no tokens, whose values hold line breaks or control characters, or which are the core's own (Content-Length,
----Transfer-Encoding, Connection, Upgrade, TE, Trailer, Keep-Alive, Proxy-Connection).
+---Raises for a status that is not 200 to 599, a body that is not a string or whose status has none (204, 304),
+---headers whose names are no tokens, whose values hold line breaks or control characters, or which are the core's own
+---(Content-Length, Transfer-Encoding, Connection, Upgrade, TE, Trailer, Keep-Alive, Proxy-Connection).
 ---
 ---```lua
 ---return gate.reply(429, "slow down\n", { ["Retry-After"] = 30 })
 ---```
 ---@param status integer 200 to 599
 ---@param body? string
----@param headers? moongate.HeaderTable|moongate.Headers those of a message: what belongs to its connection or framing is left out
+---@param headers? moongate.HeaderTable|moongate.Headers those of a message go without what its connection needs
 ---@return moongate.Reply
 function gate.reply(status, body, headers) end
 
----Makes a reply that sends the client elsewhere. Raises for a URL that has more than visible ASCII in it, or a status that is no
----redirect.
+---Makes a reply that sends the client elsewhere. Raises for a URL that has more than visible ASCII in it, or a status
+---that is no redirect.
 ---
 ---```lua
 ---if req.scheme == "http" then return gate.redirect("https://" .. req.host .. req.target, 308) end
@@ -69,12 +72,13 @@ function gate.redirect(url, status) end
 ---@field body string "" if there is none
 ---@field time number seconds from the call to the last byte
 
----Sends a request and gives its whole answer. Waits. pick_backend is not asked; an answer of any status is an answer. No
----redirects are followed.
+---Sends a request and gives its whole answer. Waits. pick_backend is not asked; an answer of any status is an answer.
+---No redirects are followed.
 ---
 ---World failures: `connect_refused`, `connect_failed`, `connect_timeout`, `name_not_found`, `name_failed`, `no_server`,
----`reset`, `first_byte_timeout`, `between_timeout`, `total_timeout`, `bad_response`, `response_headers_too_large`, `truncated`,
----`too_large` (the body is longer than `max`). Raises for unknown backends and options, and for https, which is yet to come.
+---`reset`, `first_byte_timeout`, `between_timeout`, `total_timeout`, `bad_response`, `response_headers_too_large`,
+---`truncated`, `too_large` (the body is longer than `max`), `overloaded` (the worker has too many fetches under way: 4096,
+---or 256 MiB). Raises for unknown backends and options, and for https, which is yet to come.
 ---
 ---```lua
 ---local res, word = gate.fetch("auth", { path = "/check", args = { user = name }, timeout = "200ms" })
@@ -98,11 +102,12 @@ function gate.fetch(target, options) end
 ---A backend, by name; what it stands for is looked up at each use.
 ---@class moongate.Backend
 ---@field name string
----@field servers moongate.Server[] those this worker may choose from now (names that resolve to several addresses give several)
+---those this worker may choose from now (names that resolve to several addresses give several)
+---@field servers moongate.Server[]
 local Backend = {}
 
----The backend of that name of the site; outside of a site's hooks, the only one of that name. Raises if there is none. While the
----file is loaded it is not looked up yet.
+---The backend of that name of the site; outside of a site's hooks, the only one of that name. Raises if there is
+---none. While the file is loaded it is not looked up yet.
 ---
 ---```lua
 ---for _, server in ipairs(gate.backend("app").servers) do
@@ -116,8 +121,8 @@ function gate.backend(name) end
 ---@class moongate.SharedOptions
 ---@field size? moongate.Bytes keys, values and overhead together; the first who opens it decides; default 16M
 
----A dictionary that all workers see, and that reloads leave alone. It lives as long as the process. It never drops what has
----not expired: a full one refuses.
+---A dictionary that all workers see, and that reloads leave alone. It lives as long as the process. It never drops
+---what has not expired: a full one refuses.
 ---@class moongate.Shared
 local Shared = {}
 
@@ -166,8 +171,8 @@ function Shared:set(key, value, ttl) end
 ---@return string? sentence
 function Shared:add(key, value, ttl) end
 
----Adds to a number, in one step for all workers, and gives the sum. World failure: `too_large`. Raises if what is stored is no
----number.
+---Adds to a number, in one step for all workers, and gives the sum. World failure: `too_large`. Raises if what is
+---stored is no number.
 ---
 ---```lua
 ---if hits:incr(req.client.ip, 1, 0, 60) > 100 then return 429 end
@@ -199,18 +204,19 @@ function Shared:remove(key) end
 ---@return number?
 function Shared:ttl(key) end
 
----Some or all of the keys, in no order. It looks at each shard in turn: keys that come and go meanwhile may or may not be there.
+---Some or all of the keys, in no order. It looks at each shard in turn: keys that come and go meanwhile may or may
+---not be there.
 ---
 ---```lua
 ---for _, ip in ipairs(bans:keys(100)) do … end
 ---```
----@param max? integer at most so many, 1 to 100000; default 1000
+---@param max? integer at most so many, 1 to 10000; default 1000
 ---@return string[]
 function Shared:keys(max) end
 
----Writes a line to the error log, with the place in the script and the id of the request. With one argument the level is
----"info"; with more, the first is the level and the others are joined with spaces. At most 8 KiB; control characters are shown
----as "?".
+---Writes a line to the error log, with the place in the script and the id of the request. With one argument the level
+---is "info"; with more, the first is the level and the others are joined with spaces. At most 8 KiB; control
+---characters are shown as "?".
 ---
 ---```lua
 ---gate.log "loaded"
@@ -221,8 +227,9 @@ function Shared:keys(max) end
 ---@overload fun(value: any)
 function gate.log(level, ...) end
 
----A number that is the same for the same value in every process, worker and version: a 63-bit hash (XXH64), so `% 100` gives 0 to 99.
----nil hashes as "", a number as its text (1 and 1.0 are one). Not for secrets. Raises for tables, functions and userdata.
+---A number that is the same for the same value in every process, worker and version: a 63-bit hash (XXH64), so `%
+---100` gives 0 to 99. nil hashes as "", a number as its text (1 and 1.0 are one). Not for secrets. Raises for tables,
+---functions and userdata.
 ---
 ---```lua
 ---if gate.hash(req.cookies.user) % 100 < 5 then return "canary" end
@@ -231,8 +238,8 @@ function gate.log(level, ...) end
 ---@return integer
 function gate.hash(value) end
 
----Are two strings equal? Takes as long whatever differs, so that a secret cannot be found out byte by byte; its length can. nil
----equals nothing.
+---Are two strings equal? Takes as long whatever differs, so that a secret cannot be found out byte by byte; its
+---length can. nil equals nothing. Raises for more than 1 MiB.
 ---
 ---```lua
 ---if not gate.equal(req.headers["X-Token"], token) then return 403 end
@@ -290,8 +297,8 @@ function gate.clock() end
 ---@param seconds moongate.Seconds
 function gate.sleep(seconds) end
 
----Runs functions side by side and waits for all; gives the first result of each. If one raises, the others are closed, and it
----raises on.
+---Runs functions side by side and waits for all; gives the first result of each. If one raises, the others are
+---closed, and it raises on.
 ---
 ---```lua
 ---local user, cart = gate.all(function() return load_user(id) end, function() return load_cart(id) end)
@@ -300,7 +307,8 @@ function gate.sleep(seconds) end
 ---@return any ...
 function gate.all(...) end
 
----Runs a function after the answer, apart from the request: `req` and `res` cannot be used in it. What it raises is logged.
+---Runs a function after the answer, apart from the request: `req` and `res` cannot be used in it. What it raises is
+---logged.
 ---
 ---```lua
 ---gate.spawn(notify, req.id, res.status)

@@ -1,10 +1,11 @@
 ---@meta moongate.request
+-- luacheck: no unused
 
 -- `req`, the request, as hooks get it.
 
----The request: one object through all hooks of its exchange. What is assigned is what is forwarded. It is writable until its
----fetch begins (assign in on_request); later assignment raises, and so does any use after the exchange has ended, and any
----field that is not listed here.
+---The request: one object through all hooks of its exchange. What is assigned is what is forwarded. It is writable
+---until its fetch begins (assign in on_request); later assignment raises, and so does any use after the exchange has
+---ended, and any field that is not listed here.
 ---
 ---```lua
 ---function site.on_request(req)
@@ -15,10 +16,14 @@
 ---@class moongate.Request
 ---@field method string "GET"; assignable: a token, neither CONNECT nor from or to HEAD
 ---@field scheme string "http" or "https", as the client spoke it (behind trusted proxies, as they say); read-only
----@field host string lower case, without the port, "" if there is none; assigning "name" or "name:port" also sets the Host field
+---lower case, without the port, "" if there is none; assigning "name" or "name:port" also sets the Host field
+---@field host string
 ---@field port integer the one in Host, else the scheme's; read-only (assign host)
----@field path string normalised: percent-decoded where unreserved, dot segments removed, "%2F" kept. Assigning: begins with "/"; what cannot stand in a path is percent-encoded, then it is normalised likewise (not with raw_target); a NUL raises
----@field query string? without "?"; nil if there is no "?". Assigning: what cannot stand in a query is percent-encoded; nil removes it
+---normalised: percent-decoded where unreserved, dot segments removed, "%2F" kept. Assigning: begins with "/"; what
+---cannot stand in a path is percent-encoded, then it is normalised likewise (not with raw_target); a NUL raises
+---@field path string
+---without "?"; nil if there is no "?". Assigning: what cannot stand in a query is percent-encoded; nil removes it
+---@field query string?
 ---@field target string exactly what came in the start line; read-only
 ---@field version string "1.1" or "1.0"; read-only
 ---@field args moongate.Args the arguments of the query
@@ -56,10 +61,10 @@ local RequestCache = {}
 
 ---Header fields, in the order and the letter case they came in. Names have no case.
 ---
----Reading a name gives its lines joined with ", " (of Set-Cookie: the first), or nil. Assigning a string or a number makes it one
----line, nil removes it. `pairs` visits every line. Names that are no tokens, values with line breaks or other control characters, and
----assigning the core's own fields (Content-Length, Transfer-Encoding, Connection, Upgrade, TE, Trailer, Keep-Alive,
----Proxy-Connection) raise. Assigning a request's Host is assigning `req.host`.
+---Reading a name gives its lines joined with ", " (of Set-Cookie: the first), or nil. Assigning a string or a number
+---makes it one line, nil removes it. `pairs` visits every line. Names that are no tokens, values with line breaks or
+---other control characters, and assigning the core's own fields (Content-Length, Transfer-Encoding, Connection,
+---Upgrade, TE, Trailer, Keep-Alive, Proxy-Connection) raise. Assigning a request's Host is assigning `req.host`.
 ---
 ---`all` and `add` in lower case are the methods; fields of these names are `headers.All` and `headers.Add`.
 ---
@@ -90,9 +95,9 @@ function Headers:all(name) end
 ---@param value string|number
 function Headers:add(name, value) end
 
----The arguments of the query, decoded. Reading gives the first value of that name, "" for `?name`, or nil; assigning a string or a
----number replaces all of that name by one, nil removes them, and the other arguments stay as they came. `pairs` visits all. An
----argument called "all" is reached by `req.args:all "all"`.
+---The arguments of the query, decoded. Reading gives the first value of that name, "" for `?name`, or nil; assigning
+---a string or a number replaces all of that name by one, nil removes them, and the other arguments stay as they came.
+---`pairs` visits all. An argument called "all" is reached by `req.args:all "all"`.
 ---
 ---```lua
 ---req.args.utm_source = nil
@@ -111,8 +116,8 @@ local Args = {}
 ---@return string[]
 function Args:all(name) end
 
----The cookies the client sent, by name, as they stand there: case counts, the first of a name wins, quotes are kept. `pairs`
----visits all. Read-only: what is forwarded is the Cookie field (`req.headers["Cookie"]`).
+---The cookies the client sent, by name, as they stand there: case counts, the first of a name wins, quotes are kept.
+---`pairs` visits all. Read-only: what is forwarded is the Cookie field (`req.headers["Cookie"]`).
 ---
 ---```lua
 ---local lang = req.cookies.lang or "en"
@@ -121,13 +126,14 @@ function Args:all(name) end
 ---@field [string] string?
 local Cookies = {}
 
----The body of a message. Reading it does not take it away: it is still forwarded, and what is read is held until then, which `max`
----bounds. Once its message goes on, reading raises: a request's body is read in on_request, an answer's in on_response. A
----client that waits for it is told to continue.
+---The body of a message. Reading it does not take it away: it is still forwarded, and what is read is held until
+---then, which `max` bounds. Once its message goes on, reading raises: a request's body is read in on_request, an
+---answer's in on_response. A client that waits for it is told to continue.
 ---@class moongate.Body
 local Body = {}
 
----All of it. Waits. World failures: `too_large`, it is longer than `max`; `body_timeout`, `bad_body`, `body_too_large` (a request's); `truncated`,
+---All of it. Waits. World failures: `too_large`, it is longer than `max`; `body_timeout`, `bad_body`,
+---`body_too_large` (a request's); `truncated`,
 ---`between_timeout`, `bad_response` (an answer's).
 ---
 ---```lua
@@ -140,7 +146,8 @@ local Body = {}
 ---@return string? sentence
 function Body:text(max) end
 
----Visits it piece by piece, as it comes; pieces have at most 64 KiB. Waits. So that a loop that ends has seen all of it, failures raise here.
+---Visits it piece by piece, as it comes; pieces have at most 64 KiB. Waits. So that a loop that ends has seen all of
+---it, failures raise here.
 ---
 ---```lua
 ---for piece in req.body:chunks "1M" do scan(piece) end

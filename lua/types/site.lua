@@ -1,9 +1,11 @@
 ---@meta moongate.site
+-- luacheck: no unused
 
 -- What a config file returns: sites, their settings, and policies.
 
----A hook returns its decision; nothing returned means: carry on as configured. Wherever a reply may be returned, so may a bare status. All
----but on_unload may wait. A constant that a hook may return may stand in its place: `pick_backend = "stable"`.
+---A hook returns its decision; nothing returned means: carry on as configured. Wherever a reply may be returned, so
+---may a bare status. All but on_unload may wait. A constant that a hook may return may stand in its place:
+---`pick_backend = "stable"`.
 ---
 ---```lua
 ---local policy = {}
@@ -14,21 +16,27 @@
 ---```
 ---@class moongate.Policy
 ---@field on_request? fun(req: moongate.Request): moongate.Reply|integer|nil once, when the head is in
----@field cache_key? fun(req: moongate.Request): ... the parts of the key, of which nil is one; nothing: the target; false: bypass
----@field pick_backend? moongate.Pick|fun(req: moongate.Request, last: moongate.LastTry?): moongate.Pick|moongate.Reply|integer|false|nil when a fetch needs a server; `false` on re-asking: deliver what there is
----@field on_response? fun(req: moongate.Request, res: moongate.Response): moongate.Reply|integer|nil once, on the final answer; a reply replaces it
+---the parts of the key, of which nil is one; nothing: the target; false: bypass
+---@field cache_key? fun(req: moongate.Request): ...
+---when a fetch needs a server; `false` on re-asking: deliver what there is
+---@field pick_backend? moongate.Pick|fun(req: moongate.Request, last: moongate.LastTry?): moongate.PickAnswer
+---once, on the final answer; a reply replaces it
+---@field on_response? fun(req: moongate.Request, res: moongate.Response): moongate.Reply|integer|nil
 ---@field on_log? fun(req: moongate.Request, res: moongate.Response) after the answer
----@field on_error? fun(req: moongate.Request, err: moongate.ErrorInfo): moongate.Reply|integer|nil the core is about to answer by itself
+---the core is about to answer by itself
+---@field on_error? fun(req: moongate.Request, err: moongate.ErrorInfo): moongate.Reply|integer|nil
 ---@field on_load? fun(state: any) once per worker; `state` is what on_unload of the former generation gave
 ---@field on_unload? fun(): any plain data for the next generation
 
 ---"backend", "backend/server", or a list of these tried in order.
 ---@alias moongate.Pick string|moongate.PickList
+---@alias moongate.PickAnswer moongate.Pick|moongate.Reply|integer|false|nil
 
 ---@class moongate.PickList
 ---@field [integer] string "backend" or "backend/server"
 ---@field tries? integer at most so many servers
----@field retry_on? ("connect"|"reset"|"timeout"|"5xx"|integer)[] what makes the next one be tried; integers are statuses
+---what makes the next one be tried; integers are statuses
+---@field retry_on? ("connect"|"reset"|"timeout"|"5xx"|integer)[]
 ---@field timeout? moongate.Seconds for the first byte of each
 
 ---The try that failed.
@@ -56,9 +64,12 @@
 ---}
 ---```
 ---@class moongate.Site : moongate.Policy
----@field listen string|integer|table "127.0.0.1:8080", 8080 (all addresses), "unix:/run/m.sock", or a list of these and of tables { address, proxy_protocol = true }
+---"127.0.0.1:8080", 8080 (all addresses), "unix:/run/m.sock", or a list of these and of tables { address,
+---proxy_protocol = true }
+---@field listen string|integer|table
 ---@field hosts? string|string[] "example.com", "*.example.com"; none: the default site of its listeners
----@field backends? table<string, table> lists of servers "host:port", "unix:…", { "host:port", name =, weight = }, and settings beside them
+---lists of servers "host:port", "unix:…", { "host:port", name =, weight = }, and settings beside them
+---@field backends? table<string, table>
 ---@field use? moongate.Policy[] policies that stand before and after the site's own hooks
 ---@field cache? { memory?: moongate.Bytes }
 ---@field trusted_proxies? string|string[] CIDRs whose X-Forwarded-* are believed
@@ -68,16 +79,33 @@
 ---@field buffer_body? boolean the whole request body is awaited before the fetch
 ---@field raw_target? boolean paths are forwarded as they came
 ---@field abort_on_fin? boolean a client that has finished sending has left
----@field timeouts? { head?: moongate.Seconds, body?: moongate.Seconds, idle?: moongate.Seconds, connect?: moongate.Seconds, first_byte?: moongate.Seconds, between?: moongate.Seconds, total?: moongate.Seconds }
+---@field timeouts? moongate.Timeouts
 ---@field fail? table<string, "continue"> hooks whose failure does not stop the request
 local Site = {}
+
+---How long each thing may take; 0: for ever.
+---@class moongate.Timeouts
+---@field head? moongate.Seconds a request's head, from its first byte; 10
+---@field body? moongate.Seconds between two pieces of a request's body; 30
+---@field idle? moongate.Seconds a connection between two requests; 75
+---@field connect? moongate.Seconds to a server; 5
+---@field first_byte? moongate.Seconds from the request to the answer's head; 60
+---@field between? moongate.Seconds between two pieces of an answer's body, either side; 60
+---@field total? moongate.Seconds the whole exchange; for ever
+
+---Where logs go.
+---@class moongate.Log
+---@field access? string a file, "stderr" or "syslog"; off unless set
+---@field access_format? "combined"|"json"
+---@field error? string a file; default stderr
+---@field level? "error"|"warn"|"info"|"debug" default info
 
 ---What a config file may return in place of a single site.
 ---@class moongate.Config
 ---@field sites moongate.Site[]
 ---@field workers? integer
 ---@field admin? string|integer listener of /metrics and /status
----@field log? { access?: string, access_format?: "combined"|"json", error?: string, level?: "error"|"warn"|"info"|"debug" }
+---@field log? moongate.Log
 ---@field user? string
 ---@field max_connections? integer
 ---@field drain? moongate.Seconds

@@ -36,6 +36,10 @@ describe("docs/operations.md", function()
           assert_in_manual("| " .. help .. " |")
           count = count + 1
         end
+        for family, help in source:gmatch '# HELP (moongate_[%l_]+) ([^\\]+)\\n' do
+          assert_in_manual("| `" .. family .. "` |")
+          assert_in_manual("| " .. help .. " |")
+        end
       end
     end
     assert.is_true(count > 15)
@@ -44,7 +48,7 @@ describe("docs/operations.md", function()
   it("has every field of the JSON access log", function()
     local source = read_file "core/proxy/access_log.c"
     local count = 0
-    for name in source:gmatch 'put_%l+%(b, "([%l_]+)", r%->' do
+    for name in source:gmatch 'put_[js]%l+%(b, "([%l_]+)", ' do
       assert_in_manual("`" .. name .. "`")
       count = count + 1
     end

@@ -7,7 +7,9 @@ describe("req.args", function()
 
   local target = "/?a=1&b=x%20y+z&flag&a=2&%63=d&e=&&all=yes&bad=%zz%"
   local function said(script) return probe.request("local a = req.args " .. script, { target = target }) end
-  local function forwarded(script, from) return probe.forwarded("local a = req.args " .. script, { target = from or target }).target end
+  local function forwarded(script, from)
+    return probe.forwarded("local a = req.args " .. script, { target = from or target }).target
+  end
 
   it("are decoded", function()
     assert.equal("1|x y z|d|%zz%", said "return a.a, a.b, a.c, a.bad")
@@ -71,7 +73,9 @@ end)
 describe("req.cookies", function()
   support.setup(probe.start)
 
-  local options = { headers = { { "Host", "a" }, { "Cookie", 'a=1; lang=de; a=2; quoted="x y"; novalue; =noname' }, { "Cookie", "more=%20" } } }
+  local options = { headers = {
+    { "Host", "a" }, { "Cookie", 'a=1; lang=de; a=2; quoted="x y"; novalue; =noname' }, { "Cookie", "more=%20" },
+  } }
   local function said(script) return probe.request("local c = req.cookies " .. script, options) end
 
   it("are read by name, as they stand", function()

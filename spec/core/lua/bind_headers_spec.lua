@@ -6,13 +6,15 @@ describe("headers", function()
   support.setup(probe.start)
 
   local lines = {
-    { "Host", "example.com" }, { "X-One", "1" }, { "X-TWO", "2" }, { "x-two", "zwei" }, { "Cookie", "a=1" }, { "Cookie", "b=2" },
-    { "X-Empty", "" }, { "All", "everything" },
+    { "Host", "example.com" }, { "X-One", "1" }, { "X-TWO", "2" }, { "x-two", "zwei" },
+    { "Cookie", "a=1" }, { "Cookie", "b=2" }, { "X-Empty", "" }, { "All", "everything" },
   }
 
   local function said(script) return probe.request("local h = req.headers " .. script, { headers = lines }) end
   local function forwarded(script) return probe.forwarded("local h = req.headers " .. script, { headers = lines }) end
-  local function raises(sentence, script) probe.raises(sentence, "local h = req.headers " .. script, { headers = lines }) end
+  local function raises(sentence, script)
+    probe.raises(sentence, "local h = req.headers " .. script, { headers = lines })
+  end
 
   it("are read in any case", function()
     assert.equal("1|1|1", said [[return h["X-One"], h["x-one"], h["X-ONE"] ]])
@@ -87,8 +89,10 @@ describe("headers", function()
   end)
 
   it("refuse to set the core's own", function()
-    for _, name in ipairs { "Content-Length", "transfer-encoding", "Connection", "Upgrade", "TE", "Trailer", "Keep-Alive",
-                            "Proxy-Connection" } do
+    local own = {
+      "Content-Length", "transfer-encoding", "Connection", "Upgrade", "TE", "Trailer", "Keep-Alive", "Proxy-Connection",
+    }
+    for _, name in ipairs(own) do
       raises("core's own", ([[h["%s"] = "x"]]):format(name))
       raises("core's own", ([[h["%s"] = nil]]):format(name))
       raises("core's own", ([[h:add("%s", "x")]]):format(name))
@@ -136,12 +140,19 @@ describe("headers of an answer", function()
   support.setup(function()
     probe.start()
     probe.answer = function()
-      return 200, { { "Server", "nginx" }, { "Set-Cookie", "a=1" }, { "Set-Cookie", "b=2" }, { "ETag", '"x"' }, { "Vary", "A" }, { "Vary", "B" } }, "body"
+      local fields = {
+        { "Server", "nginx" }, { "Set-Cookie", "a=1" }, { "Set-Cookie", "b=2" }, { "Vary", "A" }, { "Vary", "B" },
+      }
+      return 200, fields, "body"
     end
   end)
 
   it("give the first Set-Cookie and list all", function()
-    assert.equal("a=1|2|b=2|A, B", probe.response [[local h = res.headers return h["Set-Cookie"], #h:all "Set-Cookie", h:all("Set-Cookie")[2], h.Vary]])
+    assert.equal("a=1|2|b=2|A, B", probe.response [[
+      local h = res.headers
+      local cookies = h:all "Set-Cookie"
+      return h["Set-Cookie"], #cookies, cookies[2], h.Vary
+    ]])
   end)
 
   it("are changed before the head leaves", function()

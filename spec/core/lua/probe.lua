@@ -1,11 +1,12 @@
--- For the specs of core/lua: a proxy whose hooks run what a request brings along, so that each spec shows its own script.
+-- For the specs of core/lua: a proxy whose hooks run what a request brings along, so that each spec shows its own
+-- script.
 --
 --     local probe = require "core.lua.probe"
 --     support.setup(probe.start)
 --     assert.equal("GET", probe.request "return req.method")
 --
--- Scripts see gate, req, res, and `upvalue`, a table that outlives requests. What a script returns comes back as text, its values
--- joined with "|"; what it raises as "raised: …".
+-- Scripts see gate, req, res, and `upvalue`, a table that outlives requests. What a script returns comes back as
+-- text, its values joined with "|"; what it raises as "raised: …".
 
 local support = require "support"
 local http = support.http
@@ -49,8 +50,12 @@ end
 
 local site = {
   listen = "127.0.0.1:$PORT",
-  backends = { app = { "$BACKEND" }, other = { { "$BACKEND", name = "one", weight = 3 } }, dead = { "127.0.0.1:$DEAD" } },
-  max_body = "1M",
+  backends = {
+    app = { "$BACKEND" },
+    other = { { "$BACKEND", name = "one", weight = 3 } },
+    dead = { "127.0.0.1:$DEAD" },
+  },
+  max_body = "1M", lua = { hook_cpu = 2 }, -- sanitizers are slow
 }
 
 function site.on_request(req)
@@ -62,7 +67,7 @@ function site.on_request(req)
 end
 
 function site.pick_backend(req, last)
-  if not req.ctx.scripts.pick_backend then return "app" end
+  if not req.ctx.scripts.pick_backend then return req.path == "/dead" and "dead" or "app" end
   local text = run(req, "pick_backend", nil, last)
   return gate.reply(200, text)
 end
@@ -74,7 +79,7 @@ end
 
 function site.on_log(req, res)
   local text = run(req, "on_log", res)
-  if text then gate.log("on_log says", text) end
+  if text then gate.log("info", "on_log says", text) end
 end
 
 return site
@@ -105,7 +110,8 @@ function probe.start()
     if type(probe.answer) == "function" then return probe.answer(request) end
     return 200, nil, probe.answer
   end)
-  probe.proxy = support.moongate.start { config = config, values = { BACKEND = probe.backend, DEAD = support.free_port() } }
+  local values = { BACKEND = probe.backend, DEAD = support.free_port() }
+  probe.proxy = support.moongate.start { config = config, values = values, workers = 1 }
   probe.port = probe.proxy.port
 end
 
@@ -113,6 +119,12 @@ local fields = {
   on_request = "X-Script-on-request", pick_backend = "X-Script-pick-backend",
   on_response = "X-Script-on-response", on_log = "X-Script-on-log",
 }
+
+---The field that brings a script along, for requests a spec writes itself.
+---@param hook string
+---@param script string
+---@return string line
+function probe.field(hook, script) return ("%s: %s"):format(fields[hook], encode(script)) end
 
 ---Sends a request whose hooks run these scripts.
 ---@param scripts table<string, string> by hook
@@ -169,7 +181,8 @@ end
 ---@param options? table as for probe.exchange
 function probe.raises(sentence, script, options)
   local text = probe.request(script, options)
-  assert(text:find("^raised: ") and text:find(sentence, 1, true), ("%q, expected it to raise %q"):format(text, sentence))
+  local raised = text:find "^raised: " and text:find(sentence, 1, true)
+  assert(raised, ("%q, expected it to raise %q"):format(text, sentence))
 end
 
 return probe

@@ -8,7 +8,8 @@ static const luaL_Reg parts[] = {
     { "map", module_map_open },     { "value", module_value_open },
     { "http", module_http_open },   { "headers", module_headers_open },
     { "uri", module_uri_open },     { "net", module_net_open },
-    { "store", module_store_open }, { NULL, NULL },
+    { "store", module_store_open }, { "lua", module_lua_open },
+    { "proxy", module_proxy_open }, { NULL, NULL },
 };
 
 struct slice module_check_slice(lua_State *L, int index) {

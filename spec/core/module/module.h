@@ -18,6 +18,8 @@ int module_headers_open(lua_State *L);
 int module_uri_open(lua_State *L);
 int module_net_open(lua_State *L);
 int module_store_open(lua_State *L);
+int module_lua_open(lua_State *L);
+int module_proxy_open(lua_State *L);
 
 /* A string argument; Lua keeps it alive while it is on the stack. */
 struct slice module_check_slice(lua_State *L, int index);

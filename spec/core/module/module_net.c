@@ -52,7 +52,7 @@ void handle_close(struct handle *h) {
     h->ref = LUA_NOREF;
 }
 
-bool handle_push(struct handle *h, const char *name) {
+bool handle_push_method(struct handle *h, const char *name) {
     lua_State *L = h->home->L;
     luaL_checkstack(L, 20, "handlers");
     lua_rawgeti(L, LUA_REGISTRYINDEX, h->ref);
@@ -78,7 +78,7 @@ void handle_run(struct handle *h, int arguments) {
 }
 
 void handle_call(struct handle *h, const char *name) {
-    if (handle_push(h, name)) handle_run(h, 0);
+    if (handle_push_method(h, name)) handle_run(h, 0);
 }
 
 static int handle_on_close(lua_State *L) {

@@ -34,7 +34,7 @@ void *handle_make(lua_State *L, struct home *home, const char *type, size_t size
                   void (*close)(struct handle *));
 void handle_close(struct handle *); /* idempotent */
 /* Pushes the handler and the object; false if there is no such handler. Then push arguments and call handle_run. */
-bool handle_push(struct handle *, const char *name);
+bool handle_push_method(struct handle *, const char *name);
 void handle_run(struct handle *, int arguments);
 void handle_call(struct handle *, const char *name); /* without arguments */
 

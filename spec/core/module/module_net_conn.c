@@ -32,7 +32,7 @@ static void lua_on_deadline(struct conn *c) { tell(c, "on_deadline"); }
 
 static void lua_on_broken(struct conn *c, enum failure why) {
     struct handle *h = &container_of(c, struct lua_conn, conn)->handle;
-    if (!handle_push(h, "on_broken")) return;
+    if (!handle_push_method(h, "on_broken")) return;
     lua_pushstring(h->home->L, failure_word(why));
     handle_run(h, 1);
 }
@@ -217,7 +217,7 @@ struct lua_ear {
 static void ear_on_accept(struct ear *e, int fd, const struct addr *peer) {
     struct handle *h = &container_of(e, struct lua_ear, ear)->handle;
     char text[ADDR_TEXT];
-    if (!handle_push(h, "call")) {
+    if (!handle_push_method(h, "call")) {
         close(fd);
         return;
     }

@@ -290,7 +290,7 @@ static void question_on_answer(struct question *q) {
     }
     if (!found) return;
     found->question = NULL;
-    if (handle_push(&found->handle, "call")) {
+    if (handle_push_method(&found->handle, "call")) {
         push_answer(found->handle.home->L, q);
         handle_run(&found->handle, 1);
     }

@@ -17,6 +17,10 @@ describe("Expect: 100-continue", function()
         site("127.0.0.1:$PORT", { timeouts = { body = "5s" } }),
         site("127.0.0.1:$PORT2", { buffer_body = true }),
         site("127.0.0.1:$PORT3", { max_body = 10 }),
+        site("127.0.0.1:$PORT5", { on_request = function(req)
+          if req.path == "/read" then req.headers["X-Body"] = req.body:text(100) end
+          if req.path == "/refuse" then return 403 end
+        end }),
         site("127.0.0.1:$PORT4", { timeouts = { first_byte = "200ms", between = "200ms", body = "200ms" } }),
       } }
     ]] }
@@ -97,6 +101,44 @@ describe("Expect: 100-continue", function()
     assert.is_nil(request.headers.Expect)
     conn:send(ok)
     assert.equal(200, http.response(client).status)
+  end)
+
+  it("is met by the proxy itself when a hook asks for the body", function()
+    local client = net.connect(gate.values.PORT5)
+    client:send((expecting:gsub("/", "/read", 1)))
+    assert.equal(100, http.response_head(client).status)
+    client:send "body"
+    local conn = backend:accept()
+    local request = http.request(conn)
+    assert.equal("body", request.body)
+    assert.equal("body", request.headers["X-Body"])
+    assert.is_nil(request.headers.Expect)
+    conn:send(ok)
+    assert.equal(200, http.response(client).status)
+  end)
+
+  it("is not met by the proxy when a hook does not ask for the body", function()
+    local client = net.connect(gate.values.PORT5)
+    client:send(expecting)
+    local conn = backend:accept()
+    local request = http.request_head(conn)
+    assert.equal("100-continue", request.headers.Expect)
+    assert.equal("", client:pending())
+    conn:send "HTTP/1.1 100 Continue\r\n\r\n"
+    assert.equal(100, http.response_head(client).status)
+    client:send "body"
+    http.request_body(conn, request)
+    conn:send(ok)
+    assert.equal(200, http.response(client).status)
+  end)
+
+  it("is answered by a hook's reply, and the body is not waited for", function()
+    local client = net.connect(gate.values.PORT5)
+    client:send((expecting:gsub("/", "/refuse", 1)))
+    local response = http.response(client)
+    assert.equal(403, response.status)
+    assert.same({}, response.interim)
+    client:expect_closed()
   end)
 
   it("is no expectation in HTTP/1.0", function()

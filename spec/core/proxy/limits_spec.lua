@@ -146,7 +146,7 @@ describe("limits", function()
       client:expect_closed()
     end)
 
-    it("a length above it is 413 when the body came along, and one that is read away costs nothing", function()
+    it("a length above it is 413 when the body came along", function()
       for _ = 1, 3 do
         local client = send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n" .. ("x"):rep(1001))
         assert_page(http.response(client), 413)
@@ -203,10 +203,10 @@ describe("limits", function()
   end)
 
   describe("of what is served:", function()
-    it("another host is 421, and the conn lasts", function()
+    it("another host is 421", function()
       local client = send "GET / HTTP/1.1\r\nHost: b\r\n\r\n"
       assert_page(http.response(client), 421)
-      assert_serves(client)
+      client:expect_closed()
     end)
 
     it("the host of an absolute target counts, not the field", function()
@@ -256,7 +256,7 @@ describe("limits", function()
     local response = http.response(client, { method = "HEAD" })
     assert.equal(421, response.status)
     assert.is_truthy(tonumber(response.headers["Content-Length"]) > 0)
-    assert_serves(client)
+    client:expect_closed()
   end)
 end)
 

@@ -22,7 +22,7 @@ describe("a body", function()
         return settings
       end
       return { drain = "2s", sites = {
-        site("127.0.0.1:$PORT", {}),
+        site({ "127.0.0.1:$PORT", "unix:$DIR/site.sock" }, {}),
         site("127.0.0.1:$PORT2", { abort_on_fin = true }),
         site("127.0.0.1:$PORT3", { timeouts = { between = "300ms" } }),
       } }
@@ -149,8 +149,8 @@ describe("a body", function()
 
     -- What may be held between two ends that do not move: our buffers and the kernel's of four sockets.
     local held_at_most = 40 << 20
-    local grown_at_most = ({ asan = 64, tsan = 96 })[preset] or 8
-    grown_at_most = grown_at_most << 20
+    -- Sanitizers keep freed memory back, up to hundreds of MiB.
+    local grown_at_most = (({ asan = 512, tsan = 512 })[preset] or 8) << 20
 
     -- Moves `large` bytes from one conn to the other, which does not read at first. Returns what was sent.
     local function transfer(from, to, total)
@@ -291,26 +291,18 @@ describe("a body", function()
       sender:join()
     end)
 
+    -- Unix sockets, whose buffers do not grow: one of these answers fills the client's, and what is left of it the proxy's.
     it("by a half-close gets what the proxy still holds of a complete answer", function()
-      -- How much fits between two ends that do not move; about half of that fills the client's side up to the proxy's buffer.
-      local client, conn = begun()
-      client:stop_reading()
-      conn:send "HTTP/1.1 200 OK\r\n\r\n"
-      local between = conn:send_until_blocked(("x"):rep(1 << 16), 0.05)
-      client:close()
-
-      local steps = support.async.slow > 1 and 8 or 60
-      for i = 0, steps do
-        local size = math.floor(between * (0.35 + 0.3 * i / steps))
-        client, conn = begun()
+      for kib = 32, 352, 16 do
+        local client, conn = begun(nil, gate.dir .. "/site.sock")
         client:stop_reading()
-        local answer = conn:post(("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"):format(size) .. ("x"):rep(size))
-        support.eventually("the proxy to take the answer", function() return answer.done end)
+        conn:send(("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"):format(kib << 10) .. ("x"):rep(kib << 10))
+        support.sleep(0.01) -- the proxy has all of the answer, or as much as it takes
         client:shutdown()
-        support.sleep(0.002)
+        support.sleep(0.005)
         client:start_reading()
-        assert.equal(size, tonumber(http.response_head(client).headers["Content-Length"]))
-        client:skip(size)
+        http.response_head(client)
+        client:skip(kib << 10)
         client:expect_eof()
       end
     end)

@@ -145,3 +145,54 @@ describe("the access log", function()
     assert.is_nil(socket:receive())
   end)
 end)
+
+describe("the access log of a proxy", function()
+  local http, moongate = support.http, support.moongate
+
+  local function start(format)
+    return moongate.start { values = { BACKEND = http.backend "hello", FORMAT = format }, config = [[
+      return {
+        sites = { { listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } }, trusted_proxies = { "127.0.0.1" } } },
+        log = { access = "$DIR/access.log", access_format = "$FORMAT" },
+      }
+    ]] }
+  end
+
+  it("has a line for every request when it has stopped, those at the last moment, too", function()
+    local gate = start "combined"
+    for i = 1, 200 do http.get(gate.port, "/" .. i) end
+    gate:stop()
+    local seen = {}
+    for target, status, bytes in read_file(gate.dir .. "/access.log"):gmatch '"GET (%S+) HTTP/1.1" (%d+) (%d+) "%-" "%-"\n' do
+      assert.same({ "200", "5" }, { status, bytes })
+      seen[target] = true
+    end
+    for i = 1, 200 do assert.is_true(seen["/" .. i], "no line of request " .. i) end
+  end)
+
+  it("goes on in a new file after SIGUSR1", function()
+    local gate = start "combined"
+    http.get(gate.port, "/before")
+    assert(os.rename(gate.dir .. "/access.log", gate.dir .. "/old.log"))
+    gate:signal "usr1"
+    support.eventually("a new file", function() return uv.fs_stat(gate.dir .. "/access.log") end)
+    http.get(gate.port, "/after")
+    gate:stop()
+    assert.truthy(read_file(gate.dir .. "/access.log"):find("/after", 1, true))
+    local all = read_file(gate.dir .. "/old.log") .. read_file(gate.dir .. "/access.log")
+    assert.equal(1, select(2, all:gsub("/before", "")))
+  end)
+
+  it("tells in JSON who asked for what, and who answered", function()
+    local gate = start "json"
+    http.get(gate.port, "/x?y", { headers = { ["X-Forwarded-For"] = "198.51.100.9", ["User-Agent"] = 'a "b"' } })
+    gate:stop()
+    local line = read_file(gate.dir .. "/access.log")
+    for _, part in ipairs {
+      '"client":"198.51.100.9"', '"method":"GET"', '"target":"/x?y"', '"status":200', '"bytes_out":5', '"user_agent":"a \\"b\\""',
+      '"source":"backend"', '"backend":"app"', ('"server":%q'):format(gate.values.BACKEND.address), '"tries":1', '"error":null',
+    } do
+      assert.truthy(line:find(part, 1, true), part .. " in " .. line)
+    end
+  end)
+end)

@@ -8,7 +8,7 @@ local function start(options)
   local backend = http.backend "hello"
   return moongate.start {
     values = { BACKEND = backend }, workers = options and options.workers, config = options and options.config or [[
-      local site = { listen = "127.0.0.1:$PORT", hosts = { "a.example", "127.0.0.1" } }
+      local site = { listen = "127.0.0.1:$PORT", hosts = { "a.example", "localhost" } }
       site.backends = { app = { "$BACKEND" } }
       function site.on_request(req)
         if req.path == "/broken" then error "on purpose" end
@@ -42,21 +42,22 @@ end
 
 describe("/metrics", function()
   it("counts requests by site and status, connections and hooks", function()
-    local gate = start()
-    for _ = 1, 3 do http.get(gate.port, "/") end
+    local gate = start { workers = 1 } -- hooks are timed by samples: one in sixteen of a worker
+    for _ = 1, 31 do http.get(gate.port, "/") end
     http.get(gate.port, "/broken")
     local figures, kinds
-    support.eventually("four requests to be counted", function()
+    support.eventually("all requests to be counted", function()
       figures, kinds = scrape(gate.values.PORT2)
-      return figures['moongate_request_seconds_count{site="a.example"}'] == 4
+      return figures['moongate_request_seconds_count{site="a.example"}'] == 32
     end)
-    assert.equal(3, figures['moongate_requests_total{site="a.example",status="200"}'])
+    assert.equal(31, figures['moongate_requests_total{site="a.example",status="200"}'])
     assert.equal(1, figures['moongate_requests_total{site="a.example",status="500"}'])
-    assert.equal(3, figures['moongate_backend_requests_total{backend="app",status="2xx"}'])
-    assert.equal(3, figures['moongate_backend_seconds_count{backend="app"}'])
+    assert.equal(31, figures['moongate_backend_requests_total{backend="app",status="2xx"}'])
+    assert.equal(31, figures['moongate_backend_seconds_count{backend="app"}'])
     assert.equal(1, figures['moongate_hook_errors_total{site="a.example",hook="on_request"}'])
-    assert.equal(4, figures['moongate_hook_seconds_count{site="a.example",hook="on_request"}'])
-    assert.is_true(figures["moongate_connections_total"] >= 4)
+    assert.equal(32, figures['moongate_hook_seconds_count{site="a.example",hook="on_request"}'])
+    assert.is_true(figures['moongate_sent_bytes_total{site="a.example"}'] >= 31 * #"hello")
+    assert.is_true(figures["moongate_connections_total"] >= 32)
     assert.is_not_nil(figures["moongate_clients"])
     assert.equal(1, figures["moongate_generation"])
     assert.equal("counter", kinds.moongate_requests_total)
@@ -180,23 +181,18 @@ describe("the admin listener", function()
 
   it("holds a bounded number of connections", function()
     local gate = start()
-    local clients = {}
-    for i = 1, 64 do
-      clients[i] = net.connect(gate.values.PORT2)
-      clients[i]:send "GET"
-    end
-    local last
-    support.eventually("a connection to be refused", function()
-      last = net.connect(gate.values.PORT2)
-      last:post "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-      return not last:read_all():find "200 OK"
+    local clients, held = {}, nil
+    for i = 1, 70 do clients[i] = net.connect(gate.values.PORT2) end
+    support.eventually("six connections to be closed", function()
+      held = 0
+      for _, client in ipairs(clients) do
+        if not (client.eof or client.lost) then held = held + 1 end
+      end
+      return held <= 64
     end)
+    assert.equal(64, held)
     for _, client in ipairs(clients) do client:close() end
-    support.eventually("room again", function()
-      local client = net.try_connect(gate.values.PORT2)
-      client:post "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-      return client:read_all():find "200 OK"
-    end)
+    support.eventually("room again", function() return (pcall(http.get, gate.values.PORT2, "/")) end)
     gate:stop()
   end)
 

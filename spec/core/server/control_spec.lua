@@ -101,6 +101,8 @@ describe("stop", function()
     local status, out, err = gate:command "stop"
     assert.same({ 0, "", "" }, { status, out, err })
     assert.is_nil(io.open(("/proc/%d/stat"):format(pid)))
+    assert.is_nil((net.try_connect(gate.port)))
+    assert.is_nil(uv.fs_lstat(gate.control))
     gate:wait()
   end)
 

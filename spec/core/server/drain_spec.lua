@@ -1,6 +1,7 @@
 -- The end: what is under way is finished, what is idle is closed, and nothing takes for ever.
 
 local support = require "support"
+local uv = require "luv"
 local it, net, http, moongate = support.it, support.net, support.http, support.moongate
 
 -- A proxy whose backend is scripted by hand.
@@ -59,19 +60,25 @@ describe("SIGTERM", function()
 
   it("serves who connected before it", function()
     local gate, backend = start()
-    local clients = {}
+    local clients, pid = {}, gate:children()[1]
+    uv.kill(pid, "sigstop")
     for i = 1, 20 do
       clients[i] = net.connect(gate.port)
       clients[i]:send "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
     end
     gate:signal "term"
+    gate:wait_log "draining"
+    uv.kill(pid, "sigcont")
     for _ = 1, 20 do
       local conn = backend:accept()
       http.request(conn)
       conn:send(http.encode_response { headers = { Connection = "close" }, body = "yes" })
       conn:close()
     end
-    for i = 1, 20 do assert.equal("yes", http.response(clients[i]).body) end
+    for i = 1, 20 do
+      assert.equal("yes", http.response(clients[i]).body)
+      clients[i]:close()
+    end
     gate:wait()
   end)
 

@@ -255,8 +255,9 @@ describe("over a reload", function()
       return select(2, process.read_file(gate.dir .. "/" .. file):gsub("GET " .. target .. " ", ""))
     end
     assert.equal(10, count("a.log", "/a"))
-    assert.equal(10, count("b.old", "/b"))
+    assert.equal(10, count("b.old", "/b") + count("b.log", "/b"))
     assert.equal(10, count("b.log", "/c"))
+    assert.equal(0, count("b.old", "/c"))
   end)
 
   it("workers stay as they are, which the command says", function()

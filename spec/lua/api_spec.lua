@@ -1,0 +1,252 @@
+-- Holds lua/types/ against what core/lua registers, both ways: what is described is there, what is there is
+-- described, with types and an example.
+
+local support = require "support"
+local http = support.http
+local it = support.it
+
+-- What the files describe ---------------------------------------------------------------------------------------------
+
+local files = { "lua/types/gate.lua", "lua/types/request.lua", "lua/types/response.lua", "lua/types/site.lua" }
+
+---@class api.Function
+---@field where string
+---@field params string[]
+---@field comment string[] the `---` lines before it
+
+---@class api.Class
+---@field fields table<string, string> name to the rest of the line
+---@field functions table<string, api.Function>
+---@field comment string[]
+---@field parent? string
+
+---@return table<string, api.Class> classes by name
+local function read_types()
+  local classes, variables = {}, {}
+  local current, comment
+  local function class_of(variable) return classes[variables[variable]] end
+  for _, path in ipairs(files) do
+    local number = 0
+    comment = {}
+    for line in io.lines(path) do
+      number = number + 1
+      local name, parent = line:match "^%-%-%-@class ([%w_.]+) ?:? ?([%w_.]*)"
+      if name then
+        current = name
+        classes[name] = { fields = {}, functions = {}, comment = comment, parent = parent ~= "" and parent or nil }
+      end
+      local field, rest = line:match "^%-%-%-@field ([%w_]+%??) (.+)$"
+      if field then classes[current].fields[field:gsub("%?$", "")] = rest end
+      local variable = line:match "^local (%w+) = {}"
+      if variable then variables[variable] = current end
+      local owner, key = line:match "^([%w.]+)%.([%w_]+) = "
+      if owner then
+        class_of(owner).fields[key] = "documented"
+        if line:find "= {}$" then variables[owner .. "." .. key] = current end
+      end
+      local of, called, params = line:match "^function ([%w.]+)[.:]([%w_]+)%((.*)%) end$"
+      if of then
+        local list = {}
+        for param in params:gmatch "[%w_.]+" do list[#list + 1] = param end
+        class_of(of).functions[called] = { where = ("%s:%d"):format(path, number), params = list, comment = comment }
+      end
+      if line:find "^%-%-%-" then comment[#comment + 1] = line else comment = {} end
+    end
+  end
+  return classes
+end
+
+-- What is there -------------------------------------------------------------------------------------------------------
+
+local config = [[
+local gate = require "moongate"
+
+-- The names of an object: the keys of its metamethods' own table.
+local function names(object)
+  local _, fields = debug.getupvalue(debug.getmetatable(object).__index, 2)
+  if type(debug.getmetatable(object).__index) == "table" then fields = debug.getmetatable(object).__index end
+  local list = {}
+  for name, value in pairs(fields) do
+    if type(name) == "string" and (math.type(value) == "integer" or type(value) == "function") then
+      list[#list + 1] = name .. (type(value) == "function" and "()" or "")
+    end
+  end
+  return list
+end
+
+local function keys(table)
+  local list = {}
+  for name, value in pairs(table) do list[#list + 1] = name .. (type(value) == "function" and "()" or "") end
+  return list
+end
+
+local found = {}
+local function note(class, list) found[#found + 1] = class .. ": " .. table.concat(list, " ") end
+
+local site = { listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } }, unsafe = { "debug" } }
+
+function site.on_request(req)
+  if req.path == "/plain" then return gate.reply(200, "plain") end
+  found = {}
+  local fetched = gate.fetch("http://127.0.0.1:$PORT/plain")
+  note("moongate", keys(gate))
+  note("moongate.Base64", keys(gate.base64))
+  note("moongate.Request", names(req))
+  note("moongate.Client", names(req.client))
+  note("moongate.RequestCache", names(req.cache))
+  note("moongate.Body", names(req.body))
+  note("moongate.Args", names(req.args))
+  note("moongate.Cookies", names(req.cookies))
+  note("moongate.Headers", names(fetched.headers))
+  note("moongate.Reply", names(gate.reply(200)))
+  note("moongate.Backend", names(gate.backend "app"))
+  note("moongate.Server", keys(gate.backend("app").servers[1]))
+  note("moongate.Shared", names(gate.shared "api"))
+  note("moongate.Fetched", keys(fetched))
+end
+
+function site.on_response(req, res)
+  if req.path == "/plain" then return end
+  note("moongate.Headers", names(req.headers))
+  note("moongate.Headers", names(res.headers))
+  note("moongate.Response", names(res))
+  return gate.reply(200, table.concat(found, "\n") .. "\n")
+end
+
+return site
+]]
+
+---@return table<string, table<string, boolean>> names by class; those of functions end in "()"
+local function read_core()
+  local backend = http.backend "answer"
+  local proxy = support.moongate.start { config = config, values = { BACKEND = backend } }
+  local response = http.post(proxy.port, "/", "body")
+  assert(response.status == 200, response.body)
+  local core = {}
+  for class, list in response.body:gmatch "([%w.]+): ?([^\n]*)\n" do
+    core[class] = core[class] or {}
+    for name in list:gmatch "%S+" do core[class][name] = true end
+  end
+  return core
+end
+
+-- What must hold ------------------------------------------------------------------------------------------------------
+
+describe("the API files", function()
+  local types = read_types()
+  local core
+  support.setup(function() core = read_core() end)
+
+  local function assert_none(problems)
+    table.sort(problems)
+    assert(#problems == 0, "\n" .. table.concat(problems, "\n"))
+  end
+
+  local function described(class)
+    local all = {}
+    for name in pairs(class.fields) do all[name] = true end
+    for name in pairs(class.functions) do all[name .. "()"] = true end
+    return all
+  end
+
+  it("describe all that the core registers", function()
+    local problems = {}
+    for class, names in pairs(core) do
+      local all = types[class] and described(types[class]) or {}
+      for name in pairs(names) do
+        if not all[name] then problems[#problems + 1] = ("%s: %s is not described"):format(class, name) end
+      end
+    end
+    assert_none(problems)
+  end)
+
+  it("describe nothing that the core does not register", function()
+    local problems = {}
+    for class, names in pairs(core) do
+      for name in pairs(described(types[class])) do
+        if not names[name] then problems[#problems + 1] = ("%s: there is no %s"):format(class, name) end
+      end
+    end
+    assert_none(problems)
+  end)
+
+  it("give every function a sentence, the type of each parameter, and one example", function()
+    local problems = {}
+    for class, description in pairs(types) do
+      for name, f in pairs(description.functions) do
+        local text = table.concat(f.comment, "\n")
+        local function demand(condition, what)
+          if not condition then problems[#problems + 1] = ("%s: %s.%s has no %s"):format(f.where, class, name, what) end
+        end
+        demand(text:find "^%-%-%-[^@`%s]", "sentence")
+        demand(select(2, text:gsub("```lua", "")) == 1, "single example")
+        for _, param in ipairs(f.params) do
+          demand(text:find("@param " .. param:gsub("%.", "%%.") .. "%?? "), "@param " .. param)
+        end
+      end
+    end
+    assert_none(problems)
+  end)
+
+  it("give every object that scripts meet in hooks an example", function()
+    local met = {
+      "Request", "Response", "Headers", "Args", "Cookies", "Client", "RequestCache", "Policy", "Site",
+    }
+    for _, class in ipairs(met) do
+      local text = table.concat(types["moongate." .. class].comment, "\n")
+      assert(text:find("```lua", 1, true), class)
+    end
+  end)
+
+  it("name only types that they describe", function()
+    local aliases = { Seconds = true, Bytes = true, HeaderTable = true, Pick = true, PickAnswer = true }
+    local problems = {}
+    for _, path in ipairs(files) do
+      for line in io.lines(path) do
+        for name in (line:find "^%-%-%-@meta" and "" or line):gmatch "moongate%.(%u%w*)" do
+          local known = types["moongate." .. name] or aliases[name]
+          if not known then problems[#problems + 1] = path .. ": moongate." .. name end
+        end
+      end
+    end
+    assert_none(problems)
+  end)
+
+  it("are Lua, and are read without a word", function()
+    for _, path in ipairs(files) do assert(loadfile(path)) end
+  end)
+
+  it("describe the settings of a config, and no others", function()
+    local places = { TOP = types["moongate.Config"].fields, SITE = types["moongate.Site"].fields }
+    local there, problems = { TOP = {}, SITE = {} }, {}
+    for line in io.lines "core/server/settings_table.c" do
+      local place, name, kind = line:match '^%s*ROW%((%u+), "([%w_]+)", (%u+)'
+      if places[place] and kind ~= "LATER" then
+        there[place][name] = true
+        if not places[place][name] then problems[#problems + 1] = ("%s: %s is not described"):format(place, name) end
+      end
+    end
+    for place, fields in pairs(places) do
+      for name in pairs(fields) do
+        if not there[place][name] then problems[#problems + 1] = ("%s: there is no %s"):format(place, name) end
+      end
+    end
+    assert_none(problems)
+  end)
+
+  it("describe the hooks that the core calls, and no others", function()
+    local later = { on_connect = true, on_store = true, on_certificate = true } -- their issues bring them
+    local there, problems = {}, {}
+    for line in io.lines "core/server/settings_table.c" do
+      local name = line:match '^%s*HOOK_ROW%(SITE, "([%w_]+)"'
+      if name and not later[name] then
+        there[name] = true
+        if not types["moongate.Policy"].fields[name] then problems[#problems + 1] = name .. " is not described" end
+      end
+    end
+    for name in pairs(types["moongate.Policy"].fields) do
+      if not there[name] then problems[#problems + 1] = "there is no " .. name end
+    end
+    assert_none(problems)
+  end)
+end)
