@@ -42,7 +42,7 @@ end
 
 -- Files, ports, processes ---------------------------------------------------------------------------------------------
 
-local dir = assert(uv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/moongate-bench-XXXXXX"))
+local dir -- made by main
 local running = {}
 
 local function read_file(path)
@@ -400,10 +400,21 @@ local function print_results(workload, present, absent, results)
   io.flush()
 end
 
+local function check_names(option, chosen, known)
+  for name in pairs(chosen or {}) do
+    local found = false
+    for _, one in ipairs(known) do found = found or one.name == name end
+    if not found then usage(("%s: there is no %s"):format(option, name)) end
+  end
+end
+
 local function main()
   read_arguments()
+  check_names("-w", options.workloads, workloads)
+  check_names("-t", options.targets, targets)
   if not uv.fs_access(options.binary, "X") then usage(options.binary .. " is not there: ./dev build release") end
   if cpus < 2 then io.write "one CPU only: the load generator shares it with the target\n" end
+  dir = assert(uv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/moongate-bench-XXXXXX"))
   local origin = start_origin()
   io.write(("%-8s %-10s %22s %10s %6s\n"):format("workload", "target", "CPU (idle: memory)", "rate", "ratio"))
   for _, workload in ipairs(workloads) do

@@ -84,6 +84,7 @@ struct backend {
     struct resolver *resolver;
     bool ad_hoc;                        /* made from a URL, by and for one worker */
     unsigned users;                     /* ad hoc: fetches that name it */
+    bool orphan;                        /* ad hoc: nothing but these knows it any more */
     struct metric *_Atomic statuses[6]; /* by status / 100; made on first use */
     struct metric *_Atomic latency;
 };

@@ -151,7 +151,7 @@ static int give_piece(lua_State *L, const struct pipe *p, size_t at) {
     size_t n = p->pending.size - at;
     if (n > PIECE_MAX) n = PIECE_MAX;
     push_pending(L, p, at, n);
-    lua_pushinteger(L, (lua_Integer)(at + n));
+    lua_pushinteger(L, (lua_Integer)at + (lua_Integer)n);
     lua_replace(L, lua_upvalueindex(3));
     return 1;
 }

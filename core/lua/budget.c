@@ -1,9 +1,13 @@
 /* The CPU budget. A script that is in time costs nothing: no system call, no hook, no count of instructions. Each
  * thread that runs scripts has a POSIX timer on its own CPU clock, which fires every TICK_US of it; the signal handler looks whether a
  * script runs and how long it has. Only one that is late gets a count hook on its coroutine, from within the handler (which
- * lua_sethook is made for), and from then on every instruction raises: pcall catches, and the next instruction raises
- * again, until the call is at its end. resume and wrap tell which coroutine runs and pass the lateness on, C functions with
- * loops of their own ask budget_check.
+ * lua_sethook is made for); C functions with loops of their own ask budget_check.
+ *
+ * How a late script is stopped: its coroutine yields, from within the hook or the C function, never to be resumed. resume and wrap pass that
+ * outward as they pass a wait, and the run fails. No pcall sees anything. Inside of a C function's callback nothing can yield: there every
+ * instruction raises, up to the first place that can. An error raised within a hook has two consequences in Lua 5.4.4, which were found by
+ * trying: message handlers run without hooks, so a handler that loops would never be stopped (our xpcall does not call it
+ * then), and a coroutine that died of it never has hooks again, so it is neither pooled nor are its <close> handlers run.
  *
  * The kernel looks at CPU timers at its own tick (1 to 4 ms), so a call ends up to a tick after its budget, never before it: of the first
  * tick that falls into a call only half is charged, since the call began somewhere within it. Calls too short to be hit are not charged, which is
@@ -19,6 +23,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -127,7 +132,8 @@ void meter_enter(struct meter *m, lua_State *L, uint64_t used, uint64_t limit) {
     m->limit = limit;
     m->late = 0;
     m->ticked = 0;
-    m->exact = false;
+    m->exact = m->raised = false;
+    m->text[0] = '\0';
     if (m->counting) {
         m->exact = true;
         m->entered = cpu_now() - used;
@@ -161,15 +167,30 @@ void meter_go_on(struct meter *m, const struct meter_pause *pause) {
     ticker.meter = pause->of_thread;
 }
 
-static void __attribute__((noreturn)) raise_late(lua_State *L, lua_Debug *ar) {
-    struct meter *m = &state_of(L)->meter;
-    lua_sethook(L, on_count, LUA_MASKCOUNT, 1);
+/* "config.lua:3: over its CPU budget (10 ms)": where it was found out first. */
+static void note_place(lua_State *L, struct meter *m, lua_Debug *ar) {
     lua_Debug frame;
+    if (m->text[0]) return;
+    int place = 0;
     if (!ar && lua_getstack(L, 1, &frame)) ar = &frame;
     if (ar && lua_getinfo(L, "Sl", ar) && ar->currentline > 0)
-        luaL_error(L, "%s:%d: over its CPU budget (%d ms)", ar->short_src, ar->currentline, (int)(m->limit / 1000));
-    luaL_error(L, "over its CPU budget (%d ms)", (int)(m->limit / 1000));
-    __builtin_unreachable();
+        place = snprintf(m->text, sizeof m->text, "%s:%d: ", ar->short_src, ar->currentline);
+    snprintf(m->text + place, sizeof m->text - (size_t)place, "over its CPU budget (%d ms)", (int)(m->limit / 1000));
+}
+
+/* `ar` is NULL in a C function; then this does not return. */
+static int stop(lua_State *L, lua_Debug *ar) {
+    struct state *state = state_of(L);
+    struct meter *m = &state->meter;
+    note_place(L, m, ar);
+    if (lua_isyieldable(L)) {
+        state->passing = state->killing = true;
+        return lua_yield(L, 0);
+    }
+    lua_sethook(L, on_count, LUA_MASKCOUNT, 1);
+    if (ar) m->raised = true;
+    lua_pushstring(L, m->text);
+    return lua_error(L);
 }
 
 static void look_at_clock(struct meter *m) {
@@ -183,7 +204,10 @@ static void look_at_clock(struct meter *m) {
 static void on_count(lua_State *L, lua_Debug *ar) {
     struct meter *m = &state_of(L)->meter;
     look_at_clock(m);
-    if (m->late && m->L) raise_late(L, ar);
+    if (m->late && m->L) {
+        stop(L, ar);
+        return;
+    }
     if (m->counting)
         lua_sethook(L, on_count, LUA_MASKCOUNT, COUNT);
     else
@@ -193,7 +217,7 @@ static void on_count(lua_State *L, lua_Debug *ar) {
 void budget_check(lua_State *L) {
     struct meter *m = &state_of(L)->meter;
     look_at_clock(m);
-    if (m->late && m->L) raise_late(L, NULL);
+    if (m->late && m->L) stop(L, NULL);
 }
 
 void budget_disarm(lua_State *L) {

@@ -9,11 +9,13 @@
 /* Of a state: what its present call has used. All times in microseconds of this thread's CPU. */
 struct meter {
     lua_State *volatile L;          /* the coroutine that runs; NULL: no script runs */
-    volatile sig_atomic_t late;     /* the call is over its budget: every instruction raises */
+    volatile sig_atomic_t late;     /* the call is over its budget */
     volatile sig_atomic_t ticked;   /* the timer fired since the meter was entered */
     unsigned steps;                 /* of C functions, since the last check */
     bool counting;                  /* no timer: the clock is looked at every few thousand instructions */
     bool exact;                     /* `entered` is known */
+    bool raised;                    /* late, and an error was raised within a hook: see budget.c */
+    char text[112];                 /* late: the error, with its place */
     uint64_t limit, entered;
     volatile uint64_t used, last_tick;
 };
@@ -41,5 +43,5 @@ void meter_go_on(struct meter *, const struct meter_pause *);
 static inline void meter_switch(struct meter *m, lua_State *L) { m->L = L; }
 /* A coroutine that goes back to the pool and may have been late. */
 void budget_disarm(lua_State *L);
-/* Raises if the call is over its budget. For C functions that have done some thousand steps, and after each resume. */
+/* Does not return if the call is over its budget. For C functions that have done some thousand steps, and after each resume. */
 void budget_check(lua_State *L);

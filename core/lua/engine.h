@@ -31,6 +31,7 @@ struct state {
     struct memory memory;
     uint64_t hook_cpu, load_cpu; /* budgets, microseconds */
     bool passing;               /* a wait is on its way out through the coroutines (run.c) */
+    bool killing;               /* passing: it is no wait, the call is over its budget */
     bool loading;               /* the file is being loaded: `require` reads, gate.every declares */
     bool stopped;               /* no run starts any more */
     bool ticking;               /* budget_thread_begin succeeded */
@@ -52,6 +53,8 @@ struct state {
     int links;                  /* registry reference: outer coroutine -> inner one, for those that wait */
     size_t link_count;
     unsigned resets;            /* coroutine_reset calls under way */
+    int ruined;                 /* registry reference: coroutines that died within a hook -> true, weak */
+    bool any_ruined;
 
     struct turn_hook collector; /* state.c */
     struct state_rest *rest;    /* what only state.c, load.c, policy.c and gate_task.c look at (state_rest.h) */

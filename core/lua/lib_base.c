@@ -1,5 +1,5 @@
 /* What is global in every file. Most is Lua's own; written again is what would reach too far: setmetatable (no finalizers:
- * they would run whenever the collector does, outside of any budget), rawset (not through a read-only front), load (text only, of bounded
+ * they would run whenever the collector does, outside of any budget), xpcall (budget.c says why), rawset (not through a read-only front), load (text only, of bounded
  * length, in the environment of the file it is called from), collectgarbage (counts only), print (to the log). */
 #include "base/log.h"
 #include "lua/sandbox.h"
@@ -59,6 +59,36 @@ static int base_collectgarbage(lua_State *L) {
         return luaL_error(L, "collectgarbage: only \"count\" is allowed, the collector runs between requests");
     lua_pushnumber(L, (lua_Number)state_of(L)->memory.used / 1024.0);
     return 1;
+}
+
+/* ---- xpcall */
+
+/* Upvalue 1 is the script's message handler. A call that is late is not handled: see budget.c. */
+static int call_handler(lua_State *L) {
+    if (state_of(L)->meter.late) return 1;
+    lua_settop(L, 1);
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    lua_call(L, 1, 1);
+    return 1;
+}
+
+/* The handler lies at index 1, the results above it. */
+static int end_xpcall(lua_State *L, int status, lua_KContext context) {
+    (void)context;
+    bool ok = status == LUA_OK || status == LUA_YIELD;
+    lua_pushboolean(L, ok);
+    lua_insert(L, 2);
+    return ok ? lua_gettop(L) - 1 : (lua_settop(L, 3), 2);
+}
+
+static int base_xpcall(lua_State *L) {
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    lua_pushvalue(L, 2);
+    lua_pushcclosure(L, call_handler, 1);
+    lua_copy(L, 1, 2); /* the function takes the handler's place, the new handler comes first */
+    lua_replace(L, 1);
+    return end_xpcall(L, lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 1, 0, end_xpcall), 0);
 }
 
 /* ---- load */
@@ -124,12 +154,13 @@ void lib_base_push_load(lua_State *L, int index) {
 
 int lib_base_open(lua_State *L) {
     static const char *const taken[] = { "assert", "error",  "getmetatable", "ipairs",   "next", "pairs", "pcall", "rawequal",
-                                         "rawget", "rawlen", "select",       "tonumber", "tostring", "type", "xpcall", "_VERSION" };
+                                         "rawget", "rawlen", "select",       "tonumber", "tostring", "type", "_VERSION" };
     static const luaL_Reg functions[] = {
         { "print", base_print },
         { "rawset", base_rawset },
         { "setmetatable", base_setmetatable },
         { "collectgarbage", base_collectgarbage },
+        { "xpcall", base_xpcall },
         { NULL, NULL },
     };
     luaL_requiref(L, LUA_GNAME, luaopen_base, 0);

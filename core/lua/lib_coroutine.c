@@ -53,10 +53,12 @@ static int resume(lua_State *L, lua_State *co, int args) {
     int status = lua_resume(co, L, args, &results);
     meter_switch(&state->meter, L);
     if (barrier) state->running->barrier--;
-    if (state->passing) {
+    if (state->passing && lua_isyieldable(L)) {
         run_link(L, co);
         return RESUME_PASSES;
     }
+    state->passing = state->killing = false;
+    if (state->meter.raised && status != LUA_OK && status != LUA_YIELD) coroutine_ruin(co);
     budget_check(L);
     if (status != LUA_OK && status != LUA_YIELD) {
         lua_xmove(co, L, 1);
@@ -115,8 +117,40 @@ static int coroutine_resume(lua_State *L) {
  * the C stack is full. */
 enum { RESETS_MAX = 8 };
 
+static bool is_ruined(lua_State *L, lua_State *co) {
+    struct state *state = state_of(L);
+    if (!state->any_ruined) return false;
+    lua_checkstack(co, 1);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, state->ruined);
+    lua_pushthread(co);
+    lua_xmove(co, L, 1);
+    bool ruined = lua_rawget(L, -2) != LUA_TNIL;
+    lua_pop(L, 2);
+    return ruined;
+}
+
+void coroutine_ruin(lua_State *co) {
+    struct state *state = state_of(co);
+    bool script = state->memory.script;
+    state->memory.script = false;
+    state->any_ruined = true;
+    lua_State *L = state->L;
+    lua_checkstack(co, 1);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, state->ruined);
+    lua_pushthread(co);
+    lua_xmove(co, L, 1);
+    lua_pushboolean(L, 1);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
+    state->memory.script = script;
+}
+
 int coroutine_reset(lua_State *L, lua_State *co) {
     struct state *state = state_of(L);
+    if (is_ruined(L, co)) {
+        lua_pushliteral(co, "over its CPU budget");
+        return LUA_ERRRUN;
+    }
     if (state->resets >= RESETS_MAX) return luaL_error(L, "C stack overflow (<close> handlers that close coroutines)");
     state->resets++;
     meter_switch(&state->meter, co);

@@ -41,6 +41,13 @@ static void strand_init(struct strand *s, struct state *state) {
 
 static void strand_fini(struct strand *s, struct state *state) { luaL_unref(state->L, LUA_REGISTRYINDEX, s->ref); }
 
+/* A coroutine that died within a hook is left to the collector. */
+static void strand_replace(struct strand *s, struct state *state) {
+    strand_fini(s, state);
+    s->L = lua_newthread(state->L);
+    s->ref = luaL_ref(state->L, LUA_REGISTRYINDEX);
+}
+
 /* Whether the allocator may refuse, as it was: strands are also made while a script runs, and must not throw then. */
 static bool stop_refusing(struct state *state) {
     bool script = state->memory.script;
@@ -159,6 +166,12 @@ static void close_coroutines(struct hook_run *run, struct strand *s) {
         lua_settop(s->L, 0);
         return;
     }
+    if (run->ruined && lua_status(s->L) > LUA_YIELD) {
+        bool script = stop_refusing(state);
+        strand_replace(s, state);
+        state->memory.script = script;
+        return;
+    }
     struct hook_run *before = state->running;
     bool closing = run->closing;
     bool script = state->memory.script;
@@ -259,7 +272,7 @@ struct hook_run *run_open(struct state *state, struct subject *subject) {
     run->subject = subject;
     run->current = NULL;
     run->barrier = 0;
-    run->closing = run->waiting = run->waited = run->delayed = false;
+    run->closing = run->waiting = run->waited = run->delayed = run->ruined = false;
     run->cpu_used = 0;
     run->cpu_limit = state->hook_cpu;
     list_push(&state->runs, &run->node);
@@ -304,11 +317,23 @@ static int resume_strand(struct hook_run *run, struct strand *s, int *results) {
     return status;
 }
 
+/* The call is over its budget: whatever its strands are at, it has failed. */
+static enum run_status fail_late(struct hook_run *run) {
+    struct state *state = run->state;
+    lua_State *L = run->root.L;
+    state->killing = false;
+    run->ruined = state->meter.raised;
+    lua_checkstack(L, 1);
+    if (lua_status(L) <= LUA_YIELD) lua_pushstring(L, state->meter.text);
+    return RUN_FAILED;
+}
+
 static enum run_status run_strands(struct hook_run *run) {
     for (struct list *node; (node = list_pop(&run->ready));) {
         struct strand *s = container_of(node, struct strand, node);
         int results = 0;
         int status = resume_strand(run, s, &results);
+        if (run->state->killing || (run->state->meter.late && status > LUA_YIELD)) return fail_late(run);
         if (status == LUA_YIELD) continue;
         if (s->ended) {
             s->ended(s, status, results);

@@ -70,6 +70,7 @@ struct hook_run {
     bool closing;
     bool waiting;                  /* now */
     bool waited;                   /* ever */
+    bool ruined;                   /* a coroutine of it died within a hook */
     uint64_t cpu_used;             /* microseconds, as far as the meter saw */
     uint64_t cpu_limit;
     int results;                   /* RUN_DONE: how many lie on root.L */
@@ -108,6 +109,8 @@ void run_link(lua_State *L, lua_State *inner);
 /* Is this coroutine part of a chain that waits? */
 bool run_is_linked(lua_State *co);
 
+/* The coroutine died of an error while the call was late: its <close> handlers must not run. */
+void coroutine_ruin(lua_State *co);
 /* lua_resetthread, for scripts' coroutines too: runs the <close> handlers of `co`, called from `L`. LUA_OK, or an error that lies on top of `co`. */
 int coroutine_reset(lua_State *L, lua_State *co);
 

@@ -42,6 +42,12 @@ static int open_all(lua_State *L) {
     handles_open(state);
     lua_newtable(L);
     state->links = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_newtable(L);
+    lua_createtable(L, 0, 1);
+    lua_pushliteral(L, "k");
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, -2);
+    state->ruined = luaL_ref(L, LUA_REGISTRYINDEX);
     sandbox_open(L);
     return open_gate(L);
 }

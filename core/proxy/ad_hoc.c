@@ -18,7 +18,8 @@ struct ad_hoc {
 
 static void ad_hoc_bury(struct grave *g) {
     struct ad_hoc *a = container_of(g, struct ad_hoc, grave);
-    backend_destroy(a->backend);
+    if (a->backend->users > 0) a->backend->orphan = true; /* at the end of a worker: ad_hoc_give_back sees to it */
+    else backend_destroy(a->backend);
     free(a);
 }
 
@@ -71,6 +72,10 @@ struct backend *ad_hoc_backend(struct worker *w, const struct target *url) {
     if (!a) a = ad_hoc_create(w, url, port, key);
     deadline_set(&a->unused, UNUSED_SECONDS);
     return a->backend;
+}
+
+void ad_hoc_give_back(struct backend *backend) {
+    if (--backend->users == 0 && backend->orphan) backend_destroy(backend);
 }
 
 void ad_hoc_close_all(struct worker *w) {

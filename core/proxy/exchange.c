@@ -56,7 +56,9 @@ static enum next fail_with_status(struct exchange *x, enum failure why, int stat
         x->client = NULL;
         return jump(x, STEP_ON_LOG);
     }
-    if (!x->site) x->request.framing.keep_alive = false; /* what follows a bad head is not to be trusted; after a CONNECT it may be a tunnel's */
+    if (!x->site)
+        x->request.framing.keep_alive =
+            false; /* what follows a bad head is not to be trusted; after a CONNECT it may be a tunnel's */
     x->error = (struct error_info){ .status = status, .failure = why, .hook = x->failed_hook };
     answer_failure(x, why, status);
     return jump(x, x->error_hook_ran ? STEP_SEND_HEAD : STEP_ON_ERROR);

@@ -58,12 +58,12 @@ struct exchange {
     struct fetch_waiter fetch_waiter;
     struct response response; /* the final answer; headers writable until head_sent */
     enum response_source source;
-    struct pipe reply_body;       /* of a reply or an error page */
-    struct pipe *body;            /* where the answer's body comes from; NULL: none */
+    struct pipe reply_body;                 /* of a reply or an error page */
+    struct pipe *body;                      /* where the answer's body comes from; NULL: none */
     struct slice backend_name, server_name; /* of the fetch, noted when it goes: for the log line; p NULL: none */
     unsigned tries;                         /* likewise */
-    enum failure failure;         /* what went wrong first, NONE */
-    enum failure pending_failure; /* found in an event, dealt with when it advances */
+    enum failure failure;                   /* what went wrong first, NONE */
+    enum failure pending_failure;           /* found in an event, dealt with when it advances */
     const char *failed_hook;
     struct error_info error;
     struct slice cache_key;

@@ -525,7 +525,8 @@ static void on_deadline(struct borrower *b) {
         return;
     }
     struct conn *c = &b->conn->conn;
-    bool asked = f->request->framing.expect_continue && !f->continued && f->body_sent == 0; /* the client waits for the server */
+    bool asked =
+        f->request->framing.expect_continue && !f->continued && f->body_sent == 0; /* the client waits for the server */
     if (f->step == FETCH_AWAIT_HEAD && !f->request_body_done && c->out.size == 0 && !asked) {
         conn_deadline(c, first_of(settings_of(f)->between,
                                   f->timeouts.between)); /* it is the client that is slow, which its side sees to */
@@ -556,7 +557,7 @@ static void fetch_bury(struct grave *g) {
     for (unsigned i = 0; i < f->tried_count; i++) server_unref(f->tried[i]);
     server_unref(f->server);
     server_unref(f->exact);
-    if (f->fixed && f->pick.backends[0]->ad_hoc) f->pick.backends[0]->users--;
+    if (f->fixed && f->pick.backends[0]->ad_hoc) ad_hoc_give_back(f->pick.backends[0]);
     generation_unref(f->generation);
     arena_fini(&f->arena);
     slab_give(&fetches, f);

@@ -111,4 +111,6 @@ void fetch_let_go(struct fetch *);
 /* ---- ad hoc backends (proxy/ad_hoc.c): made from a URL, keyed by scheme and authority, per worker, expire after 60 s unused. */
 /* NULL if the host is too long. */
 struct backend *ad_hoc_backend(struct worker *, const struct target *url);
+/* A fetch that counted among its users ends. */
+void ad_hoc_give_back(struct backend *);
 void ad_hoc_close_all(struct worker *);

@@ -228,7 +228,7 @@ static int read_args(const struct command_row *c, struct cli_args *args, int arg
 /* The supervisor's own: `--serve ORDERS ASKS FILE`. FILE is for who looks at the process list. */
 static int serve(int argc, char **argv) {
     if (argc < 4) return cli_fail(EXIT_USAGE, "--serve is for the supervisor alone");
-    return instance_main(atoi(argv[2]), atoi(argv[3]));
+    return instance_main((int)strtol(argv[2], NULL, 10), (int)strtol(argv[3], NULL, 10));
 }
 
 int cli_main(int argc, char **argv) {

@@ -46,7 +46,7 @@ static void print_errors(const struct errors *errors) {
 /* `file` as it was said, so that `file:line` leads there from where the caller stands. */
 static int check(const char *file) {
     struct errors errors;
-    struct config config;
+    struct config config = { 0 };
     struct state_limits limits = { 0 };
     errors_init(&errors);
     metrics_open(1);

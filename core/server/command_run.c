@@ -21,7 +21,7 @@ static void raise_file_limit(void) {
 
 static int take_resume_fd(void) {
     const char *number = getenv(UPGRADE_VARIABLE);
-    int fd = number ? atoi(number) : -1;
+    int fd = number ? (int)strtol(number, NULL, 10) : -1;
     unsetenv(UPGRADE_VARIABLE);
     return fd;
 }

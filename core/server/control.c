@@ -126,19 +126,21 @@ static void watch_conn(struct control_conn *c, int events) {
     ev_io_start(c->control->ev, io);
 }
 
-static void write_answer(struct control_conn *c) {
+/* What the socket takes. True when there is no more to send, or nobody to send it to. */
+static bool send_answer(struct control_conn *c) {
     while (c->answer_sent < c->answer_size) {
-        ssize_t n =
-            send(c->io.fd, c->answer + c->answer_sent, c->answer_size - c->answer_sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+        const char *rest = c->answer + c->answer_sent;
+        ssize_t n = send(c->io.fd, rest, c->answer_size - c->answer_sent, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0 && errno == EAGAIN) {
-            watch_conn(c, EV_WRITE);
-            return;
-        }
-        if (n < 0) break;
+        if (n < 0) return errno != EAGAIN;
         c->answer_sent += (size_t)n;
     }
-    close_conn(c);
+    return true;
+}
+
+static void write_answer(struct control_conn *c) {
+    if (send_answer(c)) close_conn(c);
+    else watch_conn(c, EV_WRITE);
 }
 
 static void read_command(struct control_conn *c) {
@@ -293,19 +295,6 @@ bool control_open(struct control *control, struct ev_loop *ev, const char *path,
     return true;
 }
 
-static void flush_conns(struct control *control) {
-    double until = clock_monotonic() + 1;
-    while (!list_empty(&control->conns) && clock_monotonic() < until) {
-        bool waiting = false;
-        list_each_safe(node, &control->conns) {
-            struct control_conn *c = container_of(node, struct control_conn, node);
-            if (c->answer) waiting = true, write_answer(c);
-        }
-        if (!waiting) return;
-        poll(NULL, 0, 10);
-    }
-}
-
 void control_shut(struct control *control) {
     if (!control->path) return;
     ev_io_stop(control->ev, &control->io);
@@ -316,9 +305,14 @@ void control_shut(struct control *control) {
 }
 
 void control_close(struct control *control) {
+    double until = clock_monotonic() + 1;
     control_shut(control);
-    flush_conns(control);
-    list_each_safe(node, &control->conns) close_conn(container_of(node, struct control_conn, node));
+    for (struct list *node; (node = list_pop(&control->conns));) {
+        struct control_conn *c = container_of(node, struct control_conn, node);
+        struct pollfd room = { .fd = c->io.fd, .events = POLLOUT };
+        while (!send_answer(c) && clock_monotonic() < until) poll(&room, 1, 100);
+        close_conn(c);
+    }
 }
 
 /* ---- the command line's end */

@@ -26,18 +26,19 @@ static struct held_listener *find_listener(const struct held *h, const char *add
     return NULL;
 }
 
-static void free_listener(struct held_listener *l) {
+/* The path of a unix socket that is a file; NULL: something else. */
+static const char *find_file(const char *address) {
+    if (strncmp(address, "unix:/", 6) != 0) return NULL;
+    return address + 5;
+}
+
+static void close_listener(struct held_listener *l) {
+    if (find_file(l->address)) unlink(find_file(l->address));
     for (unsigned i = 0; i < l->count; i++) close(l->fds[i]);
     list_remove(&l->node);
     free(l->fds);
     free(l->address);
     free(l);
-}
-
-/* The path of a unix socket that is a file; NULL: something else. */
-static const char *find_file(const char *address) {
-    if (strncmp(address, "unix:/", 6) != 0) return NULL;
-    return address + 5;
 }
 
 const struct held_listener *held_get(struct held *h, const char *address, unsigned wanted) {
@@ -66,13 +67,12 @@ const struct held_listener *held_get(struct held *h, const char *address, unsign
 
 void held_release(struct held *h, const char *address) {
     struct held_listener *l = find_listener(h, address);
-    if (!l) return;
-    if (find_file(address)) unlink(find_file(address));
-    free_listener(l);
+    if (l) close_listener(l);
 }
 
 void held_fini(struct held *h) {
-    list_each_safe(node, &h->listeners) held_release(h, container_of(node, struct held_listener, node)->address);
+    for (struct list *node; (node = list_pop(&h->listeners));)
+        close_listener(container_of(node, struct held_listener, node));
 }
 
 void held_keep_over_exec(const struct held *h, bool keep) {

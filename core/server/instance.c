@@ -92,8 +92,8 @@ static void instance_on_end_overdue(struct ev_loop *ev, ev_timer *timer, int eve
     const struct instance *instance = timer->data;
     list_each(node, &instance->tenures) {
         const struct tenure *t = container_of(node, struct tenure, node);
-        log_error("generation %u is still held (stage %d, %u references)", t->number, (int)t->stage,
-                  atomic_load(&t->generation->refs));
+        unsigned refs = t->generation ? atomic_load(&t->generation->refs) : 0;
+        log_error("generation %u is still held (stage %d, %u references)", t->number, (int)t->stage, refs);
     }
     log_error("the end takes too long: given up");
     _exit(1);
@@ -199,7 +199,8 @@ void instance_drain(struct instance *instance) {
 void instance_reload_ended(struct instance *instance) {
     if (instance->state == INSTANCE_CLOSES) end_if_all_is_gone(instance);
     else if (instance->ears_closed) release_listeners(instance);
-    else if (instance->next_askers.count || instance->reload_again) reload_ask(instance, 0);
+    else if (instance->state == INSTANCE_SERVES && (instance->next_askers.count || instance->reload_again))
+        reload_ask(instance, 0);
 }
 
 /* ---- the start */

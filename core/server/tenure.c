@@ -58,9 +58,7 @@ void tenure_on_release(struct generation *g) {
 /* ---- the end of the memory */
 
 static void free_in_helper(struct job *job) {
-    struct tenure *t = container_of(job, struct tenure, job);
-    generation_destroy(t->generation);
-    t->generation = NULL;
+    generation_destroy(container_of(job, struct tenure, job)->dying);
 }
 
 static void tenure_on_freed(struct job *job, struct loop *loop) {
@@ -88,7 +86,10 @@ static void close_views(struct round *r, struct worker_thread *thread) {
 }
 
 static void tenure_on_views_closed(struct round *r) {
-    ask_helper(container_of(r, struct tenure, round), free_in_helper, tenure_on_freed);
+    struct tenure *t = container_of(r, struct tenure, round);
+    t->dying = t->generation;
+    t->generation = NULL; /* the next one may get the same address */
+    ask_helper(t, free_in_helper, tenure_on_freed);
 }
 
 static void begin_round(struct tenure *t, void (*visit)(struct round *, struct worker_thread *),

@@ -17,7 +17,8 @@ enum tenure_stage {
 struct tenure {
     struct list node; /* in instance->tenures */
     struct instance *instance;
-    struct generation *generation;
+    struct generation *generation; /* NULL: it is being freed */
+    struct generation *dying;
     uint32_t number;
     enum tenure_stage stage;
     bool released; /* nobody holds a reference any more */

@@ -45,8 +45,10 @@ static int write_state(const struct supervisor *s) {
 }
 
 static bool read_serving(struct supervisor *s, const char *text) {
-    int pid, orders, asks;
-    if (sscanf(text, "%d %d %d", &pid, &orders, &asks) != 3) return false;
+    char *at;
+    pid_t pid = (pid_t)strtol(text, &at, 10);
+    int orders = (int)strtol(at, &at, 10), asks = (int)strtol(at, &at, 10);
+    if (pid <= 0 || *at) return false;
     if (fcntl(orders, F_SETFD, FD_CLOEXEC) != 0 || fcntl(asks, F_SETFD, FD_CLOEXEC) != 0) return false;
     s->current = supervisor_adopt(s, pid, orders, asks, SERVING_READY);
     return true;

@@ -77,8 +77,8 @@ function gate.redirect(url, status) end
 ---
 ---World failures: `connect_refused`, `connect_failed`, `connect_timeout`, `name_not_found`, `name_failed`, `no_server`,
 ---`reset`, `first_byte_timeout`, `between_timeout`, `total_timeout`, `bad_response`, `response_headers_too_large`,
----`truncated`, `too_large` (the body is longer than `max`), `overloaded` (the worker has too many fetches under way: 4096,
----or 256 MiB). Raises for unknown backends and options, and for https, which is yet to come.
+---`truncated`, `too_large` (the body is longer than `max`), `overloaded` (the worker has too many fetches under way:
+---4096, or 256 MiB). Raises for unknown backends and options, and for https, which is yet to come.
 ---
 ---```lua
 ---local res, word = gate.fetch("auth", { path = "/check", args = { user = name }, timeout = "200ms" })

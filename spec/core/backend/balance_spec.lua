@@ -9,7 +9,10 @@ describe("a backend's servers", function()
   local function server(options)
     return http.backend(function(request)
       if request.target == "/hold" then request.release = support.async.signal() end
-      if request.release then support.async.wait(request.release, function() return request.released end, "a release", { timeout = 60 }) end
+      if request.release then
+        local function is_released() return request.released end
+        support.async.wait(request.release, is_released, "a release", { timeout = 60 })
+      end
       return 200, nil, "ok"
     end, options)
   end

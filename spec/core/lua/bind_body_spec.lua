@@ -85,7 +85,7 @@ describe("req.body", function()
 
   it("comes in chunks that make up the whole", function()
     assert.equal("true|true", said([[
-      local n, largest, parts = 0, 0, {}
+      local largest, parts = 0, {}
       for piece in req.body:chunks() do
         parts[#parts + 1] = piece
         if #piece > largest then largest = #piece end
@@ -98,7 +98,7 @@ describe("req.body", function()
   it("gives a chunk when it is there, before the rest", function()
     local conn = begin([[
       local parts = {}
-      for piece in req.body:chunks() do 
+      for piece in req.body:chunks() do
         parts[#parts + 1] = piece
         gate.log("info", "so far", table.concat(parts))
       end

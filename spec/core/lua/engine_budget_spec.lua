@@ -172,18 +172,21 @@ describe("the memory limit", function()
     assert.matches("not enough memory", errors)
   end)
 
-  it("does not refuse what C makes between scripts", function()
+  it("does not refuse what C makes between scripts, and tells the worker when a state is over it for good", function()
     local state = engine.open([[
+      local gate = require "moongate"
       local t = {}
-      local site = { on_load = function() for i = 1, 1e6 do t[i] = ("x"):rep(50) .. i end end, on_request = function(req) return 200 end }
-      return site
-    ]], { memory = 64 << 20, hook_cpu = 5, load_cpu = 5 })
-    for _ = 1, 100 do state:call "on_request" end
-  end)
-
-  it("is told to the worker when a state is over it for good", function()
-    local state = engine.open "return { on_request = function() return 200 end }"
+      return {
+        on_load = function() pcall(function() for i = 1, 1e6 do t[i] = ("x"):rep(50) .. i end end) end,
+        on_request = function(req) gate.sleep(10) end,
+      }
+    ]], { memory = 4 << 20, hook_cpu = 5 })
     assert.is_false(state:figures().over_limit)
+    local calls = {}
+    for i = 1, 1000 do calls[i] = state:begin "on_request" end
+    for i = 1, 1000 do assert.equal("wait", calls[i]:verdict()) end
+    for _ = 1, 300 do state:turn() end
+    assert.is_true(state:figures().over_limit)
   end)
 end)
 

@@ -182,8 +182,8 @@ static void stage_close(struct pipe_stage *s) {
 /* p:stage(kind) */
 static int pipe_lua_stage(lua_State *L) {
     static const char *const kinds[] = { "double", "swallow", "hold", "fail", NULL };
-    static bool (*const runs[])(struct pipe_stage *, struct buffer *, struct buffer *, bool) = { stage_double, stage_swallow,
-                                                                                                 stage_hold, stage_fail };
+    static bool (*const runs[])(struct pipe_stage *, struct buffer *, struct buffer *,
+                                bool) = { stage_double, stage_swallow, stage_hold, stage_fail };
     struct test_pipe *p = check_pipe(L);
     luaL_argcheck(L, p->stage_count < STAGES_MAX, 1, "too many stages");
     struct test_stage *stage = &p->stages[p->stage_count++];
@@ -312,18 +312,10 @@ static int pipe_lua_gc(lua_State *L) {
 }
 
 static const luaL_Reg pipe_methods[] = {
-    { "read", pipe_lua_read },
-    { "stage", pipe_lua_stage },
-    { "room", pipe_lua_room },
-    { "write", pipe_lua_write },
-    { "finish", pipe_lua_finish },
-    { "fail", pipe_lua_fail },
-    { "hold", pipe_lua_hold },
-    { "pending", pipe_lua_pending },
-    { "state", pipe_lua_state },
-    { "fini", pipe_lua_fini },
-    { "__gc", pipe_lua_gc },
-    { NULL, NULL },
+    { "read", pipe_lua_read },   { "stage", pipe_lua_stage },     { "room", pipe_lua_room },
+    { "write", pipe_lua_write }, { "finish", pipe_lua_finish },   { "fail", pipe_lua_fail },
+    { "hold", pipe_lua_hold },   { "pending", pipe_lua_pending }, { "state", pipe_lua_state },
+    { "fini", pipe_lua_fini },   { "__gc", pipe_lua_gc },         { NULL, NULL },
 };
 
 static const luaL_Reg reader_methods[] = {

@@ -82,7 +82,8 @@ describe("forwarded fields", function()
 
   it("never carry a scheme that is neither http nor https", function()
     for _, claim in ipairs { "javascript", "", "https\t;x", "HTTPS2" } do
-      assert.same({ "http" }, forwarded(gate.values.PORT2, "X-Forwarded-Proto: " .. claim .. "\r\n"):all "X-Forwarded-Proto")
+      local headers = forwarded(gate.values.PORT2, "X-Forwarded-Proto: " .. claim .. "\r\n")
+      assert.same({ "http" }, headers:all "X-Forwarded-Proto")
     end
     assert.same({ "https" }, forwarded(gate.values.PORT2, "X-Forwarded-Proto: HTTPS\r\n"):all "X-Forwarded-Proto")
   end)
@@ -108,7 +109,8 @@ describe("forwarded fields", function()
   end)
 
   it("of a trusted proxy on a Unix socket are believed", function()
-    local headers = forwarded(gate.dir .. "/trusted.sock", "X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: https\r\n")
+    local headers = forwarded(gate.dir .. "/trusted.sock",
+      "X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: https\r\n")
     assert.matches("^203.0.113.9", headers["X-Forwarded-For"])
     assert.equal("https", headers["X-Forwarded-Proto"])
   end)

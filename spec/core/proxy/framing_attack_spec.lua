@@ -4,6 +4,13 @@
 local support = require "support"
 local it, http, net, moongate = support.it, support.http, support.net, support.moongate
 
+-- The next `n` bytes of a chunked body, however they are cut.
+local function content(conn, n)
+  local got = ""
+  while #got < n do got = got .. http.chunk(conn) end
+  return got
+end
+
 describe("a request that can be read in two ways", function()
   local backend, gate
 
@@ -122,8 +129,10 @@ describe("a request that can be read in two ways", function()
 
   describe("by its host is refused:", function()
     for name, line in pairs {
-      ["none in HTTP/1.1"] = "", ["an empty one"] = "Host:\r\n", ["with a path"] = "Host: a/b\r\n", ["with user information"] = "Host: b@a\r\n",
-      ["with a bad port"] = "Host: a:99999\r\n", ["with a comma"] = "Host: a, b\r\n", ["with a space"] = "Host: a b\r\n",
+      ["none in HTTP/1.1"] = "", ["an empty one"] = "Host:\r\n",
+      ["with a path"] = "Host: a/b\r\n", ["with user information"] = "Host: b@a\r\n",
+      ["with a bad port"] = "Host: a:99999\r\n", ["with a comma"] = "Host: a, b\r\n",
+      ["with a space"] = "Host: a b\r\n",
       ["with an escape"] = "Host: %61\r\n", ["with a broken IPv6 address"] = "Host: [::g]\r\n",
     } do
       it(name, function() refused("GET / HTTP/1.1\r\n" .. line .. "\r\n") end)
@@ -159,7 +168,7 @@ describe("a request that can be read in two ways", function()
         client:send "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n"
         local conn = backend:accept()
         http.request_head(conn)
-        assert.equal("first", http.chunk(conn))
+        assert.equal("first", content(conn, 5))
         client:send(shape[2])
         client:post(smuggled)
         local response = http.response(client)

@@ -170,7 +170,8 @@ describe("HTTP/1", function()
   describe("answers without a body", function()
     it("of HEAD tell the length once and carry nothing", function()
       local sent = "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"
-      local response, request, client = exchange(sent, "HTTP/1.1 200 OK\r\nContent-Length: 12345\r\n\r\n", { method = "HEAD" })
+      local answered = "HTTP/1.1 200 OK\r\nContent-Length: 12345\r\n\r\n"
+      local response, request, client = exchange(sent, answered, { method = "HEAD" })
       assert.equal("HEAD", request.method)
       assert.same({ "12345" }, response.headers:all "Content-Length")
       exchange(get, ok, { client = client })
@@ -234,8 +235,8 @@ describe("HTTP/1", function()
     end)
 
     it("in chunks passes its trailers on", function()
-      local _, request = exchange("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n" ..
-        "5\r\nhello\r\n0\r\nX-Sum: 42\r\n\r\n", ok)
+      local _, request = exchange("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n" ..
+        "Trailer: X-Sum\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 42\r\n\r\n", ok)
       assert.equal("42", request.trailers["X-Sum"])
       assert.equal("X-Sum", request.headers.Trailer)
     end)
@@ -323,7 +324,7 @@ describe("HTTP/1", function()
     it("ends where its length says, whatever follows", function()
       local client = net.connect(gate.port)
       client:send(get)
-      local _, conn = answer "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+      local _, conn = answer(ok .. "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
       assert.equal("ok", http.response(client).body)
       conn:expect_closed()
       assert.equal("", client:pending())
@@ -382,7 +383,8 @@ describe("HTTP/1", function()
       local request = forwarded "X-oDD-cAsE: 1\r\nb: 2\r\nX-Odd-Case: 3\r\nB:\r\n"
       local seen = {}
       for _, line in ipairs(request.headers) do
-        if line[1]:lower() == "b" or line[1]:lower() == "x-odd-case" then seen[#seen + 1] = line[1] .. "=" .. line[2] end
+        local name = line[1]:lower()
+        if name == "b" or name == "x-odd-case" then seen[#seen + 1] = line[1] .. "=" .. line[2] end
       end
       assert.same({ "X-oDD-cAsE=1", "b=2", "X-Odd-Case=3", "B=" }, seen)
     end)
@@ -390,20 +392,23 @@ describe("HTTP/1", function()
     it("loses its hop-by-hop fields", function()
       local request = forwarded("Connection: keep-alive\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\n" ..
         "TE: trailers\r\nUpgrade: foo\r\nProxy-Authorization: Basic eA==\r\nX-Kept: 1\r\n")
-      for _, name in ipairs { "Connection", "Keep-Alive", "Proxy-Connection", "TE", "Upgrade", "Proxy-Authorization" } do
+      for _, name in ipairs { "Connection", "Keep-Alive", "Proxy-Connection", "TE", "Upgrade",
+        "Proxy-Authorization" } do
         assert.is_nil(request.headers[name], name)
       end
       assert.equal("1", request.headers["X-Kept"])
     end)
 
     it("loses the fields that Connection nominates, all lines of them", function()
-      local request = forwarded("X-Private: 1\r\nConnection: x-private, close\r\nConnection: X-Other\r\nX-OTHER: 2\r\nX-Private: 3\r\n")
+      local request = forwarded("X-Private: 1\r\nConnection: x-private, close\r\nConnection: X-Other\r\n" ..
+        "X-OTHER: 2\r\nX-Private: 3\r\n")
       assert.is_nil(request.headers["X-Private"])
       assert.is_nil(request.headers["X-Other"])
     end)
 
     it("keeps the fields it is routed and judged by, though Connection nominates them", function()
-      local request = forwarded "Cookie: a=1\r\nAuthorization: x\r\nConnection: Host, Cookie, Authorization, X-Forwarded-For, Via\r\n"
+      local request = forwarded("Cookie: a=1\r\nAuthorization: x\r\n" ..
+        "Connection: Host, Cookie, Authorization, X-Forwarded-For, Via\r\n")
       assert.equal("a", request.headers.Host)
       assert.equal("a=1", request.headers.Cookie)
       assert.equal("x", request.headers.Authorization)
@@ -436,7 +441,8 @@ describe("HTTP/1", function()
     end
 
     it("keeps status, reason, and the case, order and repetition of its fields", function()
-      local response = passed("sEt-cOOkie: a\r\nX-A: 1\r\nSet-Cookie: b\r\nDate: yesterday\r\n", "HTTP/1.1 418 I'm a teapot")
+      local response = passed("sEt-cOOkie: a\r\nX-A: 1\r\nSet-Cookie: b\r\nDate: yesterday\r\n",
+        "HTTP/1.1 418 I'm a teapot")
       assert.equal(418, response.status)
       assert.equal("I'm a teapot", response.reason)
       assert.same({ "a", "b" }, response.headers:all "Set-Cookie")
@@ -446,7 +452,9 @@ describe("HTTP/1", function()
 
     it("loses its hop-by-hop fields and those that Connection nominates", function()
       local response = passed "Connection: close, X-Hop\r\nKeep-Alive: 5\r\nX-Hop: 1\r\nUpgrade: x\r\nX-Kept: 1\r\n"
-      for _, name in ipairs { "Connection", "Keep-Alive", "X-Hop", "Upgrade" } do assert.is_nil(response.headers[name], name) end
+      for _, name in ipairs { "Connection", "Keep-Alive", "X-Hop", "Upgrade" } do
+        assert.is_nil(response.headers[name], name)
+      end
       assert.equal("1", response.headers["X-Kept"])
     end)
 

@@ -205,7 +205,9 @@ describe("a pipe", function()
       local one, two = p:read(10), p:read(10)
       p:write "x"
       p:finish "t"
-      for _, r in ipairs { one, two } do assert.same({ "x", 1, "t" }, { r:text(), r:state().ends, r:state().trailer }) end
+      for _, r in ipairs { one, two } do
+        assert.same({ "x", 1, "t" }, { r:text(), r:state().ends, r:state().trailer })
+      end
     end)
 
     it("goes on when the slowest leaves", function()

@@ -30,7 +30,8 @@ describe("a failed try", function()
 
   support.setup(function()
     one, two = net.listen(), net.listen()
-    local values = { ONE = one, TWO = two, REFUSING = net.free_port(), REFUSING2 = net.free_port(), HOLE = net.black_hole() }
+    local values = { ONE = one, TWO = two, REFUSING = net.free_port(), REFUSING2 = net.free_port(),
+      HOLE = net.black_hole() }
     gate = moongate.start { values = values, workers = 1, config = [[
       local function site(listen, backend)
         backend.keepalive = 0
@@ -117,7 +118,9 @@ describe("a failed try", function()
   end)
 
   describe("with the settings for it", function()
-    for name, bytes in pairs { ["a reset"] = "reset", ["a FIN"] = "close", ["a timeout"] = "", ["a status"] = unavailable "first" } do
+    for name, bytes in pairs {
+      ["a reset"] = "reset", ["a FIN"] = "close", ["a timeout"] = "", ["a status"] = unavailable "first",
+    } do
       it("goes to the other server after " .. name, function()
         local client = ask(gate.values.PORT4)
         local first = answer_either(bytes)
@@ -310,7 +313,8 @@ describe("pick_backend", function()
           listen = listen, pick_backend = pick, timeouts = { first_byte = "150ms" },
           backends = {
             one = { "$ONE", keepalive = 0, retry = { on = on } }, two = { "$TWO", keepalive = 0, retry = { on = on } },
-            dead = { "127.0.0.1:$REFUSING" }, both = { { "$ONE", name = "first" }, { "$TWO", name = "second" }, keepalive = 0 },
+            dead = { "127.0.0.1:$REFUSING" },
+            both = { { "$ONE", name = "first" }, { "$TWO", name = "second" }, keepalive = 0 },
           },
         }
       end
@@ -322,7 +326,9 @@ describe("pick_backend", function()
           if not last then return "one" end
           req.ctx.last = last
           if req.path == "/false" then return false end
-          if req.path == "/reply" then return gate.reply(418, ("%s %s %d"):format(last.backend, tostring(last.status), last.tries)) end
+          if req.path == "/reply" then
+            return gate.reply(418, ("%s %s %d"):format(last.backend, tostring(last.status), last.tries))
+          end
           if req.path == "/status" then return 429 end
           return "two"
         end, { "5xx", "reset" }),
@@ -332,7 +338,6 @@ describe("pick_backend", function()
         site("127.0.0.1:$PORT8", { "one", "two", retry_on = { 503 }, timeout = 0.15 }),
         site("127.0.0.1:$PORT9", "two"),
         site("127.0.0.1:$PORT10", function() error "no" end),
-        site("127.0.0.1:$PORT11", function(_, last) if not last then return { "one", "one", "two", retry_on = { "connect", "timeout" } } end end),
         site("127.0.0.1:$PORT12", function(_, last) return last and "two" or "dead" end),
       } }
     ]] }

@@ -4,7 +4,18 @@ local support = require "support"
 local it, http, net, moongate = support.it, support.http, support.net, support.moongate
 local websocket = support.websocket
 
-local asking = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: echo/1, other\r\nX-Key: 1\r\n\r\n"
+-- In the hard build bytes move one by one: what must fill the kernel's buffers would take minutes there.
+local it_fills = support.process.preset == "hard" and pending or it
+
+-- The next `n` bytes of a chunked body, however they are cut.
+local function content(conn, n)
+  local got = ""
+  while #got < n do got = got .. http.chunk(conn) end
+  return got
+end
+
+local asking = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n" ..
+  "Upgrade: echo/1, other\r\nX-Key: 1\r\n\r\n"
 local granting = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo/1\r\nX-Accept: 2\r\n\r\n"
 
 local config = [[
@@ -133,7 +144,7 @@ describe("an upgrade", function()
     assert.equal("yes", client:read_exactly(3))
   end)
 
-  it("holds back a side that is faster than the other takes", function()
+  it_fills("holds back a side that is faster than the other takes", function()
     local client, conn = tunnel()
     local piece = ("x"):rep(1 << 16)
     for _, ends in ipairs { { client, conn }, { conn, client } } do
@@ -192,10 +203,11 @@ describe("an upgrade", function()
 
   it("is not granted before the request's body is sent", function()
     local client = net.connect(gate.port)
-    client:send("POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo/1\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
+    client:send("POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo/1\r\n" ..
+      "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
     local conn = backend:accept()
     http.request_head(conn)
-    assert.equal("half", http.chunk(conn))
+    assert.equal("half", content(conn, 4))
     conn:send(granting)
     assert.equal(502, http.response(client).status)
     conn:expect_closed()
@@ -203,7 +215,8 @@ describe("an upgrade", function()
 
   it("may follow a request with a body", function()
     local client = net.connect(gate.port)
-    client:send("POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo/1\r\nContent-Length: 4\r\n\r\nbodyearly")
+    client:send("POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo/1\r\n" ..
+      "Content-Length: 4\r\n\r\nbodyearly")
     local conn = backend:accept()
     assert.equal("body", http.request(conn).body)
     conn:send(granting)
@@ -253,13 +266,14 @@ describe("a WebSocket", function()
 
   it("counts as a request under way at its server, and no more when it has ended", function()
     local backend = websocket.backend()
-    local gate = moongate.start { values = { BACKEND = backend }, workers = 1, config = (config:gsub('"$BACKEND"', '%0, max_connections = 2')) }
+    local limited = config:gsub('"$BACKEND"', '%0, max_connections = 2')
+    local gate = moongate.start { values = { BACKEND = backend }, workers = 1, config = limited }
     local one, two = websocket.connect(gate.port), websocket.connect(gate.port)
     assert.equal(503, http.get(gate.port).status)
     one:close()
     support.eventually("room for another", function()
-      local response = http.get(gate.port, "/", { headers = { { "Connection", "Upgrade" }, { "Upgrade", "websocket" }, { "Sec-WebSocket-Key", "x" } } })
-      return response.status == 101
+      local headers = { Connection = "Upgrade", Upgrade = "websocket", ["Sec-WebSocket-Key"] = "x" }
+      return http.get(gate.port, "/", { headers = headers }).status == 101
     end)
     two:close()
   end)

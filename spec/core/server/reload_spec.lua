@@ -19,6 +19,12 @@ local function proxying(more)
   return ([[return { sites = { { listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } } } }, %s }]]):format(more or "")
 end
 
+-- Memory that a freed block leaves is a sanitizer's to keep.
+local function assert_flat(before, after, room)
+  if process.preset:find "san$" then return end
+  assert.is_true(after < before + room, ("%d, then %d bytes"):format(before, after))
+end
+
 local function status_number(gate, name)
   local _, out = gate:command("status", "--json")
   return tonumber(out:match(('"%s":(%%d+)'):format(name)))
@@ -214,7 +220,7 @@ describe("a config that fails", function()
     round()
     local before = round()
     local after = round()
-    assert.is_true(after < before + 2 * 1024 * 1024, ("%d, then %d bytes"):format(before, after))
+    assert_flat(before, after, 2 * 1024 * 1024)
   end)
 end)
 
@@ -309,7 +315,7 @@ describe("many reloads under load", function()
     running = false
     for i = 1, 4 do clients[i]:join() end
     assert.is_true(served > 100)
-    assert.is_true(after < before + 4 * 1024 * 1024, ("%d, then %d bytes"):format(before, after))
+    assert_flat(before, after, 4 * 1024 * 1024)
     support.eventually("the old generations to go", function() return status_number(gate, "generations_live") == 1 end)
   end)
 end)

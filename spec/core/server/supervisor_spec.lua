@@ -167,16 +167,16 @@ describe("an upgrade", function()
       for _ in uv.fs_scandir_next, assert(uv.fs_scandir(("/proc/%d/fd"):format(gate:pid()))) do n = n + 1 end
       return n
     end
-    local counts = {}
-    for i = 1, 4 do
-      local mark, before = gate:log_mark(), serving(gate)
+    local function upgrade()
+      local mark = gate:log_mark()
       gate:signal "usr2"
       gate:wait_log("upgraded: process", { from = mark })
       gate:wait_log("drained: process", { from = mark })
-      support.eventually("the old one to be gone", function() return is_gone(before) end)
-      counts[i] = count()
     end
-    assert.equal(counts[2], counts[4])
+    upgrade()
+    local before = count() -- perhaps with the last process's channel
+    for _ = 1, 4 do upgrade() end
+    support.eventually("as few descriptors as before", function() return count() <= before end)
   end)
 end)
 
