@@ -138,10 +138,7 @@ void view_check_request(lua_State *L, const struct view *v) {
 
 void view_check_response(lua_State *L, const struct view *v) {
     if (v->exchange->head_sent) luaL_error(L, "res is read-only by now: its head has left (assign in on_response)");
-    if (view_response_lost(v)) luaL_error(L, "res is read-only by now: the client left");
 }
-
-bool view_response_lost(const struct view *v) { return v->exchange->source == SOURCE_BACKEND && !v->exchange->fetch; }
 
 void view_charge(lua_State *L, struct view *v, size_t n) {
     if (n > WRITTEN_MAX - v->written) luaL_error(L, "scripts have written more than 1 MiB into this exchange");

@@ -74,8 +74,6 @@ void view_check_response(lua_State *L, const struct view *);
 void view_charge(lua_State *L, struct view *, size_t n);
 /* Copies into the exchange's arena, counted. */
 struct slice view_copy(lua_State *L, struct view *, struct slice);
-/* The fetch is over and took the response's fields along (its client left). */
-bool view_response_lost(const struct view *);
 
 /* ---- Pieces of one object that another pushes */
 

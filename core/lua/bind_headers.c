@@ -32,14 +32,12 @@ struct headers_copy {
 
 /* ---- self */
 
-static const struct headers nothing; /* of a response that is gone */
-
 static const struct headers *headers_self(lua_State *L, int arg) {
     const struct handle *h = handle_at(L, arg);
     if (h && h->kind == &request_kind) return &((struct view *)h->pointer)->exchange->request.headers;
     if (h && h->kind == &copy_kind) return &((struct headers_copy *)h->pointer)->headers;
     const struct view *v = handle_check(L, arg, handle_test(L, arg, &response_kind) ? &response_kind : &request_kind);
-    return view_response_lost(v) ? &nothing : &v->exchange->response.headers;
+    return &v->exchange->response.headers;
 }
 
 /* The same, to be written: raises where they are read-only. */

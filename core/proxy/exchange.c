@@ -47,10 +47,18 @@ static void drop_fetch(struct exchange *x) {
     x->fetch = NULL;
 }
 
+/* It ends, but the log line and on_log still tell of it. */
+static void stop_fetch(struct exchange *x) {
+    if (!x->fetch) return;
+    if (x->body == &x->fetch->body) x->body = NULL;
+    fetch_waiter_forget(&x->fetch_waiter);
+    fetch_stop(x->fetch);
+}
+
 static enum next fail_with_status(struct exchange *x, enum failure why, int status) {
     if (x->failure == FAIL_NONE) x->failure = why;
     hook_cancel(&x->subject);
-    drop_fetch(x);
+    stop_fetch(x);
     if (x->head_sent) {
         if (x->client && !x->body_done) client_abort(x->client);
         x->client = NULL;
@@ -67,7 +75,7 @@ static enum next fail_with_status(struct exchange *x, enum failure why, int stat
 static enum next fail(struct exchange *x, enum failure why) { return fail_with_status(x, why, failure_status(why)); }
 
 static enum next reply(struct exchange *x) {
-    drop_fetch(x);
+    stop_fetch(x);
     answer_reply(x, &x->decision.reply, SOURCE_REPLY);
     return jump(x, STEP_ON_RESPONSE);
 }
@@ -270,7 +278,7 @@ static enum next on_response(struct exchange *x) {
     switch (ask(x, HOOK_ON_RESPONSE, NULL)) {
     case VERDICT_WAIT: return WAIT;
     case VERDICT_REPLY:
-        drop_fetch(x);
+        stop_fetch(x);
         answer_reply(x, &x->decision.reply, SOURCE_REPLY);
         return GO_ON;
     case VERDICT_FAILED:
@@ -291,12 +299,13 @@ static void drop_request_body(struct exchange *x) {
 }
 
 static enum next send_head(struct exchange *x) {
-    if (!x->fetch && x->site) drop_request_body(x);
+    bool own = x->source != SOURCE_BACKEND; /* no fetch reads the request body any more */
+    if (own && x->site) drop_request_body(x);
     if (x->client_left) return WAIT; /* reading its body showed that it left: advance sees to it */
-    if (x->client->body_unread && !x->fetch) x->request.framing.keep_alive = false;
+    if (x->client->body_unread && own) x->request.framing.keep_alive = false;
     client_send_head(x->client, &x->response);
     x->head_sent = true;
-    if (x->fetch && x->fetch->tunnel) {
+    if (!own && x->fetch->tunnel) {
         tunnel_begin(x);
         return jump(x, STEP_ON_LOG);
     }
@@ -441,7 +450,7 @@ static enum next (*const steps[])(struct exchange *) = {
 static void abandon(struct exchange *x) {
     if (x->failure == FAIL_NONE) x->failure = FAIL_CLIENT_LEFT;
     hook_cancel(&x->subject);
-    drop_fetch(x);
+    stop_fetch(x);
     jump(x, STEP_ON_LOG);
 }
 
@@ -540,7 +549,7 @@ void exchange_client_left(struct exchange *x) {
 /* While a body is sent on, the fetch must not take what there is of it for the whole. An answer that needs no more of
  * it is finished all the same; the connection then closes. */
 void exchange_request_failed(struct exchange *x, enum failure why) {
-    bool dropped = x->drop.pipe || (x->head_sent && !x->fetch);
+    bool dropped = x->drop.pipe || (x->head_sent && x->source != SOURCE_BACKEND);
     pipe_fail(&x->request_body, why);
     if (!dropped) fail_later(x, why);
 }

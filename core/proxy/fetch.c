@@ -349,12 +349,11 @@ static enum head read_head(struct fetch *f, enum failure *why) {
     conn_consumed(&sc->conn);
     sc->scan = (struct h1_scan){ 0 };
     *why = framing_of_response(r, f->request->method);
-    if (*why != FAIL_NONE) return HEAD_BAD;
-    if (r->status >= 200) return HEAD_FINAL;
-    if (r->status == 101) f->tunnel = f->upgrade.n > 0 && f->request_body_done;
+    if (*why == FAIL_NONE && r->status >= 200) return HEAD_FINAL;
+    if (*why == FAIL_NONE && r->status == 101) f->tunnel = f->upgrade.n > 0 && f->request_body_done;
     if (f->tunnel) return HEAD_FINAL;
-    if (r->status == 101 || ++f->interim > INTERIM_MAX) {
-        *why = FAIL_BAD_RESPONSE;
+    if (r->status == 101 || ++f->interim > INTERIM_MAX) *why = FAIL_BAD_RESPONSE;
+    if (*why != FAIL_NONE) {
         r->status = 0;
         return HEAD_BAD;
     }
@@ -478,7 +477,7 @@ static enum next (*const steps[])(struct fetch *) = {
 
 static void fetch_advance(struct task *t) {
     struct fetch *f = container_of(t, struct fetch, task);
-    if (f->closed) return;
+    if (f->stopped) return;
     if (f->total_over && f->step < FETCH_OVER) {
         f->total_over = false;
         if (f->step == FETCH_BODY && f->state == FETCH_HEAD) break_body(f, FAIL_TOTAL_TIMEOUT);
@@ -611,9 +610,9 @@ void fetch_await(struct fetch *f, struct fetch_waiter *w) { list_push(&f->waiter
 
 void fetch_waiter_forget(struct fetch_waiter *w) { list_remove(&w->node); }
 
-void fetch_close(struct fetch *f) {
-    if (!f || f->closed) return;
-    f->closed = true;
+void fetch_stop(struct fetch *f) {
+    if (!f || f->stopped) return;
+    f->stopped = true;
     f->step = FETCH_OVER;
     subject_end(&f->subject);
     end_try(f, false);
@@ -622,6 +621,11 @@ void fetch_close(struct fetch *f) {
     pipe_fini(&f->body);
     deadline_fini(&f->total);
     task_forget(&f->task);
+}
+
+void fetch_close(struct fetch *f) {
+    if (!f) return;
+    fetch_stop(f);
     loop_bury(&f->worker->loop, &f->grave);
 }
 

@@ -75,7 +75,7 @@ struct fetch {
     struct pipe body;    /* readers: the client, a script, later the cache */
     bool request_broken; /* it failed because its request body did */
     bool tunnel;         /* 101, or 2xx to CONNECT: the conn is to be taken with fetch_take_conn */
-    bool closed;
+    bool stopped;
     struct decision decision; /* last: not zeroed at the start */
 };
 
@@ -99,6 +99,9 @@ struct fetch *fetch_create(const struct fetch_options *);
 void fetch_start(struct fetch *); /* advances in this turn */
 void fetch_await(struct fetch *, struct fetch_waiter *);
 void fetch_waiter_forget(struct fetch_waiter *); /* safe when not waiting */
+/* Nobody wants its answer any more: everything that is under way ends. What it found out (response, server, tries) can be read
+ * until fetch_close. Idempotent; NULL is ignored. */
+void fetch_stop(struct fetch *);
 /* The one who made it does not want it any more: frees what it held (conn closed unless its response was complete). Its memory
  * goes at the end of the turn. NULL is ignored. */
 void fetch_close(struct fetch *);

@@ -1,8 +1,8 @@
 /* Questions to the supervisor, synchronous under one lock: they are rare (a start, a reload, a reopened log) and come
  * from the helper threads, which may wait.
  *
- * Reading tries open(2) first, so that an ordinary config never troubles the supervisor. The error log goes the other way
- * round: the supervisor writes to the same file, so it must learn of it. */
+ * Reading tries open(2) first, so that an ordinary config never troubles the supervisor. The error log goes the other
+ * way round: the supervisor writes to the same file, so it must learn of it. */
 #include "server/ask.h"
 
 #include "base/must.h"

@@ -12,8 +12,8 @@ void ask_close(void);
 int ask_read(const char *path);
 /* A log file, opened for appending and made if need be; -1 with errno. */
 int ask_append(const char *path, bool error_log);
-/* The held sockets of an address, at least `wanted` of them where the family can have more than one. Returns 0 and a malloc'd list
- * of descriptors, which are the caller's, or an errno. */
+/* The held sockets of an address, at least `wanted` of them where the family can have more than one. Returns 0 and a
+ * malloc'd list of descriptors, which are the caller's, or an errno. */
 int ask_bind(const char *address, unsigned wanted, int **fds, unsigned *count);
 /* The supervisor may close its sockets of this address. */
 void ask_release(const char *address);

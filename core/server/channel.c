@@ -1,8 +1,8 @@
 /* Messages between the two processes: a fixed head, then the text, descriptors beside it (SCM_RIGHTS).
  *
- * A long text (a thousand config errors, the status of hundreds of servers) does not fit into one packet: it travels as a
- * memfd, which is one more descriptor, the last. A stream with framing of our own was tried on paper and
- * needs more code on both sides, for descriptors belong to a byte of the stream. */
+ * A long text (a thousand config errors, the status of hundreds of servers) does not fit into one packet: it travels
+ * as a memfd, which is one more descriptor, the last. A stream with framing of our own was tried on paper and needs
+ * more code on both sides, for descriptors belong to a byte of the stream. */
 #include "server/channel.h"
 
 #include "base/must.h"

@@ -1,7 +1,8 @@
-/* What the supervisor and the serving process say to each other. Two socket pairs (SOCK_SEQPACKET, so a message is whole or
- * absent) connect them:
+/* What the supervisor and the serving process say to each other. Two socket pairs (SOCK_SEQPACKET, so a message is
+ * whole or absent) connect them:
  *
- *   orders  the supervisor tells (SETUP, RELOAD, DRAIN, …) and the serving process reports (READY, FAILED, DONE, …). Nobody waits.
+ *   orders  the supervisor tells (SETUP, RELOAD, DRAIN, …) and the serving process reports (READY, FAILED, DONE, …).
+ *           Nobody waits.
  *   asks    the serving process asks for what needs privilege, one question at a time, and waits for the GRANT (ask.h).
  *
  * The end of either means that the other process is gone. Messages carry text and descriptors; both are the receiver's. */
@@ -48,8 +49,8 @@ struct message {
 
 /* Both pairs, close-on-exec; [0] is the supervisor's end. False: errno. */
 bool channel_open(int ends[2]);
-/* Sends; waits at most a second for room. The message and its descriptors stay the caller's. False: the other side is gone
- * or does not read. From any thread. */
+/* Sends; waits at most a second for room. The message and its descriptors stay the caller's. False: the other side is
+ * gone or does not read. From any thread. */
 bool channel_send(int fd, const struct message *);
 bool channel_say(int fd, enum message_kind, uint32_t id, int32_t status, const char *text);
 enum channel_result { CHANNEL_MESSAGE, CHANNEL_NOTHING, CHANNEL_ENDED };

@@ -1,6 +1,6 @@
 /* Reading the command line. getopt_long was not used: it prints in its own words, knows no nearest name, and takes
- * abbreviations, which would make every new option a possible break. Options may stand before or behind FILE, as `--name value`
- * or `--name=value`; `--` ends them. */
+ * abbreviations, which would make every new option a possible break. Options may stand before or behind FILE, as
+ * `--name value` or `--name=value`; `--` ends them. */
 #include "server/cli.h"
 
 #include "base/must.h"

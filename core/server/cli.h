@@ -1,4 +1,5 @@
-/* The command line: commands, their options, their help. One table of each (cli.c); a command's own work is in command_*.c. */
+/* The command line: commands, their options, their help. One table of each (cli.c); a command's own work is in
+ * command_*.c. */
 #pragma once
 
 #include <stdbool.h>
@@ -31,7 +32,8 @@ struct cli_args {
 int cli_main(int argc, char **argv);
 /* "moongate: " and the text and a line break, to stderr; returns `status`. */
 int cli_fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* The absolute path, so that it means the same after -D and in an upgrade. Links in it stay: a reload follows where they lead then. malloc'd. */
+/* The absolute path, so that it means the same after -D and in an upgrade. Links in it stay: a reload follows where
+ * they lead then. malloc'd. */
 char *cli_absolute(const char *path);
 /* The same of a file or directory that must exist; NULL: said why. */
 char *cli_find_path(const char *path);

@@ -1,5 +1,5 @@
-/* `moongate check FILE`: all of a load that needs no running instance. The file is run twice, once for its settings and once as a
- * worker would, since both must come to the same; nothing is bound, no on_load runs.
+/* `moongate check FILE`: all of a load that needs no running instance. The file is run twice, once for its settings
+ * and once as a worker would, since both must come to the same; nothing is bound, no on_load runs.
  *
  * The config is a program. So when root checks it, a child does, as the user who would serve, and the parent grants
  * what a supervisor would. Nobody else needs a child. */

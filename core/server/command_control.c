@@ -1,5 +1,5 @@
-/* `moongate reload`, `stop` and `status`: a command over the control socket, and its answer printed. What went well goes to stdout, what
- * went wrong to stderr. */
+/* `moongate reload`, `stop` and `status`: a command over the control socket, and its answer printed. What went well
+ * goes to stdout, what went wrong to stderr. */
 #include "base/must.h"
 #include "server/cli.h"
 #include "server/control.h"

@@ -1,8 +1,8 @@
 /* Both ends of the control socket.
  *
  * Who may command is the file's mode, and SO_PEERCRED besides, since a socket is reachable between bind and chmod
- * where the umask is wide. A client that says nothing costs a descriptor; there are at most CONNS_MOST of them, the oldest
- * silent one goes first. Answers are kept until the client has read them: a stopped `moongate status` must not
+ * where the umask is wide. A client that says nothing costs a descriptor; there are at most CONNS_MOST of them, the
+ * oldest silent one goes first. Answers are kept until the client has read them: a stopped `moongate status` must not
  * stop the supervisor. */
 #include "server/control.h"
 
@@ -111,12 +111,16 @@ static int connect_to(const char *path) {
 
 /* ---- the supervisor's end: conns */
 
-static void close_conn(struct control_conn *c) {
+static void free_conn(struct control_conn *c) {
     ev_io_stop(c->control->ev, &c->io);
     close(c->io.fd);
-    list_remove(&c->node);
     free(c->answer);
     free(c);
+}
+
+static void close_conn(struct control_conn *c) {
+    list_remove(&c->node);
+    free_conn(c);
 }
 
 static void watch_conn(struct control_conn *c, int events) {
@@ -311,7 +315,7 @@ void control_close(struct control *control) {
         struct control_conn *c = container_of(node, struct control_conn, node);
         struct pollfd room = { .fd = c->io.fd, .events = POLLOUT };
         while (!send_answer(c) && clock_monotonic() < until) poll(&room, 1, 100);
-        close_conn(c);
+        free_conn(c);
     }
 }
 

@@ -35,7 +35,6 @@ static const char *find_file(const char *address) {
 static void close_listener(struct held_listener *l) {
     if (find_file(l->address)) unlink(find_file(l->address));
     for (unsigned i = 0; i < l->count; i++) close(l->fds[i]);
-    list_remove(&l->node);
     free(l->fds);
     free(l->address);
     free(l);
@@ -67,7 +66,9 @@ const struct held_listener *held_get(struct held *h, const char *address, unsign
 
 void held_release(struct held *h, const char *address) {
     struct held_listener *l = find_listener(h, address);
-    if (l) close_listener(l);
+    if (!l) return;
+    list_remove(&l->node);
+    close_listener(l);
 }
 
 void held_fini(struct held *h) {

@@ -1,8 +1,9 @@
 /* The main thread of the serving process: its setup, its orders, its end.
  *
- * The end is the delicate part, because nothing may be freed while a worker can still reach it. So it goes by rounds, like a change
- * of generation: clients are closed and the current generation is retired; tenures end one by one as their last references go; then
- * the workers' loops stop, the threads are joined, and what is left belongs to nobody else. A clean end frees everything: leaks show. */
+ * The end is the delicate part, because nothing may be freed while a worker can still reach it. So it goes by rounds,
+ * like a change of generation: clients are closed and the current generation is retired; tenures end one by one as
+ * their last references go; then the workers' loops stop, the threads are joined, and what is left belongs to nobody
+ * else. A clean end frees everything: leaks show. */
 #include "server/instance.h"
 
 #include "base/clock.h"
@@ -120,8 +121,8 @@ void instance_close(struct instance *instance) {
     round_begin(&instance->close_round, instance);
 }
 
-/* ---- draining: no new connections; then a last call, in which requests that are on their way on idle connections are still
- * answered, with Connection: close; then idle connections are closed, and what is under way has the drain time. */
+/* ---- draining: no new connections; then a last call, in which requests that are on their way on idle connections are
+ * still answered, with Connection: close; then idle connections are closed, and what is under way has the drain time. */
 
 struct drained_letter {
     struct letter letter;
@@ -164,7 +165,8 @@ static void close_idle_clients(struct instance *instance) {
 
 static void instance_on_last_call(struct ev_loop *ev, ev_timer *timer, int events) { close_idle_clients(timer->data); }
 
-/* Whoever knocks now is refused, not left waiting for our end. The supervisor keeps the sockets only if another process serves. */
+/* Whoever knocks now is refused, not left waiting for our end. The supervisor keeps the sockets only if another
+ * process serves. */
 static void release_listeners(struct instance *instance) {
     list_each(node, &instance->listeners) {
         struct listener *l = container_of(node, struct listener, node);

@@ -1,6 +1,6 @@
-/* The serving process: its main thread, which owns what is there once, and by which everything changes. Workers serve; the main
- * thread takes the supervisor's orders, drives loads (reload.h), keeps account of generations (tenure.h), and waits for everything
- * to end. It never touches what belongs to a worker: it sends rounds (round.h).
+/* The serving process: its main thread, which owns what is there once, and by which everything changes. Workers serve;
+ * the main thread takes the supervisor's orders, drives loads (reload.h), keeps account of generations (tenure.h), and
+ * waits for everything to end. It never touches what belongs to a worker: it sends rounds (round.h).
  *
  * All fields are the main thread's, but where something else is said. */
 #pragma once

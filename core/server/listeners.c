@@ -1,6 +1,6 @@
-/* A listener is never freed while the process serves: clients hold it for their whole life, and hours may lie between a reload
- * that drops an address and the end of its last client. So the list grows with every new address a config ever names,
- * a hundred bytes each. */
+/* A listener is never freed while the process serves: clients hold it for their whole life, and hours may lie between
+ * a reload that drops an address and the end of its last client. So the list grows with every new address a config
+ * ever names, a hundred bytes each. */
 #include "server/listeners.h"
 
 #include "base/must.h"

@@ -1,5 +1,6 @@
-/* The listeners of the serving process: every address that was ever named, each with its number, which generations' tables are
- * indexed by. A load takes those it needs, has the missing ones bound, and either keeps what it bound or gives it back. */
+/* The listeners of the serving process: every address that was ever named, each with its number, which generations'
+ * tables are indexed by. A load takes those it needs, has the missing ones bound, and either keeps what it bound or
+ * gives it back. */
 #pragma once
 
 #include "base/errors.h"
@@ -10,7 +11,8 @@ struct config_listener;
 
 /* Main thread: finds it or makes one that is not bound yet. */
 struct listener *listener_find(struct instance *, const struct config_listener *);
-/* Any thread, while the listener is of one load only: asks the supervisor for its sockets, if it has none. False: an error was added. */
+/* Any thread, while the listener is of one load only: asks the supervisor for its sockets, if it has none. False: an
+ * error was added. */
 bool listener_ask_bind(struct listener *, const struct config_listener *, unsigned workers, const char *file,
                        struct errors *);
 /* Closes the sockets; the supervisor closes his. It may be bound again later. */

@@ -1,6 +1,6 @@
-/* Opening log files blocks (a disk, the supervisor's answer), so a helper does it; swapping them must not lose a line. The old
- * access sink is destroyed on the helper that writes for it: its queue is in order, so what the workers handed over before is
- * written by then. */
+/* Opening log files blocks (a disk, the supervisor's answer), so a helper does it; swapping them must not lose a line.
+ * The old access sink is destroyed on the helper that writes for it: its queue is in order, so what the workers handed
+ * over before is written by then. */
 #include "server/logs.h"
 
 #include "base/must.h"

@@ -1,11 +1,12 @@
 /* Giving up root, and the little that is granted back.
  *
- * The serving process is executed as root and drops in its first statements, before it has read anything but its setup.
- * Dropping before the exec would be tidier, but then a binary or a library in a directory closed to `nobody` could not be run.
+ * The serving process is executed as root and drops in its first statements, before it has read anything but its
+ * setup. Dropping before the exec would be tidier, but then a binary or a library in a directory closed to `nobody`
+ * could not be run.
  *
- * What is granted is narrow, because who asks may be a stranger who broke into the serving process: a config in /etc must not be a
- * way to /etc/shadow, nor a log file one to /etc/cron.d. Paths are judged by what the descriptor is, after it was
- * opened with O_PATH, so that links and renames in between gain nothing. */
+ * What is granted is narrow, because who asks may be a stranger who broke into the serving process: a config in /etc
+ * must not be a way to /etc/shadow, nor a log file one to /etc/cron.d. Paths are judged by what the descriptor is,
+ * after it was opened with O_PATH, so that links and renames in between gain nothing. */
 #include "server/privilege.h"
 
 #include "base/must.h"

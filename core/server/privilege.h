@@ -1,5 +1,5 @@
-/* Who the serving process is, and what the privileged supervisor grants it (DESIGN 3: the config is a program, so it never runs
- * with more rights than `user` has). */
+/* Who the serving process is, and what the privileged supervisor grants it (DESIGN 3: the config is a program, so it
+ * never runs with more rights than `user` has). */
 #pragma once
 
 #include <stdbool.h>

@@ -6,10 +6,12 @@
  *   start     workers  on_unload of the old generation, on_load of the new one; may wait
  *   swap      workers  the new generation is current, ears and logs follow
  *
- * Until the swap everything can be undone, and the old generation does not notice. From the swap on nothing can fail. A load that
- * has failed leaves by `fail`, from whatever step; a generation that has begun is then ended as any other (tenure.h).
+ * Until the swap everything can be undone, and the old generation does not notice. From the swap on nothing can fail.
+ * A load that has failed leaves by `fail`, from whatever step; a generation that has begun is then ended as any other
+ * (tenure.h).
  *
- * Loads do not overlap. Who asks while one runs is answered by the next one, for only that is sure to have read his file. */
+ * Loads do not overlap. Who asks while one runs is answered by the next one, for only that is sure to have read his
+ * file. */
 #include "server/reload.h"
 
 #include "base/clock.h"

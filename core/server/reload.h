@@ -1,4 +1,5 @@
-/* A load: from the command to the swap of generations, or to the errors. The first load of a process is one like any other. */
+/* A load: from the command to the swap of generations, or to the errors. The first load of a process is one like any
+ * other. */
 #pragma once
 
 #include <stdint.h>

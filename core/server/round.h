@@ -1,5 +1,5 @@
-/* A round: something that every worker does once, in its own thread, after which the main thread is told. All changes of
- * generation are rounds. Letters carry it, so it waits for nobody. */
+/* A round: something that every worker does once, in its own thread, after which the main thread is told. All changes
+ * of generation are rounds. Letters carry it, so it waits for nobody. */
 #pragma once
 
 #include "net/mailbox.h"

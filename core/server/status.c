@@ -1,5 +1,5 @@
-/* The status, put together by the keeper: his own view of the generation, what the main thread publishes under its lock, and
- * the sums of the metrics. Nothing of another worker is read but what he publishes. */
+/* The status, put together by the keeper: his own view of the generation, what the main thread publishes under its
+ * lock, and the sums of the metrics. Nothing of another worker is read but what he publishes. */
 #include "server/status.h"
 
 #include "base/clock.h"

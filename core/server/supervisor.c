@@ -1,12 +1,12 @@
 /* The supervisor's loop: signals, commands, and the life of serving processes. A libev loop of its own, no threads.
  *
- * A serving process is executed anew (`moongate --serve`), not just forked: it inherits no state of ours but two descriptors, and
- * a restart is the same as a start. It is executed from /proc/self/exe, so it is always this very binary, even when the file was
- * replaced meanwhile; only an upgrade (upgrade.c) changes that, for both.
+ * A serving process is executed anew (`moongate --serve`), not just forked: it inherits no state of ours but two
+ * descriptors, and a restart is the same as a start. It is executed from /proc/self/exe, so it is always this very
+ * binary, even when the file was replaced meanwhile; only an upgrade (upgrade.c) changes that, for both.
  *
  * When it dies, its sockets stay here, so clients wait in their queues until the next one accepts. The first death is
- * followed by a restart at once, a series of them by longer and longer pauses. A process that ends before any was ever ready is
- * a config error, and the end of us: it has said why.
+ * followed by a restart at once, a series of them by longer and longer pauses. A process that ends before any was ever
+ * ready is a config error, and the end of us: it has said why.
  *
  * If we are killed, the serving process sees the end of its channel, and drains. */
 #include "server/supervisor.h"

@@ -1,5 +1,6 @@
-/* The supervisor: the parent process of `moongate run`. It holds the listening sockets and the control socket, starts the serving
- * process and restarts it when it dies, passes commands on, and grants what takes privilege. It never reads the config. */
+/* The supervisor: the parent process of `moongate run`. It holds the listening sockets and the control socket, starts
+ * the serving process and restarts it when it dies, passes commands on, and grants what takes privilege. It never
+ * reads the config. */
 #pragma once
 
 #include "server/channel.h"

@@ -1,11 +1,12 @@
 /* How a generation ends. Two things must come to pass, in any order at first:
  *
- *   - its policy stops: after the drain time, or earlier when nothing of it is under way, or when too many generations live. A round:
- *     exchanges are let go, states are stopped, each in its worker; then a helper closes the states (that takes milliseconds);
+ *   - its policy stops: after the drain time, or earlier when nothing of it is under way, or when too many
+ *     generations live. A round: exchanges are let go, states are stopped, each in its worker; then a helper closes
+ *     the states (that takes milliseconds);
  *   - its last reference goes: when the last exchange (a slow body, perhaps hours later) has written its log line.
  *
- * Then a second round closes the backends' views, and a helper frees the rest. A load that failed after its states had begun goes the
- * same way, so there is one way only. */
+ * Then a second round closes the backends' views, and a helper frees the rest. A load that failed after its states had
+ * begun goes the same way, so there is one way only. */
 #include "server/tenure.h"
 
 #include "base/log.h"
@@ -57,9 +58,7 @@ void tenure_on_release(struct generation *g) {
 
 /* ---- the end of the memory */
 
-static void free_in_helper(struct job *job) {
-    generation_destroy(container_of(job, struct tenure, job)->dying);
-}
+static void free_in_helper(struct job *job) { generation_destroy(container_of(job, struct tenure, job)->dying); }
 
 static void tenure_on_freed(struct job *job, struct loop *loop) {
     struct tenure *t = container_of(job, struct tenure, job);

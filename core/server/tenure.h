@@ -1,5 +1,6 @@
-/* The tenure of a generation: from its load to the last of its memory. It serves, is retired by the next one, is drained, its
- * states end, and when the last exchange has let go of it, its backends and tables go too. The main thread's. */
+/* The tenure of a generation: from its load to the last of its memory. It serves, is retired by the next one, is
+ * drained, its states end, and when the last exchange has let go of it, its backends and tables go too. The main
+ * thread's. */
 #pragma once
 
 #include "net/helpers.h"

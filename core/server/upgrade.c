@@ -1,12 +1,12 @@
 /* An upgrade, in three steps, each of which can fail without harm:
  *
  * 1. the new binary checks the config (`moongate check FILE`), as a child;
- * 2. this process executes the new binary under its own pid, with the held sockets and the serving process's channels left open;
- *    what they are is written into a memfd, whose number is in the environment;
+ * 2. this process executes the new binary under its own pid, with the held sockets and the serving process's
+ *    channels left open; what they are is written into a memfd, whose number is in the environment;
  * 3. the new image starts a new serving process on the same sockets. When it is ready, the old one is told to drain.
  *
- * So two serving processes accept from the same sockets for a moment, and none is ever closed. The control socket is bound anew:
- * commands that are waiting for an answer then are told that we went away.
+ * So two serving processes accept from the same sockets for a moment, and none is ever closed. The control socket is
+ * bound anew: commands that are waiting for an answer then are told that we went away.
  *
  * Signals are blocked over the exec: one that comes in between would find no handler and end us. */
 #include "server/upgrade.h"

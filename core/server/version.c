@@ -1,7 +1,8 @@
-/* Versions of libraries are those found at run time, where the library can tell: a security update of Debian shows here.
+/* Versions of libraries are those found at run time, where the library can tell: a security update of Debian shows
+ * here.
  *
- * Headers of libraries belong to few files (STYLE), and lua.h and http_parser.h to folders that are not this one: what is wanted
- * of those two is a symbol each, declared here. */
+ * Headers of libraries belong to few files (STYLE), and lua.h and http_parser.h to folders that are not this one: what
+ * is wanted of those two is a symbol each, declared here. */
 #include "server/version.h"
 
 #include "build_info.h"

@@ -1,5 +1,6 @@
-/* One inotify descriptor; the kernel gives the same number for the same directory, which is all the bookkeeping. Numbers of
- * directories that no file is in any more stay until the end: they cost nothing and their events match nothing. */
+/* One inotify descriptor; the kernel gives the same number for the same directory, which is all the bookkeeping.
+ * Numbers of directories that no file is in any more stay until the end: they cost nothing and their events match
+ * nothing. */
 #include "server/watch.h"
 
 #include "base/must.h"

@@ -1,5 +1,5 @@
-/* `--watch`: tells when one of the files of the last load was saved. In the supervisor, which can see directories that the
- * serving process cannot. Editors write in place, or write another file and rename it: so the directories are
+/* `--watch`: tells when one of the files of the last load was saved. In the supervisor, which can see directories that
+ * the serving process cannot. Editors write in place, or write another file and rename it: so the directories are
  * watched, and of what happens in them what concerns our files' names. */
 #pragma once
 

@@ -1,8 +1,8 @@
-/* The threads of the workers. Signals are no matter here: the serving process ignores those that the supervisor acts on, and
- * what core/lua needs for its budget it arranges itself.
+/* The threads of the workers. Signals are no matter here: the serving process ignores those that the supervisor acts
+ * on, and what core/lua needs for its budget it arranges itself.
  *
- * max_connections is shared out evenly, so that no worker asks another one: with a limit of 1000 and four workers each takes 250. A
- * full worker stops accepting; its clients wait in the queues of its sockets. */
+ * max_connections is shared out evenly, so that no worker asks another one: with a limit of 1000 and four workers each
+ * takes 250. A full worker stops accepting; its clients wait in the queues of its sockets. */
 #include "server/worker_thread.h"
 
 #include "base/log.h"

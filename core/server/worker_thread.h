@@ -32,8 +32,8 @@ void worker_threads_free(struct instance *);
 
 /* ---- in the worker's thread */
 
-/* Accepts from exactly these listeners from now on: opens ears that lack; from others accepts what waits in their queues,
- * then closes them. */
+/* Accepts from exactly these listeners from now on: opens ears that lack; from others accepts what waits in their
+ * queues, then closes them. */
 void ears_set(struct worker_thread *, struct listener *const *, unsigned count);
 /* From none, before the end; clients stay. */
 void ears_leave(struct worker_thread *);

@@ -1,5 +1,5 @@
--- Clients and backends that do anything at any moment. Nothing is expected of single answers but that they are HTTP or an
--- end; the proxy must survive, end cleanly, and hold nothing when all have left. MOONGATE_SPEC_SEED repeats a run.
+-- Clients and backends that do anything at any moment. Of single answers nothing is expected; the proxy must survive,
+-- end cleanly, and hold nothing when all have left. MOONGATE_SPEC_SEED repeats a run.
 
 local support = require "support"
 local it, http, net, moongate = support.it, support.http, support.net, support.moongate
@@ -53,7 +53,8 @@ local function random_request()
   if math.random() < 0.05 then headers["Content-Length"] = one_of { "5", "x", "99999" } end
   local text = http.encode_request {
     method = method, target = one_of { "/", "/retry", "/buffered", "/reply", "/wait" }, headers = headers,
-    version = one_of { "1.1", "1.1", "1.1", "1.0" }, body = method ~= "GET" and method ~= "HEAD" and random_body() or nil,
+    version = one_of { "1.1", "1.1", "1.1", "1.0" },
+    body = method ~= "GET" and method ~= "HEAD" and random_body() or nil,
   }
   if math.random() < 0.1 then text = text .. text end
   if math.random() < 0.05 then text = text:gsub("\r\n", "\n", 1) end
@@ -111,7 +112,8 @@ describe("chaos", function()
         backends = {
           app = { "$ONE", "$TWO", retry = { on = { "connect", "reset", "timeout", "5xx" } } }, other = { "$TWO" },
         },
-        timeouts = { head = "1s", body = "300ms", idle = "300ms", first_byte = "200ms", between = "300ms", total = "2s" },
+        timeouts = { head = "1s", body = "300ms", idle = "300ms", first_byte = "200ms", between = "300ms",
+                     total = "2s" },
         on_request = function(req)
           if req.path == "/reply" then return gate.reply(200, ("r"):rep(100000)) end
           if req.path == "/buffered" and req.body then req.body:text(50000) end

@@ -176,12 +176,12 @@ describe("run", function()
     ]] }
     gate:stop()
     local values = gate.values
-    assert.same({ ("moongate: ready, pid %d, listening on 127.0.0.1:%d, 127.0.0.1:%d"):format(gate:pid(), values.PORT, values.PORT2) },
-      { table.unpack(gate.process.stdout) })
+    local line = "moongate: ready, pid %d, listening on 127.0.0.1:%d, 127.0.0.1:%d"
+    assert.same({ line:format(gate:pid(), values.PORT, values.PORT2) }, { table.unpack(gate.process.stdout) })
   end)
 
   it("tells the port that port 0 became", function()
-    local gate = moongate.start { config = [[return { listen = "127.0.0.1:0", backends = { app = { "127.0.0.1:9" } } }]] }
+    local gate = moongate.start { config = good:gsub("127.0.0.1:1", "127.0.0.1:0") }
     local port = tonumber(gate.listening:match ":(%d+)$")
     assert.is_true(port > 0)
     support.net.connect(port):close()
@@ -190,7 +190,7 @@ describe("run", function()
   it("goes to the background with -D, and returns when it is ready", function()
     local dir = support.temp_dir()
     local path, control, pidfile = dir .. "/moongate.lua", dir .. "/c.sock", dir .. "/pid"
-    process.write_file(path, ([[return { listen = "127.0.0.1:%d", backends = { app = { "127.0.0.1:9" } } }]]):format(support.free_port()))
+    process.write_file(path, (good:gsub("127.0.0.1:1", "127.0.0.1:" .. support.free_port())))
     local status, out = moongate.run { "run", path, "-D", "--pidfile", pidfile, "--control", control }
     assert.equal(0, status)
     local pid = out:match "^moongate: ready, pid (%d+), listening on "
@@ -214,7 +214,7 @@ describe("run", function()
   end)
 
   it("is refused a control socket that another one answers on", function()
-    local gate = moongate.start { config = good:gsub(":1\"", ":$PORT\"") }
+    local gate = moongate.start { config = good:gsub("127.0.0.1:1", "127.0.0.1:$PORT") }
     local status, _, err = moongate.run { "run", gate.config, "--control", gate.control }
     assert.equal(1, status)
     assert.matches("is in use: is it running already?", err, 1, true)

@@ -85,7 +85,8 @@ describe("status", function()
     assert.equal(0, status)
     assert.matches("^{.*}\n$", out)
     for _, part in ipairs {
-      ('"supervisor":%d'):format(gate:pid()), '"generation":1', '"generations_live":1', '"reloads":0', '"requests_total":1',
+      ('"supervisor":%d'):format(gate:pid()), '"generation":1', '"generations_live":1', '"reloads":0',
+      '"requests_total":1',
       ('"listeners":["127.0.0.1:%d"]'):format(gate.port), ('"address":"%s"'):format(gate.values.BACKEND.address),
       ('"pid":%d'):format(gate:children()[1]),
     } do

@@ -16,7 +16,8 @@ local function answering(body, more)
 end
 
 local function proxying(more)
-  return ([[return { sites = { { listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } } } }, %s }]]):format(more or "")
+  local sites = [[sites = { { listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } } } }]]
+  return ("return { %s, %s }"):format(sites, more or "")
 end
 
 -- Memory that a freed block leaves is a sanitizer's to keep.
@@ -181,7 +182,8 @@ describe("a config that fails", function()
   end)
 
   it("because of its settings tells all of them, with lines", function()
-    assert_refused("return {\n listen = 'nowhere',\n wrokers = 1,\n}", "moongate.lua:2: listen: ", "moongate.lua:3: wrokers: ")
+    local text = "return {\n listen = 'nowhere',\n wrokers = 1,\n}"
+    assert_refused(text, "moongate.lua:2: listen: ", "moongate.lua:3: wrokers: ")
   end)
 
   it("because it raises tells where", function()
@@ -267,15 +269,28 @@ describe("over a reload", function()
   end)
 
   it("workers stay as they are, which the command says", function()
-    local gate = moongate.start { config = [[return { listen = "127.0.0.1:$PORT", backends = { a = { "127.0.0.1:9" } } }]], workers = 2 }
-    assert.equal(2, status_number(gate, "workers"))
-    gate:write_config [[return { sites = { { listen = "127.0.0.1:$PORT", backends = { a = { "127.0.0.1:9" } } } }, workers = 4 }]]
-    assert.equal(0, (gate:reload()))
-    assert.equal(2, status_number(gate, "workers"))
+    local dir, port = support.temp_dir(), support.free_port()
+    local function write(workers)
+      process.write_file(dir .. "/moongate.lua", ([[
+        return { sites = { { listen = "127.0.0.1:%d", backends = { a = { "127.0.0.1:9" } } } }, workers = %d }
+      ]]):format(port, workers))
+    end
+    local control = { "--control", dir .. "/control.sock" }
+    write(2)
+    local proxy = process.spawn { moongate.binary, "run", dir .. "/moongate.lua", table.unpack(control) }
+    proxy:wait_line("stdout", "^moongate: ready")
+    write(4)
+    local status, out = moongate.run { "reload", table.unpack(control) }
+    assert.equal(0, status)
+    assert.matches("workers: 4 takes effect at a restart; it is 2 now", out)
+    assert.matches('"workers":2', (select(2, moongate.run { "status", "--json", table.unpack(control) })))
+    assert.equal(0, (moongate.run { "stop", table.unpack(control) }))
+    assert.equal(0, proxy:wait())
   end)
 
   it("max_connections changes", function()
-    local gate = moongate.start { config = proxying "max_connections = 2", workers = 1, values = { BACKEND = http.backend "hello" } }
+    local values = { BACKEND = http.backend "hello" }
+    local gate = moongate.start { config = proxying "max_connections = 2", workers = 1, values = values }
     local first, second = net.connect(gate.port), net.connect(gate.port)
     for _, conn in ipairs { first, second } do assert.equal(200, http.get(gate.port, "/", { conn = conn }).status) end
     local third = net.connect(gate.port)

@@ -68,8 +68,14 @@ describe("the death of the serving process", function()
   end)
 
   it("is told to commands that wait", function()
-    local gate = start { may_crash = true, config = plain:gsub("}$", ", on_load = function() if gate.now() > $T then gate.sleep(8) end end }")
-      :gsub("^", 'local gate = require "moongate" '), values = { BACKEND = http.backend "hello", T = os.time() + 1 } }
+    local values = { BACKEND = http.backend "hello", T = os.time() + 1 }
+    local gate = start { may_crash = true, values = values, config = [[
+      local gate = require "moongate"
+      return {
+        listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } },
+        on_load = function() if gate.now() > $T then gate.sleep(8) end end,
+      }
+    ]] }
     support.eventually("a second to pass", function() return os.time() > gate.values.T end)
     local reloading = support.spawn(function() return gate:reload() end)
     support.sleep(0.1)
@@ -194,7 +200,7 @@ describe("privilege", function()
   end)
 
   as_root("goes to the user whom the config names", function()
-    local gate = start { config = plain:gsub("}$", [[, user = "daemon" }]]):gsub("listen", "listen"), ready = true }
+    local gate = start { config = plain:gsub("}$", [[, user = "daemon" }]]) }
     local daemon = process.read_file "/etc/passwd":match "\ndaemon:[^:]*:(%d+)"
     assert.matches("^" .. daemon .. "\t", status_of(serving(gate), "Uid"))
     assert.equal(0, (gate:reload()))
@@ -225,7 +231,9 @@ describe("privilege", function()
     process.write_file(dir .. "/main.lua", ([[
       local gate, part = require "moongate", require "part"
       return {
-        sites = { { listen = "127.0.0.1:%d", backends = {}, on_request = function() return gate.reply(200, part.body) end } },
+        sites = {
+          { listen = "127.0.0.1:%d", backends = {}, on_request = function() return gate.reply(200, part.body) end },
+        },
         log = { access = "access.log", error = "error.log" },
       }
     ]]):format(support.free_port()))
@@ -241,7 +249,10 @@ describe("privilege", function()
     local dir = support.temp_dir()
     assert(uv.fs_chmod(dir, tonumber("700", 8)))
     local gate = moongate.start { ready = false, status = 1, values = { D = dir }, config = [[
-      return { sites = { { listen = "127.0.0.1:$PORT", backends = { a = { "127.0.0.1:9" } } } }, log = { access = "$D/passwd" } }
+      return {
+        sites = { { listen = "127.0.0.1:$PORT", backends = { a = { "127.0.0.1:9" } } } },
+        log = { access = "$D/passwd" },
+      }
     ]] }
     gate:wait()
     assert.matches("log.access: .*/passwd: Permission denied", gate:log())
