@@ -17,7 +17,6 @@ enum retry_class { RETRY_NEVER, RETRY_CONNECT, RETRY_RESET, RETRY_TIMEOUT };
     FAILURE(BAD_BODY, 400, RETRY_NEVER, "bad_body", "the request body is malformed")                                   \
     FAILURE(HEAD_TIMEOUT, 408, RETRY_NEVER, "head_timeout", "the request head did not arrive in time")                 \
     FAILURE(BODY_TIMEOUT, 408, RETRY_NEVER, "body_timeout", "the request body did not arrive in time")                 \
-    FAILURE(LENGTH_REQUIRED, 411, RETRY_NEVER, "length_required", "the request body needs a length")                   \
     FAILURE(BODY_TOO_LARGE, 413, RETRY_NEVER, "body_too_large", "the request body is larger than this site takes")     \
     FAILURE(TARGET_TOO_LONG, 414, RETRY_NEVER, "target_too_long", "the request target is longer than this site takes") \
     FAILURE(EXPECTATION, 417, RETRY_NEVER, "expectation", "the expectation cannot be met")                             \
@@ -49,7 +48,6 @@ enum retry_class { RETRY_NEVER, RETRY_CONNECT, RETRY_RESET, RETRY_TIMEOUT };
     FAILURE(RESPONSE_HEADERS_TOO_LARGE, 502, RETRY_NEVER, "response_headers_too_large",                                \
             "the server's headers are too large")                                                                      \
     FAILURE(TRUNCATED, 502, RETRY_NEVER, "truncated", "the server closed the connection in the middle of its answer")  \
-    FAILURE(BAD_TRY, 502, RETRY_NEVER, "bad_try", "every try was answered by a status that calls for another")         \
     /* ours */                                                                                                         \
     FAILURE(OVERLOADED, 503, RETRY_NEVER, "overloaded", "there are too many connections")                              \
     FAILURE(DRAINING, 503, RETRY_NEVER, "draining", "the proxy is shutting down")                                      \

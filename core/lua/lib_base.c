@@ -93,9 +93,10 @@ static int base_xpcall(lua_State *L) {
 
 /* ---- load */
 
-/* Argument 1 is a function that gives the pieces: joins them in its place. */
-static void gather_pieces(lua_State *L, size_t max) {
+/* Called protected, as lua_load would call the reader: argument 1 gives the pieces, 2 is how many bytes they may have. */
+static int gather_pieces(lua_State *L) {
     luaL_Buffer buffer;
+    size_t max = (size_t)lua_tointeger(L, 2);
     luaL_buffinit(L, &buffer);
     while (luaL_bufflen(&buffer) <= max) {
         size_t size = 0;
@@ -110,7 +111,17 @@ static void gather_pieces(lua_State *L, size_t max) {
         luaL_addvalue(&buffer);
     }
     luaL_pushresult(&buffer);
+    return 1;
+}
+
+/* Argument 1 is a function: its text takes its place. False: the error does. */
+static bool read_pieces(lua_State *L, size_t max) {
+    lua_pushcfunction(L, gather_pieces);
+    lua_pushvalue(L, 1);
+    lua_pushinteger(L, (lua_Integer)max);
+    bool ok = lua_pcall(L, 2, 1, 0) == LUA_OK;
     lua_replace(L, 1);
+    return ok;
 }
 
 static int fail_load(lua_State *L, const char *why) {
@@ -128,7 +139,11 @@ static int base_load(lua_State *L) {
     if (lua_isstring(L, 1)) default_name = lua_tostring(L, 1);
     else {
         luaL_checktype(L, 1, LUA_TFUNCTION);
-        gather_pieces(L, max);
+        if (!read_pieces(L, max)) {
+            lua_pushnil(L);
+            lua_pushvalue(L, 1);
+            return 2;
+        }
     }
     const char *text = lua_tolstring(L, 1, &n), *name = luaL_optstring(L, 2, default_name), *mode = luaL_optstring(L, 3, "t");
     bool bytecode = sandbox_bytecode(L);

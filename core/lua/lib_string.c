@@ -54,7 +54,7 @@ static int string_sub(lua_State *L) {
 static int string_byte(lua_State *L) {
     struct slice s = check_slice(L, 1);
     lua_Integer at = luaL_optinteger(L, 2, 1);
-    size_t from = from_position(at, s.n), to = to_position(luaL_optinteger(L, 3, (lua_Integer)from), s.n);
+    size_t from = from_position(at, s.n), to = to_position(luaL_optinteger(L, 3, at), s.n);
     if (from > to) return 0;
     budget_spend(L, to - from + 1);
     if (to - from >= LUAI_MAXSTACK) return luaL_error(L, "string slice too long");
@@ -221,7 +221,6 @@ static void add_text(struct matching *m, luaL_Buffer *buffer, const char *from, 
         if (c == '%') luaL_addchar(buffer, '%');
         else if (c == '0') luaL_addlstring(buffer, from, (size_t)(to - from));
         else if (isdigit((unsigned char)c)) {
-            if (c - '1' >= m->captures && c != '1') luaL_error(L, "invalid capture index %%%c in replacement string", c);
             matching_push(m, c - '1', from, to);
             luaL_addvalue(buffer);
         } else

@@ -84,7 +84,7 @@ static void add_field(lua_State *L, luaL_Buffer *buffer, lua_Integer i) {
     size_t n = 0;
     lua_geti(L, 1, i);
     if (!lua_isstring(L, -1))
-        luaL_error(L, "invalid value (at index %I) in table for 'concat'", (LUAI_UACINT)i);
+        luaL_error(L, "invalid value (%s) at index %I in table for 'concat'", luaL_typename(L, -1), (LUAI_UACINT)i);
     lua_tolstring(L, -1, &n);
     budget_spend(L, 1 + n / 64);
     luaL_addvalue(buffer);

@@ -61,6 +61,7 @@ static bool in_letter_class(unsigned char c, unsigned char class) {
     case 'u': in = isupper(c); break;
     case 'w': in = isalnum(c); break;
     case 'x': in = isxdigit(c); break;
+    case 'z': in = c == '\0'; break; /* of Lua 5.1; still understood */
     default: return class == c;
     }
     return isupper(class) ? !in : in;
@@ -150,7 +151,8 @@ static const char *match_again(struct matching *m, const char *s, char digit) {
     int i = digit - '1';
     if (i < 0 || i >= m->captures || m->capture[i].n == CAPTURE_OPEN)
         luaL_error(m->L, "invalid capture index %%%d", i + 1);
-    size_t n = m->capture[i].n == CAPTURE_PLACE ? 0 : (size_t)m->capture[i].n;
+    if (m->capture[i].n == CAPTURE_PLACE) return NULL;
+    size_t n = (size_t)m->capture[i].n;
     if ((size_t)(m->subject_end - s) < n) return NULL;
     budget_spend(m->L, 1 + n / 64);
     return memcmp(m->capture[i].p, s, n) == 0 ? s + n : NULL;

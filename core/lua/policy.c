@@ -147,11 +147,20 @@ static int push_field(struct line *line, unsigned at, const char *name) {
     return type;
 }
 
+/* Hooks whose moment does not exist yet. One that silently never ran would be a rule that is not kept. */
+static bool comes_later(enum hook hook) {
+    return hook == HOOK_ON_CONNECT || hook == HOOK_ON_STORE || hook == HOOK_ON_CERTIFICATE;
+}
+
 static void add_entry(struct line *line, unsigned at, enum hook hook, struct policy_chain *chain) {
     lua_State *L = line->L;
     int type = push_field(line, at, hook_name(hook));
     char path[PATH_TEXT], text[PATH_TEXT];
     snprintf(path, sizeof path, "%s%s%s", line->paths[at], *line->paths[at] ? "." : "", hook_name(hook));
+    if (type != LUA_TNIL && comes_later(hook)) {
+        snprintf(text, sizeof text, "%s comes with a later version: it would never run", hook_name(hook));
+        add_error(line, path, text);
+    }
     const char *expected = type == LUA_TFUNCTION || type == LUA_TNIL ? NULL : verdict_constant_expected(L, lua_gettop(L), hook);
     if (expected) {
         snprintf(text, sizeof text, "expected %s, got a %s", expected, lua_typename(L, type));

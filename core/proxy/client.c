@@ -278,12 +278,19 @@ static void choose_framing(struct client *c, const struct response *r, struct li
     }
 }
 
+/* A switch, or the demand for one (426, RFC 9110 15.5.22), names its protocols. */
+static struct slice told_upgrade(const struct response *r) {
+    struct slice upgrade = r->status == 101 || r->status == 426 ? framing_upgrade(&r->headers) : slice_make(NULL, 0);
+    return upgrade.n <= UPGRADE_MAX ? upgrade : slice_make(NULL, 0);
+}
+
 static void add_connection(struct client *c, const struct response *r, struct lines *l) {
-    struct slice upgrade = r->status == 101 ? framing_upgrade(&r->headers) : slice_make(NULL, 0);
-    if (upgrade.n && upgrade.n <= UPGRADE_MAX) {
-        add_text(l, SLICE("Connection: Upgrade\r\nUpgrade: "));
+    struct slice upgrade = told_upgrade(r);
+    if (upgrade.n) {
+        add_text(l, SLICE("Upgrade: "));
         add_text(l, upgrade);
-        add_text(l, SLICE("\r\n"));
+        add_text(l, SLICE("\r\nConnection: Upgrade"));
+        add_text(l, r->status == 101 || c->keep_alive ? SLICE("\r\n") : SLICE(", close\r\n"));
     } else if (!c->keep_alive) {
         add_text(l, SLICE("Connection: close\r\n"));
     } else if (c->exchange->request.minor == 0) {

@@ -137,6 +137,10 @@ static enum next find_site(struct exchange *x) {
     if (!site) return fail(x, FAIL_MISDIRECTED);
     enter_site(x, site, g);
     x->request.target.raw = raw;
+    if (site->abort_on_fin && x->client->conn.ended) { /* its FIN came with the head */
+        client_close(x->client);
+        return WAIT;
+    }
     if (site->raw_target && (why = parse_target(x, true)) != FAIL_NONE) return fail(x, why);
     if (x->request.framing.kind == FRAMING_LENGTH && x->request.framing.length > site->max_body)
         return fail(x, FAIL_BODY_TOO_LARGE);

@@ -41,26 +41,43 @@ static unsigned collect_hops(const struct headers *headers, struct slice hops[HO
     return n;
 }
 
-static void believe_hops(struct exchange *x) {
+/* How many hops from the right are believed: the last of them is the client. */
+static unsigned believe_hops(struct exchange *x) {
     struct slice hops[HOPS_MAX];
-    for (unsigned n = collect_hops(&x->request.headers, hops); n > 0; n--) {
+    unsigned n = collect_hops(&x->request.headers, hops), depth = 0;
+    while (depth < n) {
         struct addr addr;
-        if (!parse_hop(hops[n - 1], &addr)) return;
+        if (!parse_hop(hops[n - 1 - depth], &addr)) return depth;
+        depth++;
         x->client_addr = addr;
-        if (!is_trusted(x->site, &addr)) return;
+        if (!is_trusted(x->site, &addr)) return depth;
     }
+    return depth;
 }
 
-static struct slice believed_scheme(const struct exchange *x) {
-    struct slice rest = headers_joined_id(&x->request.headers, HEADER_X_FORWARDED_PROTO), first = { NULL, 0 };
-    if (!rest.p) {
-        struct slice list = headers_joined_id(&x->request.headers, HEADER_FORWARDED), element;
-        if (list.p && header_list_next(&list, &element)) first = forwarded_parameter(element, SLICE("proto"));
-    } else {
-        header_list_next(&rest, &first);
+/* The member `depth` from the right (1: the last); the first one of a shorter list, which was replaced on the way. */
+static struct slice member_from_right(struct slice list, unsigned depth) {
+    struct slice rest = list, member = { NULL, 0 };
+    unsigned n = 0, skip;
+    while (rest.p && header_list_next(&rest, &member)) n++;
+    rest = list;
+    for (skip = n > depth ? n - depth : 0; n > 0; skip--) {
+        header_list_next(&rest, &member);
+        if (skip == 0) return member;
     }
-    if (slice_equal_nocase(first, SLICE("https"))) return SLICE("https");
-    if (slice_equal_nocase(first, SLICE("http"))) return SLICE("http");
+    return member;
+}
+
+/* What the believed hop says of its own connection: what stands further left, a stranger may have written. */
+static struct slice believed_scheme(const struct exchange *x, unsigned depth) {
+    struct slice list = headers_joined_id(&x->request.headers, HEADER_X_FORWARDED_PROTO);
+    struct slice scheme = list.p ? member_from_right(list, depth) : slice_make(NULL, 0);
+    if (!list.p) {
+        list = headers_joined_id(&x->request.headers, HEADER_FORWARDED);
+        if (list.p) scheme = forwarded_parameter(member_from_right(list, depth), SLICE("proto"));
+    }
+    if (slice_equal_nocase(scheme, SLICE("https"))) return SLICE("https");
+    if (slice_equal_nocase(scheme, SLICE("http"))) return SLICE("http");
     return x->request.target.scheme;
 }
 
@@ -79,8 +96,8 @@ void forwarded_receive(struct exchange *x) {
         remove_claims(&x->request.headers);
         return;
     }
-    believe_hops(x);
-    x->forwarded_scheme = believed_scheme(x);
+    unsigned depth = believe_hops(x);
+    x->forwarded_scheme = believed_scheme(x, depth ? depth : 1);
 }
 
 /* Appends to a list field, or adds it. */

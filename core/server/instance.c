@@ -165,12 +165,19 @@ static void close_idle_clients(struct instance *instance) {
 
 static void instance_on_last_call(struct ev_loop *ev, ev_timer *timer, int events) { close_idle_clients(timer->data); }
 
+static void mark_leaving(struct instance *instance) {
+    list_each(node, &instance->listeners) {
+        struct listener *l = container_of(node, struct listener, node);
+        l->leaving = l != instance->admin_listener;
+    }
+}
+
 /* Whoever knocks now is refused, not left waiting for our end. The supervisor keeps the sockets only if another
  * process serves. */
 static void release_listeners(struct instance *instance) {
     list_each(node, &instance->listeners) {
         struct listener *l = container_of(node, struct listener, node);
-        if (l != instance->admin_listener) listener_release(l);
+        if (l->leaving) listener_release(l);
     }
 }
 
@@ -194,6 +201,7 @@ void instance_drain(struct instance *instance) {
     if (instance->state == INSTANCE_STARTS) instance_close(instance);
     if (instance->state != INSTANCE_SERVES) return;
     instance->state = INSTANCE_DRAINS;
+    mark_leaving(instance);
     instance->drain_round = (struct round){ .visit = stop_accepting, .done = instance_on_ears_closed };
     round_begin(&instance->drain_round, instance);
 }

@@ -34,8 +34,15 @@ bool listener_ask_bind(struct listener *l, const struct config_listener *wanted,
     return error == 0;
 }
 
+void listener_close(struct listener *l, unsigned first, unsigned step) {
+    for (unsigned i = first; i < l->fd_count; i += step) {
+        if (l->fds[i] >= 0) close(l->fds[i]);
+        l->fds[i] = -1;
+    }
+}
+
 static void close_sockets(struct listener *l) {
-    for (unsigned i = 0; i < l->fd_count; i++) close(l->fds[i]);
+    listener_close(l, 0, 1);
     free(l->fds);
     l->fds = NULL;
     l->fd_count = 0;

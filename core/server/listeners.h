@@ -15,6 +15,9 @@ struct listener *listener_find(struct instance *, const struct config_listener *
  * error was added. */
 bool listener_ask_bind(struct listener *, const struct config_listener *, unsigned workers, const char *file,
                        struct errors *);
+/* In the thread that accepted from every `step`th socket from `first` on, after its ear was closed: closes them. Nobody
+ * else may: a number that another thread closed is still in this one's epoll set. */
+void listener_close(struct listener *, unsigned first, unsigned step);
 /* Closes the sockets; the supervisor closes his. It may be bound again later. */
 void listener_release(struct listener *);
 /* Its address, the true port instead of 0. malloc'd. */

@@ -55,6 +55,7 @@ struct reload {
     struct config config;
     bool has_config;
     struct listener **listeners; /* parallel to config.listeners, then the admin's if there is one */
+    bool *fresh;                 /* parallel: it was not bound before this load */
     unsigned listener_count;     /* of the sites */
     struct listener *admin;      /* NULL: none */
     struct log_change logs;
@@ -75,6 +76,7 @@ static void free_reload(struct reload *r) {
     }
     free(r->starts);
     free(r->listeners);
+    free(r->fresh);
     free(r->states);
     logs_fini(&r->logs);
     if (r->has_config) config_fini(&r->config);
@@ -123,7 +125,7 @@ static void log_errors(const struct errors *errors) {
 static void release_unused_listeners(struct reload *r) {
     unsigned count = r->listener_count + (r->admin != NULL);
     for (unsigned i = 0; r->listeners && i < count; i++)
-        if (r->listeners[i]->leaving) listener_release(r->listeners[i]);
+        if (r->fresh[i]) listener_release(r->listeners[i]);
 }
 
 static void undo_in_helper(struct job *job) {
@@ -163,14 +165,25 @@ static void fail(struct reload *r) {
 
 /* ---- swap */
 
-static void close_old_listeners(struct reload *r) {
+static bool is_wanted(const struct reload *r, const struct listener *l) {
     unsigned count = r->listener_count + (r->admin != NULL);
-    for (unsigned i = 0; i < count; i++) r->listeners[i]->leaving = false;
+    for (unsigned i = 0; i < count; i++)
+        if (r->listeners[i] == l) return true;
+    return false;
+}
+
+/* Before the swap: whose sockets the workers shall close. One that changes between sites and admin stays. */
+static void mark_leaving(struct reload *r) {
     list_each(node, &r->instance->listeners) {
         struct listener *l = container_of(node, struct listener, node);
-        bool wanted = false;
-        for (unsigned i = 0; i < count && !wanted; i++) wanted = r->listeners[i] == l;
-        if (!wanted) listener_release(l);
+        l->leaving = !is_wanted(r, l);
+    }
+}
+
+static void release_leaving(struct instance *instance) {
+    list_each(node, &instance->listeners) {
+        struct listener *l = container_of(node, struct listener, node);
+        if (l->leaving) listener_release(l);
     }
 }
 
@@ -211,7 +224,7 @@ static void reload_on_swapped(struct round *round) {
     generation_unref(r->generation); /* the workers hold it now */
     if (old) tenure_retire(old, old->generation->drain);
     logs_commit(&r->logs, instance);
-    close_old_listeners(r);
+    if (is_going_on(r)) release_leaving(instance); /* else the drain does it, when nobody accepts any more */
     instance->admin_listener = r->admin;
     note_success(r);
     answer_success(r);
@@ -224,6 +237,7 @@ static void swap_admin(struct reload *r, struct worker_thread *t) {
     struct instance *instance = r->instance;
     if (r->admin == instance->admin_listener) return;
     admin_stop(instance->admin);
+    if (instance->admin_listener && instance->admin_listener->leaving) listener_close(instance->admin_listener, 0, 1);
     instance->admin = r->admin ? admin_start(instance, &t->worker, r->admin) : NULL;
 }
 
@@ -265,8 +279,12 @@ static void add_errors(struct errors *to, const struct errors *from) {
 static void reload_on_started(struct round *round) {
     struct reload *r = of_round(round);
     for (unsigned i = 0; i < r->instance->worker_count; i++) add_errors(&r->errors, &r->starts[i].errors);
-    if (errors_any(&r->errors) || !is_going_on(r)) fail(r);
-    else begin_round(r, swap_in_worker, reload_on_swapped);
+    if (errors_any(&r->errors) || !is_going_on(r)) {
+        fail(r);
+        return;
+    }
+    mark_leaving(r);
+    begin_round(r, swap_in_worker, reload_on_swapped);
 }
 
 static void start_on_done(void *with, const struct errors *errors) {
@@ -365,21 +383,20 @@ static void reload_on_built(struct job *job, struct loop *loop) {
 
 /* ---- resolve */
 
-/* Listeners that are not in use are marked, so that a failure gives back what it had bound. */
-static struct listener *take_listener(struct reload *r, const struct config_listener *wanted) {
-    struct listener *l = listener_find(r->instance, wanted);
-    if (l->fd_count == 0) l->leaving = true;
-    return l;
+static void take_listener(struct reload *r, unsigned at, const struct config_listener *wanted) {
+    r->listeners[at] = listener_find(r->instance, wanted);
+    r->fresh[at] = r->listeners[at]->fd_count == 0;
 }
 
 static void take_listeners(struct reload *r) {
     const struct config *c = &r->config;
-    r->listeners = must_calloc(c->listener_count + 1, sizeof(struct listener *));
-    r->listener_count = c->listener_count;
-    for (unsigned i = 0; i < c->listener_count; i++) r->listeners[i] = take_listener(r, &c->listeners[i]);
+    unsigned count = r->listener_count = c->listener_count;
+    r->listeners = must_calloc(count + 1, sizeof(struct listener *));
+    r->fresh = must_calloc(count + 1, sizeof *r->fresh);
+    for (unsigned i = 0; i < count; i++) take_listener(r, i, &c->listeners[i]);
     if (c->admin.addr.size == 0) return;
-    r->admin = take_listener(r, &c->admin);
-    r->listeners[r->listener_count] = r->admin;
+    take_listener(r, count, &c->admin);
+    r->admin = r->listeners[count];
 }
 
 static unsigned count_cpus(void) {

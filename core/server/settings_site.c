@@ -191,6 +191,37 @@ void read_fail(struct reader *r, const struct spot *at, const struct value *v, v
 
 /* ---- a site */
 
+/* "backend" or "backend/server". */
+static void check_picked(struct reader *r, const struct spot *at, const struct value *v, const struct config_site *site) {
+    if (v->kind != VALUE_STRING) return;
+    struct slice rest = v->string, name = slice_cut(&rest, '/');
+    for (unsigned i = 0; i < site->backend_count; i++)
+        if (slice_equal(name, slice_of(site->backends[i].name))) return;
+    reader_error(r, at, "this site has no backend \"%.*s\"", FMT(name));
+}
+
+/* A constant pick_backend is known now: a wrong one must not wait for its first request. */
+static void check_pick(struct reader *r, const struct spot *policy, const struct value *v, const struct config_site *site) {
+    const struct value *pick = value_get(v, "pick_backend");
+    struct spot at = { .up = policy, .name = "pick_backend" };
+    if (!pick) return;
+    check_picked(r, &at, pick, site);
+    for (size_t i = 1; pick->kind == VALUE_TABLE && i <= pick->table.sequence; i++) {
+        struct spot here = { .up = &at, .index = i };
+        check_picked(r, &here, value_at(pick, i), site);
+    }
+}
+
+static void check_picks(struct reader *r, const struct spot *at, const struct value *v, const struct config_site *site) {
+    const struct value *use = value_get(v, "use");
+    struct spot list = { .up = at, .name = "use" };
+    check_pick(r, at, v, site);
+    for (size_t i = 1; use && use->kind == VALUE_TABLE && i <= use->table.sequence; i++) {
+        struct spot here = { .up = &list, .index = i };
+        if (value_at(use, i)->kind == VALUE_TABLE) check_pick(r, &here, value_at(use, i), site);
+    }
+}
+
 static void check_site(struct reader *r, const struct spot *at, const struct value *v, struct config_site *site) {
     struct spot listen = { .up = at, .name = "listen" }, target = { .up = at, .name = "max_target" };
     struct spot raw = { .up = at, .name = "raw_target" }, cache = { .up = at, .name = "cache" };
@@ -201,6 +232,7 @@ static void check_site(struct reader *r, const struct spot *at, const struct val
     if (site->raw_target)
         reader_warn(r, &raw,
                     "paths are forwarded as they came: a check of req.path for \"/admin\" does not see \"/%%61dmin\"");
+    check_picks(r, at, v, site);
     if (site->cache_memory) reader_warn(r, &cache, "nothing is cached yet: the cache comes with a later version");
 }
 

@@ -137,8 +137,6 @@ void status_json(struct instance *instance, struct buffer *out) {
     }
 READER(generation)
 READER(generations)
-READER(reloads)
-READER(reloads_failed)
 READER(began)
 READER(loaded)
 
@@ -147,9 +145,6 @@ static double read_restarts(void *with) { return ((struct instance *)with)->setu
 void status_metrics(struct instance *instance) {
     metrics_gauge_with("moongate_generation", "Number of the current generation", read_generation, instance);
     metrics_gauge_with("moongate_generations_live", "Generations whose policy may still run", read_generations,
-                       instance);
-    metrics_gauge_with("moongate_reloads", "Reloads that served since the process began", read_reloads, instance);
-    metrics_gauge_with("moongate_reloads_failed", "Reloads that failed since the process began", read_reloads_failed,
                        instance);
     metrics_gauge_with("moongate_config_loaded_seconds", "Unix time of the last load", read_loaded, instance);
     metrics_gauge_with("moongate_process_began_seconds", "Unix time at which the serving process began", read_began,

@@ -9,6 +9,7 @@
 #include "base/must.h"
 #include "proxy/client.h"
 #include "server/instance.h"
+#include "server/listeners.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -66,9 +67,10 @@ static void dismiss_idle_clients(struct worker *w, const struct listener *l) {
     }
 }
 
-static void leave_ear(struct ear *ear) {
+static void leave_ear(struct worker *w, struct ear *ear) {
     accept_rest(ear);
     ear_close(ear);
+    if (ear->listener->leaving) listener_close(ear->listener, w->index, w->count);
     free(ear);
 }
 
@@ -88,14 +90,14 @@ void ears_set(struct worker_thread *t, struct listener *const *list, unsigned co
         struct ear *ear = container_of(node, struct ear, node);
         if (has_listener(list, count, ear->listener)) continue;
         dismiss_idle_clients(&t->worker, ear->listener);
-        leave_ear(ear);
+        leave_ear(&t->worker, ear);
     }
     for (unsigned i = 0; i < count; i++)
         if (!has_ear(&t->worker, list[i])) open_ear(t, list[i]);
 }
 
 void ears_leave(struct worker_thread *t) {
-    list_each_safe(node, &t->worker.ears) leave_ear(container_of(node, struct ear, node));
+    list_each_safe(node, &t->worker.ears) leave_ear(&t->worker, container_of(node, struct ear, node));
 }
 
 void clients_limit(struct worker_thread *t, unsigned max_connections) {

@@ -15,7 +15,7 @@ describe("a hook", function()
   end
 
   it("that returns nothing carries on", function()
-    for _, hook in ipairs { "on_request", "cache_key", "pick_backend", "on_response", "on_log", "on_error", "on_store" } do
+    for _, hook in ipairs { "on_request", "cache_key", "pick_backend", "on_response", "on_log", "on_error" } do
       assert.equal("carry_on", answer(hook, ""))
     end
   end)
@@ -188,12 +188,19 @@ return { on_request = function(req) inner {} end }
     end)
 
     it("must be of a kind that the hook takes", function()
-      local state = engine.load "return { on_log = 200, on_request = 'no', cache_key = {}, on_store = 'x' }"
+      local state = engine.load "return { on_log = 200, on_request = 'no', cache_key = {} }"
       local hooks, errors = state:hooks()
       assert.same({}, hooks)
       assert.matches("on_log: expected a function, got a number", errors)
       assert.matches("on_request: expected a function, a reply or a status, got a string", errors)
       assert.matches("cache_key: expected a function, a string, a number or false, got a table", errors)
+    end)
+
+    it("is refused while nothing would call it", function()
+      for _, name in ipairs { "on_connect", "on_store", "on_certificate" } do
+        local _, errors = engine.load(("return { use = { { %s = function() end } } }"):format(name)):hooks()
+        assert.matches(name .. " comes with a later version: it would never run", errors, 1, true)
+      end
     end)
   end)
 
@@ -235,7 +242,6 @@ return { on_request = function(req) inner {} end }
 
     it("passes answers back through the line", function()
       assert.equal("site b a", (order "on_response"))
-      assert.equal("site b a", (order "on_store"))
       assert.equal("site b", (order("on_response", "if name == 'b' then return 404 end")))
     end)
 

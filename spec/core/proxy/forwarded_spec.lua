@@ -108,6 +108,12 @@ describe("forwarded fields", function()
     assert.equal("http", headers["X-Forwarded-Proto"])
   end)
 
+  it("tell the scheme that the believed client used, not one that stands left of it", function()
+    local headers = forwarded(gate.values.PORT2,
+      "X-Forwarded-For: 1.2.3.4, 203.0.113.9\r\nX-Forwarded-Proto: https, http\r\n")
+    assert.equal("http", headers["X-Forwarded-Proto"])
+  end)
+
   it("of a trusted proxy on a Unix socket are believed", function()
     local headers = forwarded(gate.dir .. "/trusted.sock",
       "X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: https\r\n")

@@ -25,6 +25,20 @@ describe("moongate check", function()
     assert.equal(0, status)
   end)
 
+  it("finds a constant that picks a backend which is not there", function()
+    local status, err = check [[
+return {
+  listen = "127.0.0.1:8080",
+  backends = { app = { "127.0.0.1:9001" } },
+  pick_backend = "ap",
+  use = { { pick_backend = { "app", "apps/one" } } },
+}
+]]
+    assert.equal(1, status)
+    assert.equal('site.lua:4: pick_backend: this site has no backend "ap"\n' ..
+      'site.lua:5: use[1].pick_backend[2]: this site has no backend "apps"\n', err)
+  end)
+
   it("prints every error with file, line and path, and ends with status 1", function()
     local status, err = check [[
 return {
