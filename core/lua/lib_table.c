@@ -46,9 +46,7 @@ static int table_insert(lua_State *L) {
 
 static int table_remove(lua_State *L) {
     lua_Integer size = check_length(L, 1, READS | WRITES), at = luaL_optinteger(L, 2, size);
-    if (lua_gettop(L) >= 2)
-        luaL_argcheck(L, (lua_Unsigned)size + 1u == (lua_Unsigned)at || (lua_Unsigned)at - 1u < (lua_Unsigned)size + 1u, 2,
-                      "position out of bounds");
+    if (at != size) luaL_argcheck(L, (lua_Unsigned)at - 1u <= (lua_Unsigned)size, 2, "position out of bounds");
     lua_geti(L, 1, at);
     for (; at < size; at++) {
         budget_spend(L, 1);

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char LOADED; /* registry: module -> value; true while its file runs */
+static const char LOADED; /* registry: module -> value */
 
 enum { TRIED_TEXT = 2048, WHY_TEXT = 160 };
 
@@ -73,20 +73,37 @@ static void push_chunk(lua_State *L, const char *path, struct slice text, bool m
 
 /* ---- require */
 
-static int fail_cycle(lua_State *L, const char *name) {
-    struct state_rest *rest = state_of(L)->rest;
-    luaL_Buffer chain;
-    luaL_buffinit(L, &chain);
-    bool inside = false;
-    for (unsigned i = 0; i < rest->requiring_count; i++) {
-        inside = inside || strcmp(rest->requiring[i], name) == 0;
-        if (!inside) continue;
-        luaL_addstring(&chain, rest->requiring[i]);
-        luaL_addstring(&chain, " -> ");
+static int call_require(lua_State *L);
+
+/* Pushes the name of the module that the require at this level of the stack loads. False: it is no require. */
+static bool push_required(lua_State *L, lua_Debug *frame) {
+    lua_getinfo(L, "f", frame);
+    bool is = lua_tocfunction(L, -1) == call_require;
+    lua_pop(L, 1);
+    return is && lua_getlocal(L, frame, 1);
+}
+
+/* How many levels further out the same module is being loaded; 0: it is not. */
+static int find_cycle(lua_State *L) {
+    lua_Debug frame;
+    for (int level = 1; lua_getstack(L, level, &frame); level++) {
+        if (!push_required(L, &frame)) continue;
+        bool same = lua_rawequal(L, -1, 1);
+        lua_pop(L, 1);
+        if (same) return level;
     }
-    luaL_addstring(&chain, name);
-    luaL_pushresult(&chain);
-    return luaL_error(L, "module '%s' requires itself: %s", name, lua_tostring(L, -1));
+    return 0;
+}
+
+static int fail_cycle(lua_State *L, int level) {
+    lua_Debug frame;
+    lua_pushliteral(L, "");
+    for (; level >= 0 && lua_getstack(L, level, &frame); level--) {
+        if (!push_required(L, &frame)) continue;
+        lua_pushstring(L, level ? " -> " : "");
+        lua_concat(L, 3);
+    }
+    return luaL_error(L, "module '%s' requires itself: %s", lua_tostring(L, 1), lua_tostring(L, -1));
 }
 
 /* With `unsafe` "package": Lua's own require, for what is not found here. */
@@ -105,32 +122,24 @@ static int load_module(lua_State *L, const char *name) {
     struct slice text;
     const char *path = sources_find(rest->sources, name, &text.p, &text.n, tried, sizeof tried);
     if (!path) return require_elsewhere(L, name, tried);
-    if (rest->requiring_count == sizeof rest->requiring / sizeof *rest->requiring) luaL_error(L, "modules are nested too deeply");
     push_chunk(L, path, text, false);
     lua_pop(L, 1);
-    rest->requiring[rest->requiring_count++] = name;
     lua_pushvalue(L, 1);
     lua_pushstring(L, path);
     lua_call(L, 2, 1);
-    rest->requiring_count--;
     return 1;
 }
 
 static int call_require(lua_State *L) {
     const char *name = luaL_checkstring(L, 1);
-    struct state *state = state_of(L);
     lua_settop(L, 1);
     lua_rawgetp(L, LUA_REGISTRYINDEX, &LOADED);
     lua_pushvalue(L, 1);
-    if (lua_rawget(L, 2) == LUA_TLIGHTUSERDATA) return fail_cycle(L, name);
-    if (!lua_isnil(L, -1)) return 1;
-    if (!state->loading) return luaL_error(L, "require '%s': modules are loaded together with the file, not in hooks", name);
-    lua_pushvalue(L, 1);
-    lua_pushlightuserdata(L, (void *)(uintptr_t)&LOADED);
-    lua_rawset(L, 2);
-    unsigned depth = state->rest->requiring_count;
+    if (lua_rawget(L, 2) != LUA_TNIL) return 1;
+    if (!state_of(L)->loading) return luaL_error(L, "require '%s': modules are loaded together with the file, not in hooks", name);
+    int level = find_cycle(L);
+    if (level) return fail_cycle(L, level);
     load_module(L, name);
-    state->rest->requiring_count = depth;
     if (lua_isnil(L, -1)) {
         lua_pop(L, 1);
         lua_pushboolean(L, 1);

@@ -2,7 +2,8 @@
  * the same bytes while an editor writes. Used by one thread at a time: all runs of a load take place on the helper thread.
  *
  * `require "a.b"` looks for a/b.lua and a/b/init.lua beside the config, then in the directories of MOONGATE_PATH, if it is set, else in
- * the installed lua/ and its parent (for "scripts.cors"), else in those of the source tree. */
+ * the program's own lua/ and its parent (for "scripts.cors"). */
+#include "base/datadir.h"
 #include "base/must.h"
 #include "lua/state_rest.h"
 
@@ -185,12 +186,9 @@ static bool relative_path(char *to, size_t size, const char *module) {
 static bool try_installed(struct search *q) {
     const char *path = getenv("MOONGATE_PATH");
     if (path && *path) return try_list(q, path);
-#ifdef MOONGATE_DATADIR
-    if (try_directory(q, MOONGATE_DATADIR "/lua") || try_directory(q, MOONGATE_DATADIR)) return true;
-#endif
-#ifdef MOONGATE_SOURCEDIR
-    if (try_directory(q, MOONGATE_SOURCEDIR "/lua") || try_directory(q, MOONGATE_SOURCEDIR)) return true;
-#endif
+    char directory[PATH_MAX + sizeof "/lua"];
+    snprintf(directory, sizeof directory, "%s/lua", datadir());
+    if (try_directory(q, directory) || try_directory(q, datadir())) return true;
     return false;
 }
 

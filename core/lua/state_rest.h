@@ -9,8 +9,6 @@ struct loader;
 struct state_rest {
     struct sources *sources;     /* while the file is loaded */
     struct errors *errors;       /* likewise */
-    const char *requiring[32];   /* modules whose files run now, outermost first */
-    unsigned requiring_count;
 
     int result;                  /* registry reference: the table the file returned, or that of its globals */
     bool listed;                 /* the result has `sites` */

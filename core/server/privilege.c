@@ -9,6 +9,7 @@
  * after it was opened with O_PATH, so that links and renames in between gain nothing. */
 #include "server/privilege.h"
 
+#include "base/datadir.h"
 #include "base/must.h"
 #include "base/slice.h"
 
@@ -100,8 +101,7 @@ static bool is_below_modules(const char *path) {
         snprintf(directory, sizeof directory, "%.*s", FMT(one));
         if (one.n && is_below(path, directory)) return true;
     }
-    return is_below(path, MOONGATE_DATADIR) || is_below(path, MOONGATE_SOURCEDIR "/lua") ||
-           is_below(path, MOONGATE_SOURCEDIR "/scripts");
+    return is_below(path, datadir());
 }
 
 static bool may_read(const char *path, const char *config, const char *keys) {

@@ -184,12 +184,12 @@ describe("a config file", function()
     for _ = 1, 20 do
       local state = engine.open [[
         local gate = require "moongate"
-        gate.every(0.001, function() gate.sleep(1) end, { each = "worker" })
+        gate.every(0.01, function() gate.sleep(1) end, { each = "worker" })
         return { on_request = function() gate.spawn(function() gate.sleep(5) end) gate.all(function() gate.sleep(3) end, function() gate.sleep(4) end) end }
       ]]
       state:become_current()
       state:begin "on_request"
-      state:wait(0.002)
+      state:wait(0.02)
       state:close()
     end
     collectgarbage()
