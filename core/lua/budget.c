@@ -151,6 +151,7 @@ void meter_enter_exact(struct meter *m, lua_State *L, uint64_t limit) {
 
 uint64_t meter_leave(struct meter *m) {
     m->L = NULL;
+    ticker.meter = NULL;
     if (m->ticked || m->counting) charge(m);
     return m->used;
 }

@@ -368,20 +368,19 @@ enum run_status run_go_on(struct hook_run *run) { return list_empty(&run->ready)
 
 /* ---- Waits */
 
-/* The nearest C function that a wait cannot pass, from the top of L's stack; pushes its name or a description. */
+/* What is called `name` lets waits pass. */
+static bool lets_pass(const char *name) {
+    return strcmp(name, "pcall") == 0 || strcmp(name, "xpcall") == 0 || strncmp(name, "coroutine.", 10) == 0;
+}
+
+/* Pushes the name of the nearest C function that a wait cannot pass, from the top of L's stack. Those without a name are parts of others. */
 static void push_obstacle(lua_State *L) {
     lua_Debug frame;
     for (int level = 1; lua_getstack(L, level, &frame); level++) {
-        lua_getinfo(L, "Sf", &frame);
-        bool is_c = *frame.what == 'C';
+        lua_getinfo(L, "nSf", &frame);
         const char *name = function_name(L);
-        if (!is_c || (name && (!strcmp(name, "pcall") || !strcmp(name, "xpcall") || !strncmp(name, "coroutine.", 10)))) continue;
-        if (name) {
-            lua_pushstring(L, name);
-            return;
-        }
-        lua_getinfo(L, "n", &frame);
-        lua_pushfstring(L, frame.name ? "'%s'" : "a C function", frame.name);
+        if (*frame.what != 'C' || (name && lets_pass(name)) || (!name && !frame.name)) continue;
+        lua_pushfstring(L, name ? "%s" : "'%s'", name ? name : frame.name);
         return;
     }
     lua_pushliteral(L, "a <close> handler");

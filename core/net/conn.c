@@ -199,6 +199,10 @@ static void send_fin(struct conn *c) {
 
 /* Tells what a write changed. */
 static void settle_written(struct conn *c) {
+    if (c->brief && c->out.size == 0) {
+        break_conn(c, FAIL_CANCELLED);
+        return;
+    }
     if (c->out.size == 0 && c->shut && !c->fin_sent) send_fin(c);
     else if (c->lingering && !c->fin_sent) deadline_set(&c->deadline, LINGER_WRITE_SECONDS);
     bool drained = c->drained && c->out.size == 0;
@@ -336,17 +340,27 @@ void conn_close(struct conn *c) {
     buffer_fini(&c->out);
 }
 
-void conn_linger(struct conn *c) {
-    if (c->state == CONN_NEW || c->state == CONN_CLOSED || c->lingering) return;
+/* False if there is nothing to wait for: then on_broken follows. */
+static bool begin_linger(struct conn *c) {
+    if (c->state == CONN_NEW || c->state == CONN_CLOSED || c->lingering) return false;
     c->lingering = true;
     c->linger_left = LINGER_BYTES;
     c->paused = false;
     buffer_drop(&c->in, c->in.size);
-    if (c->state != CONN_OPEN || c->failed) {
-        break_later(c, FAIL_CANCELLED);
-        return;
-    }
-    deadline_set(&c->deadline, LINGER_WRITE_SECONDS);
+    bool open = c->state == CONN_OPEN && !c->failed;
+    if (open) deadline_set(&c->deadline, LINGER_WRITE_SECONDS);
+    else break_later(c, FAIL_CANCELLED);
+    return open;
+}
+
+void conn_finish(struct conn *c) {
+    if (!begin_linger(c)) return;
+    c->brief = c->shut = true;
+    if (c->out.size == 0) break_later(c, FAIL_CANCELLED);
+}
+
+void conn_linger(struct conn *c) {
+    if (!begin_linger(c)) return;
     if (c->fin_sent) send_fin(c);
     else conn_shut(c);
     update_interest(c);

@@ -57,6 +57,7 @@ struct conn {
     bool paused;      /* conn_pause */
     bool drained;     /* a write emptied `out`: on_flushed is due */
     bool fin_sent;
+    bool brief;              /* conn_finish: lingering ends with the last write */
     bool lingering;          /* conn_linger */
     uint8_t failed;          /* enum failure that is told in the next gather phase; 0: none */
     uint32_t linger_left;    /* bytes that are still read and dropped */

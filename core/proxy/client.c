@@ -76,6 +76,7 @@ static void begin_exchange(struct client *c, struct exchange *x) {
     c->scan = (struct h1_scan){ 0 };
     c->keep_alive = false;
     c->body_unread = false;
+    c->last_request = false;
 }
 
 static void refuse_head(struct client *c, struct exchange *x, enum failure why) {
@@ -87,7 +88,8 @@ static void refuse_head(struct client *c, struct exchange *x, enum failure why) 
 /* Last bytes leave; what still comes is read away for a moment, lest a RST destroy them on their way. */
 static void linger(struct client *c) {
     c->state = CLIENT_LINGER;
-    conn_linger(&c->conn);
+    if (c->last_request && !c->body_unread && c->conn.in.size == 0) conn_finish(&c->conn);
+    else conn_linger(&c->conn);
 }
 
 /* Nothing more is wanted of it. What it has not taken yet of the last answer is still sent. */
@@ -96,8 +98,10 @@ static void end_idle(struct client *c) {
     else client_close(c);
 }
 
-/* Reads the next head, if it is there whole. */
+/* Reads the next head, if it is there whole. It waits while the client does not take the answers it has: bodies wait for room, but
+ * a thousand pipelined HEADs are answered by heads alone. */
 static void read_head(struct client *c) {
+    if (conn_room(&c->conn) == 0) return;
     bool was_started = c->scan.started;
     struct exchange *x = exchange_create(c);
     enum failure why = FAIL_NONE;
@@ -169,7 +173,8 @@ static void client_on_end(struct conn *conn) {
     struct client *c = of_conn(conn);
     struct exchange *x = c->exchange;
     if (!x) {
-        if (c->state != CLIENT_LINGER) end_idle(c);
+        bool waits = c->conn.in.size && conn_room(&c->conn) == 0; /* requests that are read when there is room */
+        if (c->state != CLIENT_LINGER && !waits) end_idle(c);
         return;
     }
     if (c->body_unread) client_read_request_body(c);
@@ -183,7 +188,11 @@ static void client_on_broken(struct conn *conn, enum failure why) {
     client_close(of_conn(conn));
 }
 
-static void client_on_room(struct conn *conn) { pipe_reader_has_room(&of_conn(conn)->reader); }
+static void client_on_room(struct conn *conn) {
+    struct client *c = of_conn(conn);
+    pipe_reader_has_room(&c->reader);
+    if (c->state <= CLIENT_HEAD && c->conn.in.size) read_head(c);
+}
 
 /* During an exchange: does the client neither send what it owes nor take what we wrote? */
 static void check_progress(struct client *c) {

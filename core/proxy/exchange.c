@@ -86,6 +86,11 @@ static bool has_hook(const struct exchange *x, enum hook hook) {
     return x->subject.site && (x->subject.site->hooks & 1u << hook);
 }
 
+/* The generation was closed under it: the site has the hook, and nobody is there to run it. */
+static bool lost_hook(const struct exchange *x, enum hook hook) {
+    return x->site && !x->subject.site && (x->site->hooks & 1u << hook) && !x->site->fail_open[hook];
+}
+
 /* Calls a hook, or goes on with the call that waited. */
 static enum verdict ask(struct exchange *x, enum hook hook, const void *detail) {
     enum verdict verdict =
@@ -103,6 +108,7 @@ static enum next take_head(struct exchange *x) {
     if (x->request.method == METHOD_CONNECT) return fail(x, FAIL_BAD_METHOD);
     h1_body_start(&x->request_decoder, &x->request.framing, &x->request.trailers);
     x->client->body_unread = !x->request_decoder.done;
+    x->client->last_request = !x->request.framing.keep_alive;
     x->expects_continue = x->request.framing.expect_continue && x->client->body_unread;
     if (!x->client->body_unread) pipe_end(&x->request_body, NULL);
     return GO_ON;
@@ -278,6 +284,10 @@ static enum next on_error(struct exchange *x) {
 /* ---- 8. on_response */
 
 static enum next on_response(struct exchange *x) {
+    if (lost_hook(x, HOOK_ON_RESPONSE) && x->source != SOURCE_ERROR) {
+        x->error_hook_ran = true;
+        return fail(x, FAIL_HOOK_DRAINED); /* what it would have hidden stays hidden */
+    }
     if (!has_hook(x, HOOK_ON_RESPONSE)) return GO_ON;
     switch (ask(x, HOOK_ON_RESPONSE, NULL)) {
     case VERDICT_WAIT: return WAIT;

@@ -111,10 +111,16 @@ static bool asks_policy(const struct fetch *f) {
     return f->subject.site && (f->subject.site->hooks & 1u << HOOK_PICK_BACKEND) && !f->pick.listed && !f->fixed;
 }
 
+/* The generation was closed under an exchange's fetch, and with it the pick_backend that it would ask. */
+static bool lost_policy(const struct fetch *f) {
+    if (f->subject.site || !f->subject.exchange || !f->site || f->pick.listed || f->fixed) return false;
+    return f->site->hooks & 1u << HOOK_PICK_BACKEND && !f->site->fail_open[HOOK_PICK_BACKEND];
+}
+
 /* Where the next try goes: a list's next entry (the last one again), policy, or another server of the same backend. */
 static enum next try_next(struct fetch *f) {
     if (f->pick_at + 1 < f->pick.count) f->pick_at++;
-    return jump(f, asks_policy(f) ? FETCH_PICK : FETCH_CHOOSE);
+    return jump(f, asks_policy(f) || lost_policy(f) ? FETCH_PICK : FETCH_CHOOSE);
 }
 
 static bool was_stale(const struct fetch *f, enum failure why) {
@@ -155,6 +161,7 @@ static enum next deliver_refused(struct fetch *f) {
 }
 
 static enum next pick(struct fetch *f) {
+    if (lost_policy(f)) return fail(f, FAIL_HOOK_DRAINED);
     if (!asks_policy(f)) return take_default(f);
     enum verdict verdict = f->hook_running
                                ? hook_go_on(&f->subject, &f->decision)
@@ -454,8 +461,9 @@ static void body_abandoned(struct pipe *p) {
 static enum next body(struct fetch *f) {
     if (f->state != FETCH_HEAD) {
         settle(f, FETCH_HEAD);
+        conn_deadline(&f->borrower.conn->conn,
+                      f->tunnel ? 0 : first_of(settings_of(f)->between, f->timeouts.between));
         if (f->tunnel) return WAIT;
-        conn_deadline(&f->borrower.conn->conn, first_of(settings_of(f)->between, f->timeouts.between));
         if (f->borrower.conn->body.done) finish_body(f);
     }
     if (!f->tunnel) pump(f);

@@ -110,6 +110,9 @@ void tunnel_begin(struct exchange *x) {
     conn_deadline(&sc->conn, 0);
     client_begin_tunnel(x->client, t, &client_handlers);
     relay(t);
+    if (conn_alive(&sc->conn)) return;
+    conn_flush(&t->client->conn); /* it broke right behind its answer, and nobody would say so again */
+    tunnel_end(t);
 }
 
 void tunnel_client_left(struct tunnel *t) {

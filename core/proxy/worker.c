@@ -88,6 +88,10 @@ void worker_drain(struct worker *w) {
 void worker_close_all(struct worker *w) {
     tunnels_close(w);
     list_each_safe(node, &w->clients) client_close(container_of(node, struct client, node));
+    worker_close_pools(w);
+}
+
+void worker_close_pools(struct worker *w) {
     ad_hoc_close_all(w);
     servers_each(drop_idle, &w->loop);
 }

@@ -37,6 +37,7 @@ static const double LAST_CALL = 0.1; /* seconds between the last accept and the 
 static void stop_worker(struct round *round, struct worker_thread *t) {
     access_log_destroy(t->worker.access);
     t->worker.access = NULL;
+    worker_close_pools(&t->worker);
     loop_stop(&t->worker.loop);
     round_report(round, t);
 }
@@ -177,7 +178,7 @@ static void mark_leaving(struct instance *instance) {
 static void release_listeners(struct instance *instance) {
     list_each(node, &instance->listeners) {
         struct listener *l = container_of(node, struct listener, node);
-        if (l->leaving) listener_release(l);
+        if (l->leaving && l != instance->admin_listener) listener_release(l);
     }
 }
 

@@ -128,9 +128,19 @@ static void release_unused_listeners(struct reload *r) {
         if (r->fresh[i]) listener_release(r->listeners[i]);
 }
 
+static void destroy_states(struct state **states, unsigned count) {
+    for (unsigned i = 0; states && i < count; i++) state_destroy(states[i]);
+}
+
 static void undo_in_helper(struct job *job) {
     struct reload *r = of_job(job);
-    for (unsigned i = 0; r->states && i < r->instance->worker_count; i++) state_destroy(r->states[i]);
+    unsigned workers = r->instance->worker_count;
+    bool begun = r->tenure != NULL; /* then the tenure destroys it */
+    if (r->generation && !begun) {
+        destroy_states(r->generation->states, workers);
+        generation_destroy(r->generation);
+    }
+    destroy_states(r->states, workers);
     state_destroy(r->config_state);
     sources_destroy(r->sources);
     release_unused_listeners(r);

@@ -13,6 +13,7 @@
 #include "base/must.h"
 #include "lua/engine.h"
 #include "store/metrics.h"
+#include "store/shared.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -193,7 +194,9 @@ static void free_rig(struct rig *rig) {
     worker_fini(&rig->worker);
     free(rig->errors);
     free(rig);
-    if (--rigs == 0) metrics_close();
+    if (--rigs > 0) return;
+    metrics_close();
+    shared_close_all();
 }
 
 static void rig_on_time(struct deadline *d) { container_of(d, struct rig, patience)->impatient = true; }
@@ -256,6 +259,7 @@ static int lua_lua_open(lua_State *L) {
         results = 1;
     }
     errors_fini(&errors);
+    forget_files();
     return results;
 }
 
