@@ -78,6 +78,9 @@ void conn_close(struct conn *);
  * always, never from inside this call, and it is the only event that still comes. `out` has 30 s from one write to
  * the next. Not for closed conns. */
 void conn_linger(struct conn *);
+/* The same for a peer that will send no more (it said so, and all it sent was read): closed as soon as `out` has been
+ * written. */
+void conn_finish(struct conn *);
 /* conn_close with RST instead of FIN. */
 void conn_reset(struct conn *);
 /* FIN when `out` has been written. */
