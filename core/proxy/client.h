@@ -27,7 +27,7 @@ struct client {
     struct h1_scan scan;
     uint8_t state;             /* enum client_state */
     bool keep_alive;           /* after the present exchange */
-    bool last_request;             /* the client said that no other follows (Connection: close, or HTTP/1.0) */
+    bool last_request;         /* the client said that no other follows (Connection: close, or HTTP/1.0) */
     bool body_unread;          /* the request body has not been read to its end */
     bool chunked;              /* the answer's body is written in chunks */
     struct pipe_reader reader; /* of the answer's body */

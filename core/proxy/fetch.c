@@ -98,12 +98,17 @@ static bool may_retry_status(const struct fetch *f, int status) {
     return asked && is_repeatable(f, RETRY_RESET) && tries_left(f);
 }
 
+/* Health checks are asked of a very server; they are no requests. */
+static void count_try(struct fetch *f, int status, double seconds) {
+    if (!f->exact) backend_count(f->backend, f->worker->loop.index, status, seconds);
+}
+
 /* Remembers the try for policy and for choosing another server. The reference to the server goes to `tried`. */
 static void remember_try(struct fetch *f, int status, enum failure why) {
     f->last = (struct last_try){
         .backend = f->backend, .server = f->server, .status = status, .failure = why, .tries = f->tries
     };
-    backend_count(f->backend, f->worker->loop.index, 0, 0);
+    count_try(f, 0, 0);
     if (f->server && f->tried_count < FETCH_TRIED) f->tried[f->tried_count++] = server_ref(f->server);
 }
 
@@ -372,7 +377,7 @@ static enum head read_head(struct fetch *f, enum failure *why) {
 
 static enum next take_final_head(struct fetch *f) {
     f->first_byte = loop_now(&f->worker->loop);
-    backend_count(f->backend, f->worker->loop.index, f->response.status, f->first_byte - f->try_began);
+    count_try(f, f->response.status, f->first_byte - f->try_began);
     h1_body_start(&f->borrower.conn->body, &f->response.framing, &f->trailers);
     if (!f->tunnel && may_retry_status(f, f->response.status)) {
         f->last = (struct last_try){
@@ -461,8 +466,7 @@ static void body_abandoned(struct pipe *p) {
 static enum next body(struct fetch *f) {
     if (f->state != FETCH_HEAD) {
         settle(f, FETCH_HEAD);
-        conn_deadline(&f->borrower.conn->conn,
-                      f->tunnel ? 0 : first_of(settings_of(f)->between, f->timeouts.between));
+        conn_deadline(&f->borrower.conn->conn, f->tunnel ? 0 : first_of(settings_of(f)->between, f->timeouts.between));
         if (f->tunnel) return WAIT;
         if (f->borrower.conn->body.done) finish_body(f);
     }

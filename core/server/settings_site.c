@@ -192,7 +192,8 @@ void read_fail(struct reader *r, const struct spot *at, const struct value *v, v
 /* ---- a site */
 
 /* "backend" or "backend/server". */
-static void check_picked(struct reader *r, const struct spot *at, const struct value *v, const struct config_site *site) {
+static void check_picked(struct reader *r, const struct spot *at, const struct value *v,
+                         const struct config_site *site) {
     if (v->kind != VALUE_STRING) return;
     struct slice rest = v->string, name = slice_cut(&rest, '/');
     for (unsigned i = 0; i < site->backend_count; i++)
@@ -201,7 +202,8 @@ static void check_picked(struct reader *r, const struct spot *at, const struct v
 }
 
 /* A constant pick_backend is known now: a wrong one must not wait for its first request. */
-static void check_pick(struct reader *r, const struct spot *policy, const struct value *v, const struct config_site *site) {
+static void check_pick(struct reader *r, const struct spot *policy, const struct value *v,
+                       const struct config_site *site) {
     const struct value *pick = value_get(v, "pick_backend");
     struct spot at = { .up = policy, .name = "pick_backend" };
     if (!pick) return;
@@ -212,7 +214,8 @@ static void check_pick(struct reader *r, const struct spot *policy, const struct
     }
 }
 
-static void check_picks(struct reader *r, const struct spot *at, const struct value *v, const struct config_site *site) {
+static void check_picks(struct reader *r, const struct spot *at, const struct value *v,
+                        const struct config_site *site) {
     const struct value *use = value_get(v, "use");
     struct spot list = { .up = at, .name = "use" };
     check_pick(r, at, v, site);

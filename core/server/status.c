@@ -42,6 +42,21 @@ static json_t *describe_backend(const struct backend *b, int keeper) {
     return backend;
 }
 
+/* Since the process began, by class of status; classes that never came are left out. */
+static json_t *describe_requests(const struct site_metrics *m) {
+    static const char *const classes[] = { "1xx", "2xx", "3xx", "4xx", "5xx" };
+    json_t *requests = json_object();
+    for (int class = 1; class <= 5; class ++) {
+        int64_t sum = 0;
+        for (int status = class * 100; status < (class + 1) * 100; status++) {
+            struct metric *one = atomic_load_explicit(&m->requests[status], memory_order_acquire);
+            if (one) sum += metric_value(one);
+        }
+        if (sum) set_integer(requests, classes[class - 1], sum);
+    }
+    return requests;
+}
+
 static json_t *describe_site(const struct site *s, int keeper) {
     json_t *site = json_object(), *hosts = json_array(), *backends = json_array();
     set_text(site, "name", s->name);
@@ -49,6 +64,7 @@ static json_t *describe_site(const struct site *s, int keeper) {
     for (unsigned i = 0; i < s->backend_count; i++)
         json_array_append_new(backends, describe_backend(s->backends[i], keeper));
     json_object_set_new(site, "hosts", hosts);
+    json_object_set_new(site, "requests", describe_requests(s->metrics));
     json_object_set_new(site, "backends", backends);
     return site;
 }
