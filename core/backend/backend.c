@@ -1,8 +1,8 @@
 /* Backends: which servers a worker may choose from, and which it chooses.
  *
- * A view is built anew whenever an answer about a name has come in; numeric addresses are there from the start. A name is
- * asked for when the view opens and again when its TTL is over and somebody chooses (an idle backend asks nothing); the
- * old addresses serve meanwhile, and stay if the new answer is a failure. */
+ * A view is built anew whenever an answer about a name has come in; numeric addresses are there from the start. A
+ * name is asked for when the view opens and again when its TTL is over and somebody chooses (an idle backend asks
+ * nothing); the old addresses serve meanwhile, and stay if the new answer is a failure. */
 #include "backend/backend.h"
 
 #include "base/must.h"
@@ -208,8 +208,8 @@ static bool is_eligible(const struct choice *choice, const struct candidate *c, 
     return !well || server_well(c->server);
 }
 
-/* Smooth weighted round robin: each choice gives every candidate its weight in credit and takes the sum from the chosen, so that the
- * heavy ones do not come in bursts. */
+/* Smooth weighted round robin: each choice gives every candidate its weight in credit and takes the sum from the
+ * chosen, so that the heavy ones do not come in bursts. */
 static struct candidate *choose_round_robin(struct backend_view *v, const struct choice *choice, bool well) {
     struct candidate *best = NULL;
     int total = 0;

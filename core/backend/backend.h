@@ -1,6 +1,6 @@
 /* A backend: a named group of servers with its settings, as one generation (or an ad hoc URL) says. Immutable but for
- * the views: each worker has its own view, the list of servers it may choose from, made of numeric addresses at once and of
- * host names by the resolver (kept fresh by TTL; the old answer serves until the new one is in). */
+ * the views: each worker has its own view, the list of servers it may choose from, made of numeric addresses at once
+ * and of host names by the resolver (kept fresh by TTL; the old answer serves until the new one is in). */
 #pragma once
 
 #include "backend/server.h"
@@ -97,9 +97,9 @@ void backend_view_open(struct backend *, struct loop *, struct mailbox *);
 void backend_view_close(struct backend *, struct loop *);
 void backend_destroy(struct backend *); /* all views are closed */
 
-/* Chooses a server that is not in `tried`, preferring well ones; only that one entry when `only` (a spec's name) is given.
- * A reference for the caller, or NULL with `*why`: NO_SERVER, NAME_NOT_FOUND, NAME_FAILED; NONE: names are being resolved,
- * wait with backend_await. */
+/* Chooses a server that is not in `tried`, preferring well ones; only that one entry when `only` (a spec's name) is
+ * given. A reference for the caller, or NULL with `*why`: NO_SERVER, NAME_NOT_FOUND, NAME_FAILED; NONE: names are
+ * being resolved, wait with backend_await. */
 struct server *backend_choose(struct backend *, struct loop *, struct server *const *tried, unsigned tried_count,
                               struct slice only, enum failure *why);
 void backend_await(struct backend *, struct loop *, struct backend_waiter *);

@@ -1,5 +1,5 @@
-/* The registry of servers and what is known of each. The registry's lock is taken when a generation is made or dies and for status,
- * never for a request; what requests touch is atomic or belongs to one worker. */
+/* The registry of servers and what is known of each. The registry's lock is taken when a generation is made or dies
+ * and for status, never for a request; what requests touch is atomic or belongs to one worker. */
 #include "backend/server.h"
 
 #include "base/clock.h"

@@ -8,7 +8,8 @@
 
 #include <stdatomic.h>
 
-/* A worker's idle conns to one server, the most recently used first (backend/server_conn.h). Touched by that worker only. */
+/* A worker's idle conns to one server, the most recently used first (backend/server_conn.h). Touched by that worker
+ * only. */
 struct pool {
     struct list idle;
     unsigned count;
@@ -23,7 +24,8 @@ struct server {
     struct pool *pools; /* by worker */
     /* Requests under way and open connections, over all workers. */
     _Atomic int active, connections;
-    /* Passive health: failures in a row to connect; not chosen before `rest_until` (monotonic microseconds) while others are well. */
+    /* Passive health: failures in a row to connect; not chosen before `rest_until` (monotonic microseconds) while
+     * others are well. */
     _Atomic unsigned failures;
     _Atomic uint64_t rest_until;
     /* Active health: false while its checks fail. */
@@ -34,8 +36,8 @@ struct server {
 /* Finds or makes; the caller owns one reference. `workers` is fixed for the life of the process. */
 struct server *server_get(struct slice backend, const struct addr *, unsigned workers);
 struct server *server_ref(struct server *);
-/* The last reference takes it out of the registry; its pools are empty by then or are emptied (each worker drops its own
- * before it lets go). NULL is ignored. */
+/* The last reference takes it out of the registry; its pools are empty by then or are emptied (each worker drops its
+ * own before it lets go). NULL is ignored. */
 void server_unref(struct server *);
 
 bool server_well(const struct server *); /* healthy and not at rest */

@@ -1,7 +1,7 @@
 /* Connections to servers: opened, lent, given back, kept idle, dropped.
  *
- * An idle conn keeps its read interest: a server that closes it is noticed at once, and most stale conns are gone before anybody
- * borrows them. What remains (the FIN that is still under way) is the fetch's to forgive, once. */
+ * An idle conn keeps its read interest: a server that closes it is noticed at once, and most stale conns are gone
+ * before anybody borrows them. What remains (the FIN that is still under way) is the fetch's to forgive, once. */
 #include "backend/server_conn.h"
 
 #include "base/must.h"

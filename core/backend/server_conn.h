@@ -1,5 +1,5 @@
-/* A connection to a server and its protocol (h1), the mirror of proxy/client. It is connecting, lent to one
- * borrower, or idle in its worker's pool. For h1 the borrower has it whole; for h2 (later) it will have one stream of it. */
+/* A connection to a server and its protocol (h1), the mirror of proxy/client. It is connecting, lent to one borrower,
+ * or idle in its worker's pool. For h1 the borrower has it whole; for h2 (later) it will have one stream of it. */
 #pragma once
 
 #include "backend/backend.h"

@@ -1,5 +1,5 @@
-/* An installed tree may be moved, and a build tree must not reach into an installed one nor the other way round: so it is
- * the program's own place that decides. */
+/* An installed tree may be moved, and a build tree must not reach into an installed one nor the other way round: so
+ * it is the program's own place that decides. */
 #include "base/datadir.h"
 
 #include "base/slice.h"

@@ -1,6 +1,7 @@
 /* The access log: one line per exchange, combined or JSON, to a file, stderr or syslog. A worker formats into its own
- * buffer at the end of an exchange and hands full buffers (or those older than a second) to a helper thread: nothing is written
- * on the hot path, nothing is lost at a stop. A buffer that cannot be handed over (disk stuck) is dropped and counted. */
+ * buffer at the end of an exchange and hands full buffers (or those older than a second) to a helper thread: nothing
+ * is written on the hot path, nothing is lost at a stop. A buffer that cannot be handed over (disk stuck) is dropped
+ * and counted. */
 #pragma once
 
 #include "base/slice.h"

@@ -1,5 +1,6 @@
-/* Ad hoc backends: made from a URL that a script fetches, so that it has pools and a name kept fresh like any other. Each worker has its own; one
- * that nobody has used for a minute is closed, or a script that fetches from ever new hosts would grow the process. */
+/* Ad hoc backends: made from a URL that a script fetches, so that it has pools and a name kept fresh like any other.
+ * Each worker has its own; one that nobody has used for a minute is closed, or a script that fetches from ever new
+ * hosts would grow the process. */
 #include "base/must.h"
 #include "proxy/fetch.h"
 

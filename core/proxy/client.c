@@ -1,11 +1,11 @@
 /* The client's side of HTTP/1.1: heads in, answers out, in order.
  *
- * One exchange at a time. What a client pipelines behind it waits in conn.in, bounded, and reading stops when that is full. The request
- * body is decoded straight into the exchange's pipe as far as the pipe has room; the rest waits in conn.in as well, so back-pressure needs
- * no state of its own.
+ * One exchange at a time. What a client pipelines behind it waits in conn.in, bounded, and reading stops when that is
+ * full. The request body is decoded straight into the exchange's pipe as far as the pipe has room; the rest waits in
+ * conn.in as well, so back-pressure needs no state of its own.
  *
- * The deadline has one meaning at a time: idle, head, or, during an exchange, progress: that the client sends the body it owes or
- * takes the answer we wrote. */
+ * The deadline has one meaning at a time: idle, head, or, during an exchange, progress: that the client sends the
+ * body it owes or takes the answer we wrote. */
 #include "proxy/client.h"
 
 #include "base/clock.h"
@@ -98,8 +98,8 @@ static void end_idle(struct client *c) {
     else client_close(c);
 }
 
-/* Reads the next head, if it is there whole. It waits while the client does not take the answers it has: bodies wait for room, but
- * a thousand pipelined HEADs are answered by heads alone. */
+/* Reads the next head, if it is there whole. It waits while the client does not take the answers it has: bodies wait
+ * for room, but a thousand pipelined HEADs are answered by heads alone. */
 static void read_head(struct client *c) {
     if (conn_room(&c->conn) == 0) return;
     bool was_started = c->scan.started;
@@ -265,7 +265,8 @@ static void add_length(struct lines *l, uint64_t length) {
     add_text(l, SLICE("\r\n"));
 }
 
-/* HEAD tells the length that a GET would have had, and carries nothing. A backend's own Content-Length is among its fields. */
+/* HEAD tells the length that a GET would have had, and carries nothing. A backend's own Content-Length is among its
+ * fields. */
 static void add_told_length(struct lines *l, const struct response *r) {
     bool told = headers_find_id(&r->headers, HEADER_CONTENT_LENGTH) != NULL;
     if (!told && r->status >= 200 && r->status != 204 && r->status != 304 && r->framing.kind == FRAMING_LENGTH)
@@ -362,8 +363,8 @@ void client_finish(struct client *c) {
     else if (c->conn.ended) linger(c);
 }
 
-/* A client that got part of an answer must see that it is not whole: one with a length or chunks by an early end, behind
- * all that there was of it; one that lasts until close only by a reset. */
+/* A client that got part of an answer must see that it is not whole: one with a length or chunks by an early end,
+ * behind all that there was of it; one that lasts until close only by a reset. */
 void client_abort(struct client *c) {
     bool until_close = !c->chunked && c->exchange->response.framing.kind != FRAMING_LENGTH;
     pipe_remove_reader(&c->reader);

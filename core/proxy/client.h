@@ -1,6 +1,6 @@
-/* A client: an accepted connection and its protocol (h1 here; h2 comes beside it). It reads heads, begins an exchange for each, one at a
- * time, in order; carries the request body into the exchange's pipe and the answer out. It holds its listener, never
- * a generation. What exchange.c calls is here: no other file writes to a client's conn. */
+/* A client: an accepted connection and its protocol (h1 here; h2 comes beside it). It reads heads, begins an exchange
+ * for each, one at a time, in order; carries the request body into the exchange's pipe and the answer out. It holds
+ * its listener, never a generation. What exchange.c calls is here: no other file writes to a client's conn. */
 #pragma once
 
 #include "http/h1.h"
@@ -43,8 +43,8 @@ static inline struct worker *client_worker(const struct client *c) { return work
 /* -- for exchange.c */
 /* A 1xx; nothing for an HTTP/1.0 client. */
 void client_send_informational(struct client *, const struct response *);
-/* The final head, and how its body will be delimited: by `response->framing`'s length, else in chunks, or until close for an HTTP/1.0
- * client. Adds Connection, Via, and Date where it lacks. */
+/* The final head, and how its body will be delimited: by `response->framing`'s length, else in chunks, or until close
+ * for an HTTP/1.0 client. Adds Connection, Via, and Date where it lacks. */
 void client_send_head(struct client *, const struct response *);
 /* Where the body goes: a pipe reader whose end completes the exchange (exchange_body_sent). */
 void client_read_body_from(struct client *, struct pipe *);

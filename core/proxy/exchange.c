@@ -1,9 +1,10 @@
-/* The story of an exchange, step by step: a request comes, policy is asked, a fetch is made, its answer goes back, a line is
- * written. The steps are functions in the order of enum exchange_step; each goes on, waits to be woken, or jumps (a reply skips the
- * fetch, a failure goes to its page). exchange_advance at the end is the whole engine.
+/* The story of an exchange, step by step: a request comes, policy is asked, a fetch is made, its answer goes back, a
+ * line is written. The steps are functions in the order of enum exchange_step; each goes on, waits to be woken, or
+ * jumps (a reply skips the fetch, a failure goes to its page). exchange_advance at the end is the whole engine.
  *
- * What can happen at any time is recorded where it happens and looked at in one place: that the client left (advance), that
- * its body is bad or stopped (exchange_request_failed), that the answer's body broke (exchange_body_failed). */
+ * What can happen at any time is recorded where it happens and looked at in one place: that the client left
+ * (advance), that its body is bad or stopped (exchange_request_failed), that the answer's body broke
+ * (exchange_body_failed). */
 #include "proxy/exchange.h"
 
 #include "base/clock.h"
@@ -64,9 +65,8 @@ static enum next fail_with_status(struct exchange *x, enum failure why, int stat
         x->client = NULL;
         return jump(x, STEP_ON_LOG);
     }
-    if (!x->site)
-        x->request.framing.keep_alive =
-            false; /* what follows a bad head is not to be trusted; after a CONNECT it may be a tunnel's */
+    /* What follows a bad head is not to be trusted; after a CONNECT it may be a tunnel's. */
+    if (!x->site) x->request.framing.keep_alive = false;
     x->error = (struct error_info){ .status = status, .failure = why, .hook = x->failed_hook };
     answer_failure(x, why, status);
     return jump(x, x->error_hook_ran ? STEP_SEND_HEAD : STEP_ON_ERROR);
@@ -304,7 +304,8 @@ static enum next on_response(struct exchange *x) {
 
 /* ---- 9. send head */
 
-/* A body that nobody reads any more: what is already here is dropped, so that a small one does not cost the connection. */
+/* A body that nobody reads any more: what is already here is dropped, so that a small one does not cost the
+ * connection. */
 static void drop_request_body(struct exchange *x) {
     if (x->client->body_unread && !x->expects_continue && !x->drop.pipe && list_empty(&x->request_body.readers)) {
         x->drop.ops = &pipe_drop;

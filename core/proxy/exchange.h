@@ -1,4 +1,5 @@
-/* An exchange: one client's request and the answer it gets, from head to log line. The story is in exchange.c, step by step. */
+/* An exchange: one client's request and the answer it gets, from head to log line. The story is in exchange.c, step
+ * by step. */
 #pragma once
 
 #include "proxy/client.h"
@@ -80,8 +81,8 @@ struct exchange {
     struct decision decision;       /* last: not zeroed at the start */
 };
 
-/* By client.c: begins an exchange whose head was just read into `request` (whose slices lie in `arena`), which are taken over by the
- * returned object; then the loop advances it. */
+/* By client.c: begins an exchange whose head was just read into `request` (whose slices lie in `arena`), which are
+ * taken over by the returned object; then the loop advances it. */
 struct exchange *exchange_create(struct client *);
 void exchange_begin(struct exchange *);
 /* The head itself was bad: only the error page is sent. */
@@ -96,8 +97,8 @@ void exchange_request_failed(struct exchange *, enum failure);
 void exchange_body_sent(struct exchange *);
 /* By client.c: the body pipe failed in the middle. */
 void exchange_body_failed(struct exchange *, enum failure);
-/* For scripts: the whole request body is wanted before anything else (sends 100 Continue when the client waits for it), up to `max` bytes held.
- * Watch exchange->request_body. */
+/* For scripts: the whole request body is wanted before anything else (sends 100 Continue when the client waits for
+ * it), up to `max` bytes held. Watch exchange->request_body. */
 void exchange_want_body(struct exchange *, size_t max);
 void exchange_wake(struct exchange *);
 /* By tunnel.c: the tunnel is over, its bytes are counted. */

@@ -1,9 +1,11 @@
-/* The story of a fetch: pick a backend, choose a server, get a connection, send, await the head, pass the body on. A try that fails
- * goes through one place, try_failed, which decides whether another may follow: C decides whether, policy only where.
+/* The story of a fetch: pick a backend, choose a server, get a connection, send, await the head, pass the body on. A
+ * try that fails goes through one place, try_failed, which decides whether another may follow: C decides whether,
+ * policy only where.
  *
- * Another try is safe when the server cannot have acted on the request (it was never reached), or when acting twice does no harm (an
- * idempotent method, RFC 9110 9.2.2) and no byte of the body is spent. A pooled conn that turns out closed before a byte of
- * the answer came is forgiven once, with a fresh conn to the same server, and does not count as a try. */
+ * Another try is safe when the server cannot have acted on the request (it was never reached), or when acting twice
+ * does no harm (an idempotent method, RFC 9110 9.2.2) and no byte of the body is spent. A pooled conn that turns out
+ * closed before a byte of the answer came is forgiven once, with a fresh conn to the same server, and does not count
+ * as a try. */
 #include "proxy/fetch.h"
 
 #include "base/log.h"
@@ -334,7 +336,8 @@ static enum next send_step(struct fetch *f) {
 
 /* ---- 5. await the head */
 
-/* Interim responses are kept until the end and sent on whatever the client takes: a server cannot be let to send them for ever. */
+/* Interim responses are kept until the end and sent on whatever the client takes: a server cannot be let to send them
+ * for ever. */
 enum { INTERIM_MAX = 64 };
 static const struct h1_limits response_limits = { .head = 65536, .target = 0, .fields = 200 };
 
@@ -536,11 +539,11 @@ static void on_deadline(struct borrower *b) {
         return;
     }
     struct conn *c = &b->conn->conn;
-    bool asked =
-        f->request->framing.expect_continue && !f->continued && f->body_sent == 0; /* the client waits for the server */
+    /* The client waits for the server's 100. */
+    bool asked = f->request->framing.expect_continue && !f->continued && f->body_sent == 0;
     if (f->step == FETCH_AWAIT_HEAD && !f->request_body_done && c->out.size == 0 && !asked) {
-        conn_deadline(c, first_of(settings_of(f)->between,
-                                  f->timeouts.between)); /* it is the client that is slow, which its side sees to */
+        /* It is the client that is slow, which its side sees to. */
+        conn_deadline(c, first_of(settings_of(f)->between, f->timeouts.between));
         return;
     }
     note_broken(f, f->step == FETCH_SEND ? FAIL_CONNECT_TIMEOUT : FAIL_FIRST_BYTE_TIMEOUT);

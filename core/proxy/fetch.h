@@ -1,5 +1,6 @@
-/* A fetch: one request to a backend and its response. The story is in fetch.c. It owns the backend side, its retries and its own
- * hook calls; it may feed several readers. Made for an exchange, or for a script (gate.fetch), a health check. */
+/* A fetch: one request to a backend and its response. The story is in fetch.c. It owns the backend side, its retries
+ * and its own hook calls; it may feed several readers. Made for an exchange, or for a script (gate.fetch), a health
+ * check. */
 #pragma once
 
 #include "backend/server_conn.h"
@@ -99,19 +100,20 @@ struct fetch *fetch_create(const struct fetch_options *);
 void fetch_start(struct fetch *); /* advances in this turn */
 void fetch_await(struct fetch *, struct fetch_waiter *);
 void fetch_waiter_forget(struct fetch_waiter *); /* safe when not waiting */
-/* Nobody wants its answer any more: everything that is under way ends. What it found out (response, server, tries) can be read
- * until fetch_close. Idempotent; NULL is ignored. */
+/* Nobody wants its answer any more: everything that is under way ends. What it found out (response, server, tries)
+ * can be read until fetch_close. Idempotent; NULL is ignored. */
 void fetch_stop(struct fetch *);
-/* The one who made it does not want it any more: frees what it held (conn closed unless its response was complete). Its memory
- * goes at the end of the turn. NULL is ignored. */
+/* The one who made it does not want it any more: frees what it held (conn closed unless its response was complete).
+ * Its memory goes at the end of the turn. NULL is ignored. */
 void fetch_close(struct fetch *);
-/* After a tunnel answer: the server's conn, with what it has already read, is lent to `b` instead. It still counts in server->active,
- * which is `b`'s to end. */
+/* After a tunnel answer: the server's conn, with what it has already read, is lent to `b` instead. It still counts in
+ * server->active, which is `b`'s to end. */
 struct server_conn *fetch_take_conn(struct fetch *, struct borrower *b);
 /* Its policy ends now: a waiting pick_backend fails with HOOK_DRAINED. */
 void fetch_let_go(struct fetch *);
 
-/* ---- ad hoc backends (proxy/ad_hoc.c): made from a URL, keyed by scheme and authority, per worker, expire after 60 s unused. */
+/* ---- ad hoc backends (proxy/ad_hoc.c): made from a URL, keyed by scheme and authority, per worker, expire after 60
+ * s unused. */
 /* NULL if the host is too long. */
 struct backend *ad_hoc_backend(struct worker *, const struct target *url);
 /* A fetch that counted among its users ends. */

@@ -1,5 +1,6 @@
-/* A check is a fetch like any other, fixed to one server, without policy, on a connection of the ordinary pool: what it finds
- * is what requests would find. Checks of a backend are spread over its interval, lest all be asked in the same moment. */
+/* A check is a fetch like any other, fixed to one server, without policy, on a connection of the ordinary pool: what
+ * it finds is what requests would find. Checks of a backend are spread over its interval, lest all be asked in the
+ * same moment. */
 #include "proxy/health.h"
 
 #include "base/log.h"

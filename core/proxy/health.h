@@ -1,5 +1,6 @@
-/* Active health checks: the keeper asks every server of a backend that has `health` set, once an interval, and takes those that fail
- * `fall` times in a row out of the choice until they pass `rise` times. What it learns lies in struct server, so it outlives reloads. */
+/* Active health checks: the keeper asks every server of a backend that has `health` set, once an interval, and takes
+ * those that fail `fall` times in a row out of the choice until they pass `rise` times. What it learns lies in struct
+ * server, so it outlives reloads. */
 #pragma once
 
 #include "proxy/worker.h"

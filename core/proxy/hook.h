@@ -1,10 +1,9 @@
 /* Where C asks policy. proxy/ calls; core/lua implements; neither knows more of the other than this.
  *
  * A hook call has a subject: the thing it is about, which owns its coroutine, its deadline and its budget. A subject
- * has at most one call under way. A call answers at once, or says VERDICT_WAIT: then the subject's task is woken when it
- * can go on, and hook_go_on is called from there, again and again until it answers otherwise (a wake may have
- * other reasons: then it says VERDICT_WAIT again). All in the worker's thread,
- * in the advance phase. */
+ * has at most one call under way. A call answers at once, or says VERDICT_WAIT: then the subject's task is woken when
+ * it can go on, and hook_go_on is called from there, again and again until it answers otherwise (a wake may have
+ * other reasons: then it says VERDICT_WAIT again). All in the worker's thread, in the advance phase. */
 #pragma once
 
 #include "base/arena.h"
@@ -95,11 +94,13 @@ struct error_info {
     const char *hook; /* the hook that failed, or NULL */
 };
 
-/* Starts a call. `detail` is for HOOK_PICK_BACKEND a struct last_try (NULL the first time), for HOOK_ON_ERROR a struct error_info,
- * otherwise NULL; it must live until the call has answered. `decision` is zeroed by the implementer. */
+/* Starts a call. `detail` is for HOOK_PICK_BACKEND a struct last_try (NULL the first time), for HOOK_ON_ERROR a
+ * struct error_info, otherwise NULL; it must live until the call has answered. `decision` is zeroed by the
+ * implementer. */
 enum verdict hook_call(struct subject *, enum hook, const void *detail, struct decision *decision);
 enum verdict hook_go_on(struct subject *, struct decision *decision);
-/* Nobody needs the answer any more: cancels what it waits for, closes its coroutines, innermost first. Safe without a call. */
+/* Nobody needs the answer any more: cancels what it waits for, closes its coroutines, innermost first. Safe without a
+ * call. */
 void hook_cancel(struct subject *);
 /* The subject ends: cancels, and makes its handles unusable. Must be called before its memory goes. Idempotent. */
 void subject_end(struct subject *);

@@ -1,8 +1,9 @@
-/* Pipes: one body on its way. What stages make of a write is kept in `pending`; readers get it at once as far as they have room.
- * With one reader and no stages, `pending` stays empty and bytes go from the source's buffer to the reader's.
+/* Pipes: one body on its way. What stages make of a write is kept in `pending`; readers get it at once as far as they
+ * have room. With one reader and no stages, `pending` stays empty and bytes go from the source's buffer to the
+ * reader's.
  *
- * With several readers all get the same references; the pipe goes at the pace of the slowest. Readers that must not hold each other back
- * read from what stores the body, not from here. */
+ * With several readers all get the same references; the pipe goes at the pace of the slowest. Readers that must not
+ * hold each other back read from what stores the body, not from here. */
 #include "proxy/pipe.h"
 
 #include <stdint.h>

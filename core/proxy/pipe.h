@@ -1,9 +1,9 @@
 /* A pipe carries one body: source -> stages -> readers (DESIGN 2).
  *
- * The source writes when there is room and is told when there is again. Stages change bytes and lengths; they are declared
- * before the first byte. Readers each take at their own pace: a reader offers room, and takes what comes. Until
- * the first reader is added, bytes gather here up to `hold` (that is how a script reads a body that is still forwarded). Bytes are
- * passed by reference, never copied for their own sake.
+ * The source writes when there is room and is told when there is again. Stages change bytes and lengths; they are
+ * declared before the first byte. Readers each take at their own pace: a reader offers room, and takes what comes.
+ * Until the first reader is added, bytes gather here up to `hold` (that is how a script reads a body that is still
+ * forwarded). Bytes are passed by reference, never copied for their own sake.
  *
  * All in one thread. Handlers may run in the gather or the advance phase; they must not free the pipe. */
 #pragma once
@@ -30,7 +30,8 @@ struct pipe_reader {
     bool finished; /* was told of the end or the failure */
 };
 
-/* Changes bytes: takes all of `in`, appends to `out` (as much as it likes); with `last` it must give what it still holds. False: it failed. */
+/* Changes bytes: takes all of `in`, appends to `out` (as much as it likes); with `last` it must give what it still
+ * holds. False: it failed. */
 struct pipe_stage {
     struct list node;
     bool (*run)(struct pipe_stage *, struct buffer *in, struct buffer *out, bool last);

@@ -1,5 +1,6 @@
-/* A tunnel: after 101 the client's and the server's conns are two halves of one stream of bytes, each way at its own pace. It holds no
- * generation: policy has had its say when it begins. A FIN is passed on; the tunnel ends when both ways have, or one breaks. */
+/* A tunnel: after 101 the client's and the server's conns are two halves of one stream of bytes, each way at its own
+ * pace. It holds no generation: policy has had its say when it begins. A FIN is passed on; the tunnel ends when both
+ * ways have, or one breaks. */
 #pragma once
 
 #include "proxy/exchange.h"

@@ -1,4 +1,5 @@
-/* What a worker's exchanges share, and how it comes, changes generations, drains and goes. The thread is server/worker_thread.c. */
+/* What a worker's exchanges share, and how it comes, changes generations, drains and goes. The thread is
+ * server/worker_thread.c. */
 #include "proxy/worker.h"
 
 #include "base/clock.h"

@@ -48,7 +48,8 @@ void worker_adopt(struct worker *, struct generation *);
 void worker_drain(struct worker *);
 /* Closes everything that is left, at the end of the drain time. */
 void worker_close_all(struct worker *);
-/* Drops idle connections to servers and ad hoc backends; once more at the very end, for what scripts have fetched since. */
+/* Drops idle connections to servers and ad hoc backends; once more at the very end, for what scripts have fetched
+ * since. */
 void worker_close_pools(struct worker *);
 /* Policy of that generation ends in this worker now: waiting hooks of its exchanges fail with HOOK_DRAINED; their
  * subjects' site becomes NULL. Bodies flow on; what a hook has yet to decide fails like a hook that fails. */

@@ -79,10 +79,11 @@ struct config {
     struct config_lines *lines; /* of the file, for what is found later; NULL: not known */
 };
 
-/* Reads the tree. `config` need not be initialised; afterwards config_fini is due whatever was returned. False: errors were added.
- * `sources` serves to find lines (may be NULL: then there are none). Unknown names, wrong types, wrong ranges, two sites with the
- * same host on one listener, listeners that disagree in options, backends without servers: all are errors with a path. What is
- * allowed but not wise (fail = { … = "continue" }, raw_target) is a warning. No network, no files. */
+/* Reads the tree. `config` need not be initialised; afterwards config_fini is due whatever was returned. False:
+ * errors were added. `sources` serves to find lines (may be NULL: then there are none). Unknown names, wrong types,
+ * wrong ranges, two sites with the same host on one listener, listeners that disagree in options, backends without
+ * servers: all are errors with a path. What is allowed but not wise (fail = { … = "continue" }, raw_target) is a
+ * warning. No network, no files. */
 bool config_read(struct config *config, const struct value *tree, struct sources *sources, struct errors *errors);
 /* The same with the file's name (NULL: no lines) and text at hand. */
 bool config_read_text(struct config *config, const struct value *tree, const char *file, struct slice text,
@@ -100,11 +101,12 @@ struct generation_parts {
     struct state **states;             /* by worker, malloc'd; goes over to generation->states on success */
     void (*release)(struct generation *);
 };
-/* One reference, the caller's. Backends are created, their views not opened (the workers do that when they adopt it). NULL: errors. */
+/* One reference, the caller's. Backends are created, their views not opened (the workers do that when they adopt it).
+ * NULL: errors. */
 struct generation *generation_build(const struct config *, const struct generation_parts *, uint32_t number,
                                     struct errors *);
-/* Frees sites, backends, host tables and the array `states` (the states themselves are gone by then). All views are closed; refs
- * is not looked at. Accepts NULL. */
+/* Frees sites, backends, host tables and the array `states` (the states themselves are gone by then). All views are
+ * closed; refs is not looked at. Accepts NULL. */
 void generation_destroy(struct generation *);
 
 /* ---- admin.c: /metrics (Prometheus text) and /status (JSON of status.h), GET and HEAD, on the keeper's loop. */

@@ -122,8 +122,9 @@ void instance_close(struct instance *instance) {
     round_begin(&instance->close_round, instance);
 }
 
-/* ---- draining: no new connections; then a last call, in which requests that are on their way on idle connections are
- * still answered, with Connection: close; then idle connections are closed, and what is under way has the drain time. */
+/* ---- draining: no new connections; then a last call, in which requests that are on their way on idle connections
+ * are still answered, with Connection: close; then idle connections are closed, and what is under way has the drain
+ * time. */
 
 struct drained_letter {
     struct letter letter;

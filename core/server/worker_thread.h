@@ -1,4 +1,5 @@
-/* A worker's thread, and what of a worker the server looks after: its ears, its share of max_connections, its figures. */
+/* A worker's thread, and what of a worker the server looks after: its ears, its share of max_connections, its
+ * figures. */
 #pragma once
 
 #include "lua/state.h"
