@@ -35,8 +35,8 @@ int object_newindex(lua_State *L, void *object, const struct field *fields, cons
 /* Raises "WHAT has no field 'x' (did you mean 'y'?)" for the key at index 2; names are the keys of upvalue 2. */
 int object_unknown(lua_State *L, const char *what);
 
-/* The handle at `arg` if it is alive, else NULL; its kind is the caller's to look at, and tells handles from userdata of
- * others: none can begin with the address of one of our kinds. Much cheaper than a comparison of metatables. */
+/* The handle at `arg` if it is alive, else NULL; its kind is the caller's to look at, and tells handles from userdata
+ * of others: none can begin with the address of one of our kinds. Much cheaper than a comparison of metatables. */
 static inline struct handle *handle_at(lua_State *L, int arg) {
     struct handle *h = lua_touserdata(L, arg);
     return h && lua_rawlen(L, arg) >= sizeof *h && h->pointer ? h : NULL;

@@ -1,20 +1,22 @@
 /* The CPU budget. A script that is in time costs nothing: no system call, no hook, no count of instructions. Each
- * thread that runs scripts has a POSIX timer on its own CPU clock, which fires every TICK_US of it; the signal handler looks whether a
- * script runs and how long it has. Only one that is late gets a count hook on its coroutine, from within the handler (which
- * lua_sethook is made for); C functions with loops of their own ask budget_check.
+ * thread that runs scripts has a POSIX timer on its own CPU clock, which fires every TICK_US of it; the signal
+ * handler looks whether a script runs and how long it has. Only one that is late gets a count hook on its coroutine,
+ * from within the handler (which lua_sethook is made for); C functions with loops of their own ask budget_check.
  *
- * How a late script is stopped: its coroutine yields, from within the hook or the C function, never to be resumed. resume and wrap pass that
- * outward as they pass a wait, and the run fails. No pcall sees anything. Inside of a C function's callback nothing can yield: there every
- * instruction raises, up to the first place that can. An error raised within a hook has two consequences in Lua 5.4.4, which were found by
- * trying: message handlers run without hooks, so a handler that loops would never be stopped (our xpcall does not call it
- * then), and a coroutine that died of it never has hooks again, so it is neither pooled nor are its <close> handlers run.
+ * How a late script is stopped: its coroutine yields, from within the hook or the C function, never to be resumed.
+ * resume and wrap pass that outward as they pass a wait, and the run fails. No pcall sees anything. Inside of a C
+ * function's callback nothing can yield: there every instruction raises, up to the first place that can. An error
+ * raised within a hook has two consequences in Lua 5.4.4, which were found by trying: message handlers run without
+ * hooks, so a handler that loops would never be stopped (our xpcall does not call it then), and a coroutine that died
+ * of it never has hooks again, so it is neither pooled nor are its <close> handlers run.
  *
- * The kernel looks at CPU timers at its own tick (1 to 4 ms), so a call ends up to a tick after its budget, never before it: of the first
- * tick that falls into a call only half is charged, since the call began somewhere within it. Calls too short to be hit are not charged, which is
- * right on average for those that wait often.
+ * The kernel looks at CPU timers at its own tick (1 to 4 ms), so a call ends up to a tick after its budget, never
+ * before it: of the first tick that falls into a call only half is charged, since the call began somewhere within it.
+ * Calls too short to be hit are not charged, which is right on average for those that wait often.
  *
- * Where there is no timer (the helper thread that loads files; under ThreadSanitizer, which holds signals back while uninstrumented
- * code runs) the state counts: its coroutines are born with a hook that looks at the clock every COUNT instructions. */
+ * Where there is no timer (the helper thread that loads files; under ThreadSanitizer, which holds signals back while
+ * uninstrumented code runs) the state counts: its coroutines are born with a hook that looks at the clock every COUNT
+ * instructions. */
 #include "lua/budget.h"
 
 #include "base/clock.h"
@@ -23,6 +25,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -30,7 +33,14 @@
 
 enum { TICK_US = 2500, COUNT = 4096 };
 
-/* A thread's timer. In thread-local memory, so that a signal that was already under way when the timer ended finds it. */
+#if defined(__SANITIZE_THREAD__)
+/* Debian's Lua throws with the checked longjmp, which ThreadSanitizer does not know: its shadow stack would grow with every error. */
+void __longjmp_chk(jmp_buf, int) __attribute__((visibility("default"), noreturn));
+void __longjmp_chk(jmp_buf env, int value) { longjmp(env, value); }
+#endif
+
+/* A thread's timer. In thread-local memory, so that a signal that was already under way when the timer ended finds
+ * it. */
 struct ticker {
     struct meter *volatile meter; /* of the script that runs; NULL: none */
     unsigned users;
@@ -50,10 +60,8 @@ static uint64_t cpu_now(void) {
 
 static void charge(struct meter *m) {
     uint64_t now = cpu_now();
-    if (m->exact)
-        m->used = now - m->entered;
-    else
-        m->used += m->ticked ? now - m->last_tick : TICK_US / 2;
+    if (m->exact) m->used = now - m->entered;
+    else m->used += m->ticked ? now - m->last_tick : TICK_US / 2;
     m->last_tick = now;
     m->ticked = 1;
 }
@@ -200,8 +208,8 @@ static void look_at_clock(struct meter *m) {
     if (m->used >= m->limit) m->late = 1;
 }
 
-/* Fires every COUNT instructions where states count; else at every one of a late coroutine, or once in one that was armed
- * in a former call and has not run since. */
+/* Fires every COUNT instructions where states count; else at every one of a late coroutine, or once in one that was
+ * armed in a former call and has not run since. */
 static void on_count(lua_State *L, lua_Debug *ar) {
     struct meter *m = &state_of(L)->meter;
     look_at_clock(m);
@@ -209,10 +217,8 @@ static void on_count(lua_State *L, lua_Debug *ar) {
         stop(L, ar);
         return;
     }
-    if (m->counting)
-        lua_sethook(L, on_count, LUA_MASKCOUNT, COUNT);
-    else
-        lua_sethook(L, NULL, 0, 0);
+    if (m->counting) lua_sethook(L, on_count, LUA_MASKCOUNT, COUNT);
+    else lua_sethook(L, NULL, 0, 0);
 }
 
 void budget_check(lua_State *L) {
@@ -222,8 +228,6 @@ void budget_check(lua_State *L) {
 }
 
 void budget_disarm(lua_State *L) {
-    if (state_of(L)->meter.counting)
-        lua_sethook(L, on_count, LUA_MASKCOUNT, COUNT);
-    else
-        lua_sethook(L, NULL, 0, 0);
+    if (state_of(L)->meter.counting) lua_sethook(L, on_count, LUA_MASKCOUNT, COUNT);
+    else lua_sethook(L, NULL, 0, 0);
 }

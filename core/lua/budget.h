@@ -8,19 +8,20 @@
 
 /* Of a state: what its present call has used. All times in microseconds of this thread's CPU. */
 struct meter {
-    lua_State *volatile L;          /* the coroutine that runs; NULL: no script runs */
-    volatile sig_atomic_t late;     /* the call is over its budget */
-    volatile sig_atomic_t ticked;   /* the timer fired since the meter was entered */
-    unsigned steps;                 /* of C functions, since the last check */
-    bool counting;                  /* no timer: the clock is looked at every few thousand instructions */
-    bool exact;                     /* `entered` is known */
-    bool raised;                    /* late, and an error was raised within a hook: see budget.c */
-    char text[112];                 /* late: the error, with its place */
+    lua_State *volatile L;        /* the coroutine that runs; NULL: no script runs */
+    volatile sig_atomic_t late;   /* the call is over its budget */
+    volatile sig_atomic_t ticked; /* the timer fired since the meter was entered */
+    unsigned steps;               /* of C functions, since the last check */
+    bool counting;                /* no timer: the clock is looked at every few thousand instructions */
+    bool exact;                   /* `entered` is known */
+    bool raised;                  /* late, and an error was raised within a hook: see budget.c */
+    char text[112];               /* late: the error, with its place */
     uint64_t limit, entered;
     volatile uint64_t used, last_tick;
 };
 
-/* This thread's timer begins with the first call and ends with the last; false if there is none to be had (then states count). */
+/* This thread's timer begins with the first call and ends with the last; false if there is none to be had (then
+ * states count). */
 bool budget_thread_begin(void);
 void budget_thread_end(void);
 
@@ -28,7 +29,8 @@ void budget_thread_end(void);
 void budget_count(lua_State *L);
 void budget_count_no_more(lua_State *L);
 
-/* Around all script code. `used` so far of `limit`; leave returns the sum. meter_enter_exact reads the clock at once. */
+/* Around all script code. `used` so far of `limit`; leave returns the sum. meter_enter_exact reads the clock at once.
+ */
 void meter_enter(struct meter *, lua_State *L, uint64_t used, uint64_t limit);
 void meter_enter_exact(struct meter *, lua_State *L, uint64_t limit);
 uint64_t meter_leave(struct meter *);
@@ -43,5 +45,6 @@ void meter_go_on(struct meter *, const struct meter_pause *);
 static inline void meter_switch(struct meter *m, lua_State *L) { m->L = L; }
 /* A coroutine that goes back to the pool and may have been late. */
 void budget_disarm(lua_State *L);
-/* Does not return if the call is over its budget. For C functions that have done some thousand steps, and after each resume. */
+/* Does not return if the call is over its budget. For C functions that have done some thousand steps, and after each
+ * resume. */
 void budget_check(lua_State *L);

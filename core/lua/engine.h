@@ -23,37 +23,37 @@ struct hook_run;
 struct strand;
 
 struct state {
-    lua_State *L;               /* the main thread; scripts run in it only while the file is loaded */
-    struct worker *worker;      /* NULL until state_start: while the file is loaded, and in a config run */
+    lua_State *L;                  /* the main thread; scripts run in it only while the file is loaded */
+    struct worker *worker;         /* NULL until state_start: while the file is loaded, and in a config run */
     struct generation *generation; /* not a reference; NULL until state_start */
-    struct hook_run *running;   /* the run whose script executes now; NULL: none */
-    struct meter meter;         /* CPU budget */
+    struct hook_run *running;      /* the run whose script executes now; NULL: none */
+    struct meter meter;            /* CPU budget */
     struct memory memory;
     uint64_t hook_cpu, load_cpu; /* budgets, microseconds */
-    bool passing;               /* a wait is on its way out through the coroutines (run.c) */
-    bool killing;               /* passing: it is no wait, the call is over its budget */
-    bool loading;               /* the file is being loaded: `require` reads, gate.every declares */
-    bool stopped;               /* no run starts any more */
-    bool ticking;               /* budget_thread_begin succeeded */
+    bool passing;                /* a wait is on its way out through the coroutines (run.c) */
+    bool killing;                /* passing: it is no wait, the call is over its budget */
+    bool loading;                /* the file is being loaded: `require` reads, gate.every declares */
+    bool stopped;                /* no run starts any more */
+    bool ticking;                /* budget_thread_begin succeeded */
     bool over_limit;
-    int number;                 /* the worker it was made for, -1: the config run */
+    int number; /* the worker it was made for, -1: the config run */
 
     /* handle.c */
-    int handle_slots;           /* registry reference: the array all slots lie in */
-    unsigned handle_sets;       /* sets made so far */
+    int handle_slots;     /* registry reference: the array all slots lie in */
+    unsigned handle_sets; /* sets made so far */
     struct handles *free_handles;
-    struct list handles;        /* sets in use */
+    struct list handles; /* sets in use */
 
     /* run.c */
     struct hook_run *free_runs;
     struct strand *free_strands;
     unsigned free_run_count, free_strand_count;
-    struct list runs;           /* all that are under way */
-    size_t waiting;             /* how many of them wait */
-    int links;                  /* registry reference: outer coroutine -> inner one, for those that wait */
+    struct list runs; /* all that are under way */
+    size_t waiting;   /* how many of them wait */
+    int links;        /* registry reference: outer coroutine -> inner one, for those that wait */
     size_t link_count;
-    unsigned resets;            /* coroutine_reset calls under way */
-    int ruined;                 /* registry reference: coroutines that died within a hook -> true, weak */
+    unsigned resets; /* coroutine_reset calls under way */
+    int ruined;      /* registry reference: coroutines that died within a hook -> true, weak */
     bool any_ruined;
 
     struct turn_hook collector; /* state.c */
@@ -63,9 +63,9 @@ struct state {
 /* Any coroutine of the state. */
 static inline struct state *state_of(lua_State *L) { return *(struct state **)lua_getextraspace(L); }
 
-/* A C function that a script can reach and that loops says how many steps it takes (one is about ten nanoseconds, or 64 bytes
- * copied): every few thousand the budget is looked at, and a call that is late raises. Steps are counted across calls, so short
- * loops within loops add up. */
+/* A C function that a script can reach and that loops says how many steps it takes (one is about ten nanoseconds, or
+ * 64 bytes copied): every few thousand the budget is looked at, and a call that is late raises. Steps are counted
+ * across calls, so short loops within loops add up. */
 enum { BUDGET_STEPS = 2048 };
 static inline void budget_spend(lua_State *L, size_t steps) {
     struct meter *m = &state_of(L)->meter;
@@ -83,8 +83,9 @@ struct subject *subject_of(lua_State *L);
 /* The same, but raises "NAME cannot be used while the file is loaded" where there is none. */
 struct subject *subject_check(lua_State *L, const char *name);
 
-/* The one protected door into code that may raise, from outside of a script: calls `f` with `with` as its light userdata argument
- * in the main thread, where it finds an empty stack of its own. True if it returned; else logs what it raised, naming `what`. Results are dropped. */
+/* The one protected door into code that may raise, from outside of a script: calls `f` with `with` as its light
+ * userdata argument in the main thread, where it finds an empty stack of its own. True if it returned; else logs what
+ * it raised, naming `what`. Results are dropped. */
 bool state_call(struct state *, const char *what, lua_CFunction f, void *with);
 
 /* ---- Errors */
@@ -97,39 +98,58 @@ int fail_world_with(lua_State *L, const char *word, const char *format, ...) __a
 
 /* ---- Handles
  *
- * A handle is a userdata that holds a pointer to something of C, which C nulls when that ends: from then on any use raises "the
- * exchange has ended" (or what kind->ended says). The handles of a subject are made on first use and kept in numbered slots, so that
- * `req` is one object through all hooks of an exchange. A fetch shares the handles (also `ctx`) of its exchange. */
+ * A handle is a userdata that holds a pointer to something of C, which C nulls when that ends: from then on any use
+ * raises "the exchange has ended" (or what kind->ended says). The handles of a subject are made on first use and kept
+ * in numbered slots, so that `req` is one object through all hooks of an exchange. A fetch shares the handles (also
+ * `ctx`) of its exchange. */
 
 struct handle_kind {
-    const char *name;              /* "moongate.req": what tostring, type errors and state_config say */
-    const char *ended;             /* "the exchange has ended": raised once the pointer is NULL; NULL: this default */
-    /* The userdata is collected and its pointer is not NULL (never called for handles in slots, whose pointers end before). May be NULL. */
+    const char *name;  /* "moongate.req": what tostring, type errors and state_config say */
+    const char *ended; /* "the exchange has ended": raised once the pointer is NULL; NULL: this default */
+    /* The userdata is collected and its pointer is not NULL (never called for handles in slots, whose pointers end
+     * before). May be NULL. */
     void (*collect)(void *pointer);
 };
 
 struct handle {
     const struct handle_kind *kind;
-    void *pointer;                 /* NULL: it ended */
-    struct handle *next;           /* of the same subject */
+    void *pointer;       /* NULL: it ended */
+    struct handle *next; /* of the same subject */
 };
 
 enum handle_slot {
-    HANDLE_REQ, HANDLE_RES, HANDLE_REQ_HEADERS, HANDLE_RES_HEADERS, HANDLE_ARGS, HANDLE_COOKIES, HANDLE_REQ_BODY, HANDLE_RES_BODY,
-    HANDLE_CTX, HANDLE_CLIENT, HANDLE_REQ_CACHE, HANDLE_RES_CACHE, HANDLE_SITE, HANDLE_SPARE_1, HANDLE_SPARE_2, HANDLE_SPARE_3,
+    HANDLE_REQ,
+    HANDLE_RES,
+    HANDLE_REQ_HEADERS,
+    HANDLE_RES_HEADERS,
+    HANDLE_ARGS,
+    HANDLE_COOKIES,
+    HANDLE_REQ_BODY,
+    HANDLE_RES_BODY,
+    HANDLE_CTX,
+    HANDLE_CLIENT,
+    HANDLE_REQ_CACHE,
+    HANDLE_RES_CACHE,
+    HANDLE_SITE,
+    HANDLE_SPARE_1,
+    HANDLE_SPARE_2,
+    HANDLE_SPARE_3,
     HANDLE_SLOTS
 };
 
-/* Makes the metatable of a kind, in a binding's open function: `metamethods` (may hold __index, __newindex, __pairs, __len, …; functions
- * see the metatable as upvalue 1) is filled in, `methods` (may be NULL) becomes a table that is upvalue 2 of the metamethods, and __index if there is no such
- * metamethod. __name, __metatable = false, __tostring and (with `collect`) __gc are added. */
+/* Makes the metatable of a kind, in a binding's open function: `metamethods` (may hold __index, __newindex, __pairs,
+ * __len, …; functions see the metatable as upvalue 1) is filled in, `methods` (may be NULL) becomes a table that is
+ * upvalue 2 of the metamethods, and __index if there is no such metamethod. __name, __metatable = false, __tostring
+ * and (with `collect`) __gc are added. */
 void handle_kind_open(lua_State *L, const struct handle_kind *, const luaL_Reg *metamethods, const luaL_Reg *methods);
 /* Pushes what lies in the slot; if there is nothing yet, makes a handle of that kind and pointer and puts it there. */
 void handle_push(lua_State *L, struct subject *, enum handle_slot, const struct handle_kind *, void *pointer);
-/* The same for a value that is no handle (`ctx`): pushes the value and returns true, or pushes nothing and returns false. */
+/* The same for a value that is no handle (`ctx`): pushes the value and returns true, or pushes nothing and returns
+ * false. */
 bool slot_push(lua_State *L, struct subject *, enum handle_slot);
 void slot_set(lua_State *L, struct subject *, enum handle_slot); /* pops the value */
-/* A handle of no slot: the maker keeps the returned pointer as long as the userdata is referenced, or nulls ->pointer from `collect`. */
+/* A handle of no slot: the maker keeps the returned pointer as long as the userdata is referenced, or nulls ->pointer
+ * from `collect`. */
 struct handle *handle_new(lua_State *L, const struct handle_kind *, void *pointer);
 /* The pointer of argument `arg`; raises if it is no handle of that kind, or has ended. Never NULL. */
 void *handle_check(lua_State *L, int arg, const struct handle_kind *);
@@ -143,8 +163,9 @@ void handles_close(struct state *);
 void handles_end(struct subject *); /* what is owned is closed, pointers are nulled */
 void handles_end_all(struct state *);
 
-/* Something a script made that must not outlive its subject (the fetch behind a gate.fetch response): `close` is called when the
- * subject ends, outside of Lua, before the handles are nulled. Remove it with list_remove(&o->node) when it ends earlier. */
+/* Something a script made that must not outlive its subject (the fetch behind a gate.fetch response): `close` is
+ * called when the subject ends, outside of Lua, before the handles are nulled. Remove it with list_remove(&o->node)
+ * when it ends earlier. */
 struct owned {
     struct list node;
     void (*close)(struct owned *);
@@ -153,19 +174,20 @@ void subject_own(struct state *, struct subject *, struct owned *);
 
 /* ---- Bindings (bindings.h lists them)
  *
- * `void bind_<thing>_open(lua_State *L)` is called once per state, under protection, with the `gate` table on top of the stack, and leaves
- * the stack as it found it. Scripts see `gate` through a read-only front, so what is put in here is fixed. */
+ * `void bind_<thing>_open(lua_State *L)` is called once per state, under protection, with the `gate` table on top of
+ * the stack, and leaves the stack as it found it. Scripts see `gate` through a read-only front, so what is put in
+ * here is fixed. */
 
 /* What hook.c needs of the bindings. None of them may raise, but for lack of memory. */
-void req_push(lua_State *L, struct subject *);                   /* `req` of subject->exchange */
+void req_push(lua_State *L, struct subject *); /* `req` of subject->exchange */
 void res_push(lua_State *L, struct subject *);
-bool reply_test(lua_State *L, int index);                        /* is it what gate.reply or gate.redirect returned? */
+bool reply_test(lua_State *L, int index); /* is it what gate.reply or gate.redirect returned? */
 /* Copies it into the arena. Called outside of scripts. */
 void reply_read(lua_State *L, int index, struct arena *, struct reply *out);
 
 /* ---- Plain data (lua_value.c) */
 
-/* Copies the value at `index`. Cycles, more than 32 levels or 200,000 pairs: false, `*out` is nil and `why` (of `size` bytes) says where. With `functions` false
- * so do functions, threads and userdata. */
+/* Copies the value at `index`. Cycles, more than 32 levels or 200,000 pairs: false, `*out` is nil and `why` (of
+ * `size` bytes) says where. With `functions` false so do functions, threads and userdata. */
 bool value_from_lua(lua_State *L, int index, bool functions, struct value *out, char *why, size_t size);
 void value_to_lua(lua_State *L, const struct value *); /* marks become nil */

@@ -25,8 +25,8 @@ static void end_errand(struct errand *errand) {
 }
 
 void errand_log_failure(struct errand *errand) {
-    struct metric *failures =
-        metric_get(METRIC_COUNTER, "moongate_task_errors_total", "Spawned and repeated functions that failed", SLICE(""));
+    struct metric *failures = metric_get(METRIC_COUNTER, "moongate_task_errors_total",
+                                         "Spawned and repeated functions that failed", SLICE(""));
     metric_add(failures, (int)errand->state->worker->index, 1);
     report_failure(&errand->subject, errand->what, report_text(errand->state, errand_stack(errand)));
     lua_pop(errand->state->L, 1);
@@ -56,7 +56,9 @@ struct errand *errand_open(struct state *state, const char *what) {
     task_init(&errand->task, errand_advance);
     grave_init(&errand->grave, bury_errand);
     arena_init(&errand->arena);
-    errand->subject = (struct subject){ .kind = SUBJECT_KEEPER, .worker = state->worker, .arena = &errand->arena, .task = &errand->task };
+    errand->subject = (struct subject){
+        .kind = SUBJECT_KEEPER, .worker = state->worker, .arena = &errand->arena, .task = &errand->task
+    };
     run_open(state, &errand->subject);
     list_init(&errand->node);
     list_push(&state->rest->errands, &errand->node);

@@ -1,5 +1,5 @@
-/* An errand: a script function that runs for nobody's request: spawned, repeated, or on_load. It is its own task and has a subject of
- * the keeper kind. It frees itself at its end. */
+/* An errand: a script function that runs for nobody's request: spawned, repeated, or on_load. It is its own task and
+ * has a subject of the keeper kind. It frees itself at its end. */
 #pragma once
 
 #include "lua/run.h"
@@ -9,13 +9,13 @@ struct errand {
     struct subject subject;
     struct grave grave;
     struct arena arena;
-    struct list node;            /* in state->rest->errands; before it begins in the run that spawned it */
+    struct list node; /* in state->rest->errands; before it begins in the run that spawned it */
     struct state *state;
-    const char *what;            /* "a task spawned by a hook": for the log */
+    const char *what; /* "a task spawned by a hook": for the log */
     bool begun;
-    int args;                    /* on errand_stack, with the function below them */
-    /* It is over: `status` is RUN_DONE with its results on the stack, or RUN_FAILED with the error on top. May be NULL: then a failure is
-     * logged and counted. Not called when the errand is closed. */
+    int args; /* on errand_stack, with the function below them */
+    /* It is over: `status` is RUN_DONE with its results on the stack, or RUN_FAILED with the error on top. May be
+     * NULL: then a failure is logged and counted. Not called when the errand is closed. */
     void (*ended)(struct errand *, enum run_status);
     void *with;
 };

@@ -36,7 +36,8 @@ static int end_sleep(lua_State *L, int status, lua_KContext context) {
 static double check_seconds(lua_State *L, int arg, double low, double high) {
     double seconds;
     if (!seconds_read(L, arg, &seconds) || !(seconds >= low && seconds <= high))
-        luaL_argerror(L, arg, lua_pushfstring(L, "expected seconds from %f to %f, or a text like \"500ms\"", low, high));
+        luaL_argerror(L, arg,
+                      lua_pushfstring(L, "expected seconds from %f to %f, or a text like \"500ms\"", low, high));
     return seconds;
 }
 
@@ -105,7 +106,8 @@ static int end_all(lua_State *L, int status, lua_KContext context) {
     int count = all->count, failed = all->failed;
     luaL_checkstack(L, count + 1, NULL);
     if (failed >= 0) move_result(L, all, failed);
-    else for (int i = 0; i < count; i++) move_result(L, all, i);
+    else
+        for (int i = 0; i < count; i++) move_result(L, all, i);
     close_strands(all, -1);
     free(all);
     return failed >= 0 ? lua_error(L) : count;
@@ -144,7 +146,9 @@ static int gate_spawn(lua_State *L) {
     luaL_checktype(L, 1, LUA_TFUNCTION);
     struct state *state = state_of(L);
     int n = lua_gettop(L);
-    if (state->rest->errand_count >= ERRANDS_MAX) return fail_world_with(L, failure_word(FAIL_OVERLOADED), "there are too many spawned tasks");
+    if (state->stopped) return fail_world(L, FAIL_HOOK_DRAINED); /* a <close> handler at the very end */
+    if (state->rest->errand_count >= ERRANDS_MAX)
+        return fail_world_with(L, failure_word(FAIL_OVERLOADED), "there are too many spawned tasks");
     bool script = state->memory.script;
     state->memory.script = false;
     struct errand *errand = errand_open(state, "a spawned task");
@@ -171,10 +175,10 @@ void spawned_begin(struct hook_run *run) {
 /* ---- every */
 
 struct every {
-    struct list node;         /* in state->rest->everies */
+    struct list node; /* in state->rest->everies */
     struct state *state;
     struct deadline deadline;
-    struct errand *errand;          /* while it runs */
+    struct errand *errand; /* while it runs */
     double seconds;
     int ref;
     bool each_worker;
@@ -198,7 +202,7 @@ static void every_on_end(struct errand *errand, enum run_status status) {
     struct every *every = errand->with;
     every->errand = NULL;
     if (status == RUN_FAILED) errand_log_failure(errand);
-    deadline_set(&every->deadline, every->seconds);
+    if (every->started) deadline_set(&every->deadline, every->seconds);
 }
 
 /* gate.every(seconds, f[, { each = "worker" }]) */

@@ -1,11 +1,12 @@
 /* Handles: how a script holds on to something of C without keeping it alive.
  *
  * A userdata is small, has no user values and is never used again for something else: a script may have kept it, and
- * must then be told that the exchange has ended. What is pooled is only the set of slots of a subject: a few places in
- * one array table of the registry, so that a handle is anchored by lua_rawseti and freed by writing nil, without luaL_ref.
+ * must then be told that the exchange has ended. What is pooled is only the set of slots of a subject: a few places
+ * in one array table of the registry, so that a handle is anchored by lua_rawseti and freed by writing nil, without
+ * luaL_ref.
  *
- * Kinds are told apart by a pointer in the userdata instead of by metatable: one comparison. A userdata of
- * another library (io, when `unsafe` allows it) cannot hold that pointer by chance. */
+ * Kinds are told apart by a pointer in the userdata instead of by metatable: one comparison. A userdata of another
+ * library (io, when `unsafe` allows it) cannot hold that pointer by chance. */
 #include "lua/engine.h"
 
 #include "base/must.h"
@@ -16,11 +17,11 @@
 struct handles {
     struct state *state;
     struct subject *subject;
-    struct list node;        /* in state->handles */
+    struct list node; /* in state->handles */
     struct list owned;
     struct handle *first;
-    int base;                /* its slots are base + enum handle_slot */
-    uint32_t filled;         /* bits of slots */
+    int base;        /* its slots are base + enum handle_slot */
+    uint32_t filled; /* bits of slots */
     struct handles *next_free;
 };
 
@@ -41,10 +42,8 @@ static struct handles *handles_of(struct state *s, struct subject *subject) {
     struct handles *set = subject->handles;
     if (set) return set;
     set = s->free_handles;
-    if (set)
-        s->free_handles = set->next_free;
-    else
-        set = make_set(s);
+    if (set) s->free_handles = set->next_free;
+    else set = make_set(s);
     set->subject = subject;
     list_push(&s->handles, &set->node);
     return subject->handles = set;
@@ -172,7 +171,8 @@ void *handle_check(lua_State *L, int arg, const struct handle_kind *kind) {
 
 static int handle_tostring(lua_State *L) {
     const struct handle *h = lua_touserdata(L, 1);
-    if (!h || lua_type(L, 1) != LUA_TUSERDATA || lua_rawlen(L, 1) < sizeof *h || h->kind != lua_touserdata(L, lua_upvalueindex(1)))
+    if (!h || lua_type(L, 1) != LUA_TUSERDATA || lua_rawlen(L, 1) < sizeof *h ||
+        h->kind != lua_touserdata(L, lua_upvalueindex(1)))
         return luaL_error(L, "not a handle");
     lua_pushfstring(L, "%s%s", h->kind->name, h->pointer ? "" : " (ended)");
     return 1;
@@ -200,7 +200,8 @@ static void add_common(lua_State *L, const struct handle_kind *kind) {
     lua_setfield(L, -2, "__gc");
 }
 
-void handle_kind_open(lua_State *L, const struct handle_kind *kind, const luaL_Reg *metamethods, const luaL_Reg *methods) {
+void handle_kind_open(lua_State *L, const struct handle_kind *kind, const luaL_Reg *metamethods,
+                      const luaL_Reg *methods) {
     lua_newtable(L);
     add_common(L, kind);
     lua_newtable(L);

@@ -1,11 +1,12 @@
 /* Hooks: proxy/hook.h on top of runs.
  *
- * A call goes along its chain (policy.c) until an entry answers. Constants are decided here, without entering Lua; the first
- * function takes a run from the pool, and the functions after it use the same one. What a function returned is read by
- * verdict.c; what it raised is logged and fails closed, except a reply: `error(gate.reply(403))` is that reply.
+ * A call goes along its chain (policy.c) until an entry answers. Constants are decided here, without entering Lua;
+ * the first function takes a run from the pool, and the functions after it use the same one. What a function returned
+ * is read by verdict.c; what it raised is logged and fails closed, except a reply: `error(gate.reply(403))` is that
+ * reply.
  *
- * Time is measured without a system call per hook: one call in SAMPLE reads the clock and is observed SAMPLE times; one that waited is
- * measured by the loop's own time and observed once. */
+ * Time is measured without a system call per hook: one call in SAMPLE reads the clock and is observed SAMPLE times;
+ * one that waited is measured by the loop's own time and observed once. */
 #include "proxy/hook.h"
 
 #include "lua/bind.h"
@@ -58,8 +59,7 @@ static enum verdict fail_reading(struct reading *r, struct state *state, const s
     if (entry->kind == ENTRY_FUNCTION) {
         lua_rawgeti(state->L, LUA_REGISTRYINDEX, entry->ref);
         report_place(state->L, place, sizeof place);
-    } else
-        snprintf(place, sizeof place, "%.120s: ", entry->path);
+    } else snprintf(place, sizeof place, "%.120s: ", entry->path);
     snprintf(text, sizeof text, "%s%s %s", place, hook_name(r->hook), r->why);
     return fail_call(r->subject, r->hook, text);
 }
@@ -180,7 +180,8 @@ static enum verdict settle(struct hook_run *run, enum run_status status, struct 
     return verdict;
 }
 
-static struct hook_run *begin_run(struct subject *subject, enum hook hook, const void *detail, const struct site_policy *policy) {
+static struct hook_run *begin_run(struct subject *subject, enum hook hook, const void *detail,
+                                  const struct site_policy *policy) {
     struct hook_run *run = run_open(policy->state, subject);
     run->hook = hook;
     run->detail = detail;
@@ -205,8 +206,9 @@ static enum verdict ask(struct subject *subject, enum hook hook, const void *det
                         unsigned at, struct decision *decision);
 
 /* `verdict` is what entry `at` came to: the answer, or the next is asked. */
-static enum verdict go_on_with(struct subject *subject, enum hook hook, const void *detail, const struct site_policy *policy,
-                               unsigned at, enum verdict verdict, struct decision *decision) {
+static enum verdict go_on_with(struct subject *subject, enum hook hook, const void *detail,
+                               const struct site_policy *policy, unsigned at, enum verdict verdict,
+                               struct decision *decision) {
     if (verdict == VERDICT_WAIT) return verdict;
     if (verdict == VERDICT_CARRY_ON || hook == HOOK_ON_LOG) return ask(subject, hook, detail, policy, at + 1, decision);
     if (subject->run) end_run(subject->run);
@@ -223,7 +225,8 @@ static enum verdict ask(struct subject *subject, enum hook hook, const void *det
     }
     const struct policy_entry *entry = &chain->entries[at];
     if (entry->kind != ENTRY_FUNCTION)
-        return go_on_with(subject, hook, detail, policy, at, decide_constant(subject, hook, policy, entry, decision), decision);
+        return go_on_with(subject, hook, detail, policy, at, decide_constant(subject, hook, policy, entry, decision),
+                          decision);
     struct hook_run *run = subject->run;
     bool fresh = !run;
     if (fresh) run = begin_run(subject, hook, detail, policy);
@@ -257,8 +260,7 @@ enum verdict hook_go_on(struct subject *subject, struct decision *decision) {
     if (run->delayed) {
         run->delayed = false;
         status = start_function(run, &run->chain->entries[at]);
-    } else
-        status = run_go_on(run);
+    } else status = run_go_on(run);
     return go_on_with(subject, hook, detail, policy, at, settle(run, status, decision), decision);
 }
 

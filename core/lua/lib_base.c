@@ -1,6 +1,7 @@
-/* What is global in every file. Most is Lua's own; written again is what would reach too far: setmetatable (no finalizers:
- * they would run whenever the collector does, outside of any budget), xpcall (budget.c says why), rawset (not through a read-only front), load (text only, of bounded
- * length, in the environment of the file it is called from), collectgarbage (counts only), print (to the log). */
+/* What is global in every file. Most is Lua's own; written again is what would reach too far: setmetatable (no
+ * finalizers: they would run whenever the collector does, outside of any budget), xpcall (budget.c says why), rawset
+ * (not through a read-only front), load (text only, of bounded length, in the environment of the file it is called
+ * from), collectgarbage (counts only), print (to the log). */
 #include "base/log.h"
 #include "lua/sandbox.h"
 
@@ -93,7 +94,8 @@ static int base_xpcall(lua_State *L) {
 
 /* ---- load */
 
-/* Called protected, as lua_load would call the reader: argument 1 gives the pieces, 2 is how many bytes they may have. */
+/* Called protected, as lua_load would call the reader: argument 1 gives the pieces, 2 is how many bytes they may
+ * have. */
 static int gather_pieces(lua_State *L) {
     luaL_Buffer buffer;
     size_t max = (size_t)lua_tointeger(L, 2);
@@ -145,7 +147,8 @@ static int base_load(lua_State *L) {
             return 2;
         }
     }
-    const char *text = lua_tolstring(L, 1, &n), *name = luaL_optstring(L, 2, default_name), *mode = luaL_optstring(L, 3, "t");
+    const char *text = lua_tolstring(L, 1, &n), *name = luaL_optstring(L, 2, default_name),
+               *mode = luaL_optstring(L, 3, "t");
     bool bytecode = sandbox_bytecode(L);
     if (!strchr(mode, 't') && !bytecode) return fail_load(L, "attempt to load bytecode: only text is allowed");
     if (n > max) return fail_load(L, "chunk too long");
@@ -168,8 +171,9 @@ void lib_base_push_load(lua_State *L, int index) {
 /* ---- */
 
 int lib_base_open(lua_State *L) {
-    static const char *const taken[] = { "assert", "error",  "getmetatable", "ipairs",   "next", "pairs", "pcall", "rawequal",
-                                         "rawget", "rawlen", "select",       "tonumber", "tostring", "type", "_VERSION" };
+    static const char *const taken[] = { "assert", "error",    "getmetatable", "ipairs", "next",
+                                         "pairs",  "pcall",    "rawequal",     "rawget", "rawlen",
+                                         "select", "tonumber", "tostring",     "type",   "_VERSION" };
     static const luaL_Reg functions[] = {
         { "print", base_print },
         { "rawset", base_rawset },

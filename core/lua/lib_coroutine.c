@@ -1,9 +1,9 @@
-/* The `coroutine` table of scripts. To a script it is plain Lua's; inside it does two things more: resume and wrap tell the
- * budget which coroutine runs, and they pass a wait outward, so that gate.fetch may stand in a script's own
+/* The `coroutine` table of scripts. To a script it is plain Lua's; inside it does two things more: resume and wrap
+ * tell the budget which coroutine runs, and they pass a wait outward, so that gate.fetch may stand in a script's own
  * generator (run.c tells how).
  *
- * A coroutine in which a wait is under way looks "normal" to others: it has not yielded, so nobody may resume or close it. A hook
- * itself cannot yield, as there is nobody to yield to. */
+ * A coroutine in which a wait is under way looks "normal" to others: it has not yielded, so nobody may resume or
+ * close it. A hook itself cannot yield, as there is nobody to yield to. */
 #include "lua/run.h"
 #include "lua/sandbox.h"
 
@@ -77,7 +77,8 @@ static int resume(lua_State *L, lua_State *co, int args) {
 static int begin_resume(lua_State *L, lua_State *co, int args) {
     if (!can_resume(L, co)) {
         const char *status = status_of(L, co);
-        lua_pushfstring(L, "cannot resume %s coroutine", status[0] == 's' || status[0] == 'd' ? "dead" : "non-suspended");
+        lua_pushfstring(L, "cannot resume %s coroutine",
+                        status[0] == 's' || status[0] == 'd' ? "dead" : "non-suspended");
         return RESUME_FAILED;
     }
     if (!lua_checkstack(co, args)) {
@@ -113,8 +114,8 @@ static int coroutine_resume(lua_State *L) {
 
 /* ---- Closing */
 
-/* lua_resetthread of Lua 5.4.4 does not know who calls it, so handlers that close coroutines that have handlers would go on until
- * the C stack is full. */
+/* lua_resetthread of Lua 5.4.4 does not know who calls it, so handlers that close coroutines that have handlers would
+ * go on until the C stack is full. */
 enum { RESETS_MAX = 8 };
 
 static bool is_ruined(lua_State *L, lua_State *co) {
@@ -254,9 +255,9 @@ static int coroutine_close(lua_State *L) {
 
 int lib_coroutine_open(lua_State *L) {
     static const luaL_Reg functions[] = {
-        { "close", coroutine_close },         { "create", coroutine_create },   { "isyieldable", coroutine_isyieldable },
-        { "resume", coroutine_resume },       { "running", coroutine_running }, { "status", coroutine_status },
-        { "wrap", coroutine_wrap },           { "yield", coroutine_yield },     { NULL, NULL },
+        { "close", coroutine_close },   { "create", coroutine_create },   { "isyieldable", coroutine_isyieldable },
+        { "resume", coroutine_resume }, { "running", coroutine_running }, { "status", coroutine_status },
+        { "wrap", coroutine_wrap },     { "yield", coroutine_yield },     { NULL, NULL },
     };
     luaL_newlib(L, functions);
     return 1;

@@ -1,6 +1,7 @@
-/* The `string` library. find, match, gmatch, gsub stand on our own matcher (pattern.c), rep, sub, byte, lower, upper and reverse are
- * written again: all count what they do. format, pack, packsize and unpack are Lua's own behind a check of their format, whose
- * length bounds them. No single string exceeds half of a state's memory limit (memory.c), which bounds the rest. */
+/* The `string` library. find, match, gmatch, gsub stand on our own matcher (pattern.c), rep, sub, byte, lower, upper
+ * and reverse are written again: all count what they do. format, pack, packsize and unpack are Lua's own behind a
+ * check of their format, whose length bounds them. No single string exceeds half of a state's memory limit
+ * (memory.c), which bounds the rest. */
 #include "lua/pattern.h"
 #include "lua/sandbox.h"
 
@@ -172,7 +173,8 @@ static int find(lua_State *L, bool places) {
 static int string_find(lua_State *L) { return find(L, true); }
 static int string_match(lua_State *L) { return find(L, false); }
 
-/* gmatch: upvalues are subject, pattern, where to go on, where the last match ended (0: none yet; an empty match there does not count). */
+/* gmatch: upvalues are subject, pattern, where to go on, where the last match ended (0: none yet; an empty match
+ * there does not count). */
 static int next_match(lua_State *L) {
     struct slice s, pattern;
     s.p = lua_tolstring(L, lua_upvalueindex(1), &s.n);
@@ -223,8 +225,7 @@ static void add_text(struct matching *m, luaL_Buffer *buffer, const char *from, 
         else if (isdigit((unsigned char)c)) {
             matching_push(m, c - '1', from, to);
             luaL_addvalue(buffer);
-        } else
-            luaL_error(L, "invalid use of '%%' in replacement string");
+        } else luaL_error(L, "invalid use of '%%' in replacement string");
     }
     luaL_addlstring(buffer, p, (size_t)(end - p));
 }
@@ -271,10 +272,8 @@ static lua_Integer replace_matches(struct matching *m, luaL_Buffer *buffer, lua_
             n++;
             if (add_replacement(m, buffer, at, to)) *changed = true;
             at = last = to;
-        } else if (at < m->subject_end)
-            luaL_addchar(buffer, *at++);
-        else
-            break;
+        } else if (at < m->subject_end) luaL_addchar(buffer, *at++);
+        else break;
         if (m->anchored) break;
     }
     luaL_addlstring(buffer, at, (size_t)(m->subject_end - at));

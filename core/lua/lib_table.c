@@ -1,5 +1,6 @@
-/* The `table` library, written again because all of its functions loop as often as a number says that the script gives, or that a
- * lying __len does: every element is a step of the budget. Semantics, messages and metamethods are those of Lua 5.4. */
+/* The `table` library, written again because all of its functions loop as often as a number says that the script
+ * gives, or that a lying __len does: every element is a step of the budget. Semantics, messages and metamethods are
+ * those of Lua 5.4. */
 #include "base/clock.h"
 #include "lua/sandbox.h"
 
@@ -16,7 +17,8 @@ static bool has_metamethod(lua_State *L, int arg, const char *name) {
 
 static void check_table(lua_State *L, int arg, int needs) {
     if (lua_type(L, arg) == LUA_TTABLE) return;
-    if (!(needs & READS && !has_metamethod(L, arg, "__index")) && !(needs & WRITES && !has_metamethod(L, arg, "__newindex")) &&
+    if (!(needs & READS && !has_metamethod(L, arg, "__index")) &&
+        !(needs & WRITES && !has_metamethod(L, arg, "__newindex")) &&
         !(needs & COUNTS && !has_metamethod(L, arg, "__len")))
         return;
     luaL_checktype(L, arg, LUA_TTABLE);
@@ -155,8 +157,8 @@ static void swap(lua_State *L, lua_Integer a, lua_Integer b) {
 
 enum { PIVOT = 3, ELEMENT = 4 }; /* places of the stack */
 
-/* Parts low..high round a pivot, which lies at `high` meanwhile; returns its place. With an honest order the first search ends at the pivot
- * at the latest, the second where the first one stands. */
+/* Parts low..high round a pivot, which lies at `high` meanwhile; returns its place. With an honest order the first
+ * search ends at the pivot at the latest, the second where the first one stands. */
 static lua_Integer part(lua_State *L, lua_Integer low, lua_Integer high) {
     swap(L, low + (lua_Integer)(random_u64() % (lua_Unsigned)(high - low + 1)), high);
     lua_geti(L, 1, high);

@@ -1,7 +1,7 @@
 /* Running the config's file: the chunk, the modules it requires, what it returns, and how its errors are told.
  *
- * All of it runs on the state's main thread, once, under the load budget and without waits. The chunk's result is kept: a table (a site, or one with
- * `sites`), or, when it returned nothing, its globals. */
+ * All of it runs on the state's main thread, once, under the load budget and without waits. The chunk's result is
+ * kept: a table (a site, or one with `sites`), or, when it returned nothing, its globals. */
 #include "lua/sandbox.h"
 #include "lua/state_rest.h"
 
@@ -38,11 +38,16 @@ void errors_add_raised(struct errors *errors, const struct sources *sources, con
     const char *rest = text;
     size_t n = parse_place(text, &line, &rest);
     char *shown = must_strndup(text, n);
-    errors_add(errors, n ? sources_full_path(sources, shown) : sources ? sources_main(sources) : NULL, line, path, "%s", rest);
+    errors_add(errors,
+               n         ? sources_full_path(sources, shown)
+               : sources ? sources_main(sources)
+                         : NULL,
+               line, path, "%s", rest);
     free(shown);
 }
 
-/* The message handler: appends the traceback. A value that is no text is named by its type: its __tostring would be one more script. */
+/* The message handler: appends the traceback. A value that is no text is named by its type: its __tostring would be
+ * one more script. */
 static int add_traceback(lua_State *L) {
     const char *text = lua_tostring(L, 1);
     if (!text) text = lua_pushfstring(L, "(the error is %s, not a text)", luaL_typename(L, 1));
@@ -64,7 +69,8 @@ static struct slice skip_preamble(struct slice text) {
 static void push_chunk(lua_State *L, const char *path, struct slice text, bool main) {
     text = skip_preamble(text);
     lua_pushfstring(L, "@%s", path);
-    if (luaL_loadbufferx(L, text.p, text.n, lua_tostring(L, -1), sandbox_bytecode(L) ? "bt" : "t") != LUA_OK) lua_error(L);
+    if (luaL_loadbufferx(L, text.p, text.n, lua_tostring(L, -1), sandbox_bytecode(L) ? "bt" : "t") != LUA_OK)
+        lua_error(L);
     lua_replace(L, -2);
     environment_push(L, path, main);
     lua_pushvalue(L, -1);
@@ -136,7 +142,8 @@ static int call_require(lua_State *L) {
     lua_rawgetp(L, LUA_REGISTRYINDEX, &LOADED);
     lua_pushvalue(L, 1);
     if (lua_rawget(L, 2) != LUA_TNIL) return 1;
-    if (!state_of(L)->loading) return luaL_error(L, "require '%s': modules are loaded together with the file, not in hooks", name);
+    if (!state_of(L)->loading)
+        return luaL_error(L, "require '%s': modules are loaded together with the file, not in hooks", name);
     int level = find_cycle(L);
     if (level) return fail_cycle(L, level);
     load_module(L, name);
@@ -193,7 +200,8 @@ static bool call_file(struct state *state) {
     state->loading = false;
     budget_disarm(L);
     if (status == LUA_OK) return true;
-    errors_add_raised(state->rest->errors, state->rest->sources, NULL, lua_tostring(L, -1) ? lua_tostring(L, -1) : "out of memory");
+    errors_add_raised(state->rest->errors, state->rest->sources, NULL,
+                      lua_tostring(L, -1) ? lua_tostring(L, -1) : "out of memory");
     return false;
 }
 
@@ -215,12 +223,12 @@ static void push_own_globals(lua_State *L) {
     lua_replace(L, -2);
 }
 
-/* The global `unsafe` counts as if it stood in the table that was returned, so that `check` sees it. Environment and result are on top. */
+/* The global `unsafe` counts as if it stood in the table that was returned, so that `check` sees it. Environment and
+ * result are on top. */
 static void merge_unsafe(lua_State *L) {
     int result = lua_gettop(L);
     lua_pushliteral(L, "unsafe");
-    if (lua_rawget(L, result) != LUA_TNIL)
-        sandbox_allow_listed(L, -1);
+    if (lua_rawget(L, result) != LUA_TNIL) sandbox_allow_listed(L, -1);
     else {
         lua_pushliteral(L, "unsafe");
         environment_globals_push(L, result - 1);
@@ -241,7 +249,8 @@ static bool keep_result(struct state *state) {
         push_own_globals(L);
     }
     if (!lua_istable(L, -1)) {
-        errors_add(rest->errors, sources_main(rest->sources), 0, NULL, "the file returned a %s: expected a site (a table), a table with `sites`, or nothing",
+        errors_add(rest->errors, sources_main(rest->sources), 0, NULL,
+                   "the file returned a %s: expected a site (a table), a table with `sites`, or nothing",
                    luaL_typename(L, -1));
         return false;
     }

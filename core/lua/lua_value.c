@@ -1,6 +1,6 @@
-/* Plain data between Lua and C: what a file returned, what on_unload hands to its successor. Tables are read raw, so that no
- * metamethod runs and nothing here can raise outside of a script. Shared tables are copied each time they are met; what
- * holds itself is found by the depth. */
+/* Plain data between Lua and C: what a file returned, what on_unload hands to its successor. Tables are read raw, so
+ * that no metamethod runs and nothing here can raise outside of a script. Shared tables are copied each time they are
+ * met; what holds itself is found by the depth. */
 #include "lua/engine.h"
 
 #include "base/must.h"
@@ -111,6 +111,7 @@ static struct value copy(struct copying *c, int index, unsigned level) {
     }
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): `why` is written through `copying` */
 bool value_from_lua(lua_State *L, int index, bool functions, struct value *out, char *why, size_t size) {
     struct copying c = { .L = L, .functions = functions, .why = why, .size = size };
     int top = lua_gettop(L);

@@ -1,18 +1,19 @@
 /* Lua's memory. Three things are decided here.
  *
- * The limit refuses only while script code runs. Lua raises when it is refused, and a raise outside of a protected call aborts
- * the process; so what C pushes between script calls is counted and never refused, and a script that is refused
- * fails like any script. One block may be half of the limit at most: that bounds every loop over a single string.
+ * The limit refuses only while script code runs. Lua raises when it is refused, and a raise outside of a protected
+ * call aborts the process; so what C pushes between script calls is counted and never refused, and a script that is
+ * refused fails like any script. One block may be half of the limit at most: that bounds every loop over a single
+ * string.
  *
- * Small blocks (up to 256 bytes: strings, tables, handles, closures) come from free lists by size, which is three times as fast
- * as malloc and keeps a state's objects together. What they hold stays with the state until it is closed. Under
- * AddressSanitizer and in the hard build everything is malloc's, so that a use after free is seen.
+ * Small blocks (up to 256 bytes: strings, tables, handles, closures) come from free lists by size, which is three
+ * times as fast as malloc and keeps a state's objects together. What they hold stays with the state until it is
+ * closed. Under AddressSanitizer and in the hard build everything is malloc's, so that a use after free is seen.
  *
- * The collector is stopped (LUA_GCSTOP) and stepped between turns, since a mark of a big state takes longer than a hook's whole
- * budget. A cycle begins when the state has doubled since the last one (at least PACE_MIN more, so that small states are hardly
- * ever marked) and then each turn does work in proportion to what was allocated meanwhile. The generational mode was
- * tried: its young collections cannot be sliced. One exception remains: a script that runs into the limit makes Lua collect
- * at once; that is charged to its own budget. */
+ * The collector is stopped (LUA_GCSTOP) and stepped between turns, since a mark of a big state takes longer than a
+ * hook's whole budget. A cycle begins when the state has doubled since the last one (at least PACE_MIN more, so that
+ * small states are hardly ever marked) and then each turn does work in proportion to what was allocated meanwhile.
+ * The generational mode was tried: its young collections cannot be sliced. One exception remains: a script that runs
+ * into the limit makes Lua collect at once; that is charged to its own budget. */
 #include "lua/memory.h"
 
 #include "base/must.h"
@@ -90,10 +91,8 @@ static void give_small(struct memory *m, void *p, size_t size) {
 static void *take(struct memory *m, size_t size) { return size <= SMALL ? take_small(m, size) : must_malloc(size); }
 
 static void give(struct memory *m, void *p, size_t size) {
-    if (size <= SMALL)
-        give_small(m, p, size);
-    else
-        free(p);
+    if (size <= SMALL) give_small(m, p, size);
+    else free(p);
 }
 
 static void *resize(struct memory *m, void *old, size_t old_size, size_t size) {

@@ -1,4 +1,5 @@
-/* A state's memory: Lua's allocator with a limit that holds only while script code runs, and the collector's pace (memory.c). */
+/* A state's memory: Lua's allocator with a limit that holds only while script code runs, and the collector's pace
+ * (memory.c). */
 #pragma once
 
 #include <lua.h>
@@ -8,21 +9,21 @@
 enum { MEMORY_CLASSES = 16, MEMORY_CLASS_BYTES = 16 };
 
 struct memory {
-    size_t used;              /* bytes Lua holds */
+    size_t used; /* bytes Lua holds */
     size_t limit;
-    bool script;              /* a script runs: refuse */
-    size_t refused;           /* how often */
-    size_t asked;             /* hard build: counts towards the next refusal for no reason */
-    size_t collected;         /* `used` at the end of the last cycle */
-    size_t seen;              /* `used` at the last step */
-    bool cycling;             /* a cycle is under way */
+    bool script;      /* a script runs: refuse */
+    size_t refused;   /* how often */
+    size_t asked;     /* hard build: counts towards the next refusal for no reason */
+    size_t collected; /* `used` at the end of the last cycle */
+    size_t seen;      /* `used` at the last step */
+    bool cycling;     /* a cycle is under way */
     void *free[MEMORY_CLASSES];
     struct memory_block *blocks;
     char *fresh, *fresh_end;
 };
 
 void memory_init(struct memory *, size_t limit);
-void memory_fini(struct memory *); /* after lua_close */
+void memory_fini(struct memory *);                                         /* after lua_close */
 void *memory_alloc(void *memory, void *old, size_t old_size, size_t size); /* a lua_Alloc */
 
 /* Between turns: collects a little, if it is time. True when a cycle has just ended. */

@@ -1,7 +1,8 @@
 /* on_load and on_unload: how what a policy knows passes from one generation to the next.
  *
- * on_load functions run one after the other, as errands that may wait, LOAD_SECONDS in all; each is given what on_unload of the same policy returned
- * in the former generation. The snapshot is a table: site name -> place of the policy in its site -> data. */
+ * on_load functions run one after the other, as errands that may wait, LOAD_SECONDS in all; each is given what
+ * on_unload of the same policy returned in the former generation. The snapshot is a table: site name -> place of the
+ * policy in its site -> data. */
 #include "lua/errand.h"
 #include "lua/policy.h"
 #include "lua/report.h"
@@ -18,9 +19,9 @@ enum { WHY_TEXT = 160 };
 struct loader {
     struct state *state;
     struct deadline deadline;
-    struct errand *errand;             /* the function that runs */
+    struct errand *errand; /* the function that runs */
     struct value snapshot;
-    unsigned site, function;     /* where we are */
+    unsigned site, function; /* where we are */
     struct errors errors;
     void (*done)(void *with, const struct errors *);
     void *with;
@@ -76,7 +77,8 @@ static const struct lifetime_hook *next_function(struct loader *loader, const st
 }
 
 static void push_snapshot(lua_State *L, const struct loader *loader, const struct site_policy *policy, unsigned part) {
-    const struct value *of_site = loader->snapshot.kind == VALUE_TABLE ? value_get(&loader->snapshot, policy->site->name) : NULL;
+    const struct value *of_site =
+        loader->snapshot.kind == VALUE_TABLE ? value_get(&loader->snapshot, policy->site->name) : NULL;
     const struct value *data = of_site && of_site->kind == VALUE_TABLE ? value_at(of_site, part + 1) : NULL;
     if (data && data->kind != VALUE_BOOLEAN) value_to_lua(L, data);
     else lua_pushnil(L);
@@ -100,7 +102,8 @@ static void go_on(struct loader *loader) {
     errand_run(errand, 1);
 }
 
-void on_load_start(struct state *state, const struct value *snapshot, void (*done)(void *, const struct errors *), void *with) {
+void on_load_start(struct state *state, const struct value *snapshot, void (*done)(void *, const struct errors *),
+                   void *with) {
     struct loader *loader = must_calloc(1, sizeof *loader);
     loader->state = state;
     loader->done = done;

@@ -1,7 +1,7 @@
-/* A matcher for Lua's patterns, by backtracking, as they are defined. Each comparison of a byte is a step; so is every byte of a
- * set that is looked through, and 64 bytes of a back reference. Repetitions of a single class are loops; what follows them,
- * and captures, are recursion, limited in depth. Malformed patterns raise Lua's own messages, when the matcher comes to
- * the malformed place. */
+/* A matcher for Lua's patterns, by backtracking, as they are defined. Each comparison of a byte is a step; so is
+ * every byte of a set that is looked through, and 64 bytes of a back reference. Repetitions of a single class are
+ * loops; what follows them, and captures, are recursion, limited in depth. Malformed patterns raise Lua's own
+ * messages, when the matcher comes to the malformed place. */
 #include "lua/pattern.h"
 
 #include "lua/engine.h"
@@ -83,8 +83,7 @@ static bool in_set(struct matching *m, unsigned char c, const char *set, const c
         } else if (p + 2 < last && p[1] == '-') {
             if (p[0] <= c && c <= p[2]) return wanted;
             p += 3;
-        } else if (*p++ == c)
-            return wanted;
+        } else if (*p++ == c) return wanted;
     }
     return !wanted;
 }
@@ -167,8 +166,7 @@ static const char *match_balance(struct matching *m, const char *s, const char *
         budget_spend(m->L, 1);
         if (*s == p[1]) {
             if (--open == 0) return s + 1;
-        } else if (*s == p[0])
-            open++;
+        } else if (*s == p[0]) open++;
     }
     return NULL;
 }

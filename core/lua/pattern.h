@@ -1,4 +1,5 @@
-/* Lua's patterns (Lua manual 6.4.1), with a count of steps: a match that takes too long raises "over its CPU budget". */
+/* Lua's patterns (Lua manual 6.4.1), with a count of steps: a match that takes too long raises "over its CPU budget".
+ */
 #pragma once
 
 #include "base/slice.h"

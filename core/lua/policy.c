@@ -1,8 +1,8 @@
 /* Building policies: from the tables of a site and of those it uses to flat lists.
  *
- * First all policies of the site are put in one line, depth first: `use = { a, b }` gives a, b, site. Then each hook takes its entries from that line,
- * forward or backward: who guards comes first at on_connect and on_request, the site is asked first where a choice is made, and
- * answers pass back through the line. */
+ * First all policies of the site are put in one line, depth first: `use = { a, b }` gives a, b, site. Then each hook
+ * takes its entries from that line, forward or backward: who guards comes first at on_connect and on_request, the
+ * site is asked first where a choice is made, and answers pass back through the line. */
 #include "lua/policy.h"
 
 #include "base/must.h"
@@ -28,8 +28,9 @@ struct line {
 };
 
 const char *hook_name(enum hook hook) {
-    static const char *const names[HOOK_COUNT] = { "on_connect",  "on_request", "cache_key", "pick_backend",  "on_store",
-                                                   "on_response", "on_log",     "on_error",  "on_certificate" };
+    static const char *const names[HOOK_COUNT] = { "on_connect",   "on_request", "cache_key",
+                                                   "pick_backend", "on_store",   "on_response",
+                                                   "on_log",       "on_error",   "on_certificate" };
     return names[hook];
 }
 
@@ -122,7 +123,8 @@ static bool is_known(const char *name) {
     return false;
 }
 
-/* A used policy may hold data of its own, but no function that is no hook: it would never run. The site's own names are the config reader's. */
+/* A used policy may hold data of its own, but no function that is no hook: it would never run. The site's own names
+ * are the config reader's. */
 static void check_names(struct line *line, unsigned at) {
     lua_State *L = line->L;
     for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
@@ -131,7 +133,8 @@ static void check_names(struct line *line, unsigned at) {
         if (!lua_isfunction(L, -1) && strncmp(name, "on_", 3) != 0) continue;
         char path[PATH_TEXT], text[PATH_TEXT];
         snprintf(path, sizeof path, "%s.%s", line->paths[at], name);
-        snprintf(text, sizeof text, "there is no such hook%s%s%s", near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+        snprintf(text, sizeof text, "there is no such hook%s%s%s", near ? "; did you mean " : "", near ? near : "",
+                 near ? "?" : "");
         add_error(line, path, text);
     }
 }
@@ -161,7 +164,8 @@ static void add_entry(struct line *line, unsigned at, enum hook hook, struct pol
         snprintf(text, sizeof text, "%s comes with a later version: it would never run", hook_name(hook));
         add_error(line, path, text);
     }
-    const char *expected = type == LUA_TFUNCTION || type == LUA_TNIL ? NULL : verdict_constant_expected(L, lua_gettop(L), hook);
+    const char *expected =
+        type == LUA_TFUNCTION || type == LUA_TNIL ? NULL : verdict_constant_expected(L, lua_gettop(L), hook);
     if (expected) {
         snprintf(text, sizeof text, "expected %s, got a %s", expected, lua_typename(L, type));
         add_error(line, path, text);
@@ -178,7 +182,8 @@ static void add_entry(struct line *line, unsigned at, enum hook hook, struct pol
     };
 }
 
-static void add_lifetime(struct line *line, unsigned at, const char *name, struct lifetime_hook **list, unsigned *count) {
+static void add_lifetime(struct line *line, unsigned at, const char *name, struct lifetime_hook **list,
+                         unsigned *count) {
     int type = push_field(line, at, name);
     if (type == LUA_TFUNCTION) {
         *list = must_realloc(*list, (*count + 1) * sizeof **list);
@@ -285,7 +290,9 @@ static bool bind_pick(struct site_policy *policy, struct policy_entry *entry, st
     struct decision decision;
     arena_init(&arena);
     struct subject subject = { .arena = &arena };
-    struct reading reading = { .subject = &subject, .site = policy->site, .hook = HOOK_PICK_BACKEND, .decision = &decision };
+    struct reading reading = {
+        .subject = &subject, .site = policy->site, .hook = HOOK_PICK_BACKEND, .decision = &decision
+    };
     lua_rawgeti(L, LUA_REGISTRYINDEX, entry->ref);
     bool ok = true;
     if (lua_type(L, -1) == LUA_TSTRING || lua_istable(L, -1) || backend_name_at(L, -1).p) {

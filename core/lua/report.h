@@ -3,9 +3,12 @@
 
 #include "lua/run.h"
 
-/* Pushes on the state's main thread, and returns, the error that lies on top of the failed coroutine `co`, with its traceback. */
+/* Pushes on the state's main thread, and returns, the error that lies on top of the failed coroutine `co`, with its
+ * traceback. */
 const char *report_text(struct state *, lua_State *co);
-/* "on_request of example.com failed (request 0123…): text". `what` and `text` as they come; the subject may have no site. */
+/* "on_request of example.com failed (request 0123…): text". `what` and `text` as they come; the subject may have no
+ * site. */
 void report_failure(const struct subject *, const char *what, const char *text);
-/* "file:line: " of the function on top of L, which is popped: for failures that are found after it returned. In `to`. */
+/* "file:line: " of the function on top of L, which is popped: for failures that are found after it returned. In `to`.
+ */
 void report_place(lua_State *L, char *to, size_t size);

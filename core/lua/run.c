@@ -1,16 +1,18 @@
 /* Runs, strands and waits.
  *
- * A script function is not called on a stack of ours but resumed on a coroutine of its own, so that it may stop in the middle. The
- * coroutines are pooled: one whose function has returned takes the next function, without anything being allocated or reset; only one
- * that failed, or was closed in the middle, is reset (which runs its <close> handlers).
+ * A script function is not called on a stack of ours but resumed on a coroutine of its own, so that it may stop in
+ * the middle. The coroutines are pooled: one whose function has returned takes the next function, without anything
+ * being allocated or reset; only one that failed, or was closed in the middle, is reset (which runs its <close>
+ * handlers).
  *
- * A wait is a yield with nothing on the stack and state->passing set. Whoever resumed the coroutine sees the flag: our own
- * `coroutine.resume` and `wrap` yield on at once (and remember in the table of links which coroutine they resumed), until the wait
- * arrives here, at the strand, and the flag is cleared. When the wait is done the strand is resumed, resume and wrap resume what
- * they had resumed, and so inward to the continuation of the C function that waited.
+ * A wait is a yield with nothing on the stack and state->passing set. Whoever resumed the coroutine sees the flag:
+ * our own `coroutine.resume` and `wrap` yield on at once (and remember in the table of links which coroutine they
+ * resumed), until the wait arrives here, at the strand, and the flag is cleared. When the wait is done the strand is
+ * resumed, resume and wrap resume what they had resumed, and so inward to the continuation of the C function that
+ * waited.
  *
- * What C owns for a wait is freed by its `cancel` or by its continuation, never both. A run may be closed while another run's
- * script executes (a binding ends something whose hook waits): the meter is set aside meanwhile. */
+ * What C owns for a wait is freed by its `cancel` or by its continuation, never both. A run may be closed while
+ * another run's script executes (a binding ends something whose hook waits): the meter is set aside meanwhile. */
 #include "lua/run.h"
 
 #include "base/log.h"
@@ -132,7 +134,8 @@ bool run_is_linked(lua_State *co) { return state_of(co)->link_count && inner_of(
 
 static bool has_open_work(lua_State *co) { return lua_status(co) != LUA_OK; }
 
-/* lua_resetthread gives back the error the coroutine died of as well as one of its handlers: only the latter is news. */
+/* lua_resetthread gives back the error the coroutine died of as well as one of its handlers: only the latter is news.
+ */
 static void reset_coroutine(struct state *state, lua_State *co) {
     lua_State *L = state->L;
     bool failed = lua_status(co) > LUA_YIELD;
@@ -140,8 +143,7 @@ static void reset_coroutine(struct state *state, lua_State *co) {
     if (failed) {
         lua_pushvalue(co, -1);
         lua_xmove(co, L, 1);
-    } else
-        lua_pushnil(L);
+    } else lua_pushnil(L);
     if (coroutine_reset(L, co) != LUA_OK) {
         lua_xmove(co, L, 1);
         if (!failed || !lua_rawequal(L, -1, -2))
@@ -159,7 +161,8 @@ static void close_inward(struct state *state, lua_State *co) {
     reset_coroutine(state, co);
 }
 
-/* Closes what is under way in a strand's coroutine, innermost first, under a small budget of its own. Outside of scripts. */
+/* Closes what is under way in a strand's coroutine, innermost first, under a small budget of its own. Outside of
+ * scripts. */
 static void close_coroutines(struct hook_run *run, struct strand *s) {
     struct state *state = run->state;
     if (!has_open_work(s->L)) {
@@ -373,7 +376,8 @@ static bool lets_pass(const char *name) {
     return strcmp(name, "pcall") == 0 || strcmp(name, "xpcall") == 0 || strncmp(name, "coroutine.", 10) == 0;
 }
 
-/* Pushes the name of the nearest C function that a wait cannot pass, from the top of L's stack. Those without a name are parts of others. */
+/* Pushes the name of the nearest C function that a wait cannot pass, from the top of L's stack. Those without a name
+ * are parts of others. */
 static void push_obstacle(lua_State *L) {
     lua_Debug frame;
     for (int level = 1; lua_getstack(L, level, &frame); level++) {
@@ -397,9 +401,9 @@ static int raise_obstacle(lua_State *L, lua_State *blocked) {
 void wait_check(lua_State *L) {
     struct hook_run *run = run_of(L);
     if (!run) luaL_error(L, "cannot wait while the file is loaded");
-    if (run->closing) luaL_error(L, "cannot wait in a <close> handler while the hook is closed");
-    if (!lua_isyieldable(L)) raise_obstacle(L, L);
-    if (run->barrier) raise_obstacle(L, run->blocked);
+    else if (run->closing) luaL_error(L, "cannot wait in a <close> handler while the hook is closed");
+    else if (!lua_isyieldable(L)) raise_obstacle(L, L);
+    else if (run->barrier) raise_obstacle(L, run->blocked);
 }
 
 int wait_begin(lua_State *L, struct wait *w, lua_KContext context, lua_KFunction k) {

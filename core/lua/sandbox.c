@@ -1,14 +1,15 @@
 /* The sandbox: what a script can reach, and what it can change.
  *
- * Each file has an environment of its own: a table with the libraries, and its globals beside them. Scripts see it, the libraries and `gate` only
- * through fronts: empty tables whose __index is the real one and whose __newindex raises, so nothing can be
- * changed from one file under another (an environment's front lets globals through while the file is loaded). A front costs one more
- * look-up, 8 ns (measured); a script that counts those says `local find = string.find`, or calls methods: s:find does not pass it. Copies
- * of the libraries for each file were the alternative: as fast as Lua, but assignments to them would be silent.
+ * Each file has an environment of its own: a table with the libraries, and its globals beside them. Scripts see it,
+ * the libraries and `gate` only through fronts: empty tables whose __index is the real one and whose __newindex
+ * raises, so nothing can be changed from one file under another (an environment's front lets globals through while
+ * the file is loaded). A front costs one more look-up, 8 ns (measured); a script that counts those says `local find =
+ * string.find`, or calls methods: s:find does not pass it. Copies of the libraries for each file were the
+ * alternative: as fast as Lua, but assignments to them would be silent.
  *
- * Absent are io, os but for its clocks, package, dofile, loadfile, debug but for traceback, string.dump, bytecode, __gc. `unsafe`
- * brings them back: as a global of the config at once, as a field of the table it returns when it has been loaded (for hooks then). They come
- * without any bound: a loop in io.lines is only stopped between two lines.
+ * Absent are io, os but for its clocks, package, dofile, loadfile, debug but for traceback, string.dump, bytecode,
+ * __gc. `unsafe` brings them back: as a global of the config at once, as a field of the table it returns when it has
+ * been loaded (for hooks then). They come without any bound: a loop in io.lines is only stopped between two lines.
  *
  * All tables of this file lie in the registry under the addresses below. */
 #include "lua/sandbox.h"
@@ -49,7 +50,8 @@ static int front_newindex(lua_State *L) {
     return luaL_error(L, "cannot set '%s.%s': it is read-only", lua_tostring(L, lua_upvalueindex(1)), key);
 }
 
-/* With a real table on top: replaces it by an empty table with a metatable that has all but __newindex, and pushes the metatable. */
+/* With a real table on top: replaces it by an empty table with a metatable that has all but __newindex, and pushes
+ * the metatable. */
 static void make_front(lua_State *L) {
     lua_newtable(L);
     lua_createtable(L, 0, 6);
@@ -91,8 +93,7 @@ void functions_name(lua_State *L, const char *name) {
         if (lua_isfunction(L, -1) && lua_type(L, -2) == LUA_TSTRING) {
             lua_pushfstring(L, "%s%s%s", name, *name ? "." : "", lua_tostring(L, -2));
             lua_rawset(L, -4);
-        } else
-            lua_pop(L, 1);
+        } else lua_pop(L, 1);
     }
     lua_pop(L, 1);
 }
@@ -188,8 +189,13 @@ static void new_registry_table(lua_State *L, const void *key) {
 
 void sandbox_open(lua_State *L) {
     static const luaL_Reg libraries[] = {
-        { "coroutine", lib_coroutine_open }, { "string", lib_string_open }, { "table", lib_table_open }, { "utf8", open_utf8 },
-        { "math", open_math },               { "os", open_os },             { "debug", open_debug },
+        { "coroutine", lib_coroutine_open },
+        { "string", lib_string_open },
+        { "table", lib_table_open },
+        { "utf8", open_utf8 },
+        { "math", open_math },
+        { "os", open_os },
+        { "debug", open_debug },
     };
     new_registry_table(L, &NAMES);
     new_registry_table(L, &ENVIRONMENTS);
@@ -248,7 +254,8 @@ bool sandbox_bytecode(lua_State *L) {
     return allowed;
 }
 
-/* The value at `index` is a list of names, or one. What it does not know is left to the config's reader, which names the place. */
+/* The value at `index` is a list of names, or one. What it does not know is left to the config's reader, which names
+ * the place. */
 static void allow_list(lua_State *L, int index) {
     if (lua_type(L, index) == LUA_TSTRING) sandbox_allow(L, lua_tostring(L, index));
     if (!lua_istable(L, index)) return;
@@ -267,7 +274,10 @@ static int environment_newindex(lua_State *L) {
     struct state *state = state_of(L);
     const char *key = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "?";
     if (!state->loading)
-        return luaL_error(L, "cannot set global '%s': globals are read-only once the file is loaded (use a local, req.ctx or gate.shared)", key);
+        return luaL_error(L,
+                          "cannot set global '%s': globals are read-only once the file is loaded (use a local, req.ctx "
+                          "or gate.shared)",
+                          key);
     lua_settop(L, 3);
     if (lua_toboolean(L, lua_upvalueindex(3)) && strcmp(key, "unsafe") == 0) allow_list(L, 3);
     lua_rawset(L, lua_upvalueindex(1));

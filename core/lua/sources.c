@@ -1,8 +1,9 @@
-/* The files of one load. Each is read once and remembered, also that it is missing, so that the runs for the config and for every worker see
- * the same bytes while an editor writes. Used by one thread at a time: all runs of a load take place on the helper thread.
+/* The files of one load. Each is read once and remembered, also that it is missing, so that the runs for the config
+ * and for every worker see the same bytes while an editor writes. Used by one thread at a time: all runs of a load
+ * take place on the helper thread.
  *
- * `require "a.b"` looks for a/b.lua and a/b/init.lua beside the config, then in the directories of MOONGATE_PATH, if it is set, else in
- * the program's own lua/ and its parent (for "scripts.cors"). */
+ * `require "a.b"` looks for a/b.lua and a/b/init.lua beside the config, then in the directories of MOONGATE_PATH, if
+ * it is set, else in the program's own lua/ and its parent (for "scripts.cors"). */
 #include "base/datadir.h"
 #include "base/must.h"
 #include "lua/state_rest.h"
@@ -101,10 +102,8 @@ static struct source *add(struct sources *s, const char *path) {
     struct source *source = &s->list[s->count++];
     *source = (struct source){ .path = must_strdup(path) };
     int fd = s->open_file(path);
-    if (fd < 0)
-        source->why = errno == ENOENT || errno == ENOTDIR ? "no such file" : strerrordesc_np(errno);
-    else
-        source->text = read_all(fd, &source->size, &source->why);
+    if (fd < 0) source->why = errno == ENOENT || errno == ENOTDIR ? "no such file" : strerrordesc_np(errno);
+    else source->text = read_all(fd, &source->size, &source->why);
     return source;
 }
 
@@ -133,7 +132,8 @@ struct search {
 
 static bool try_path(struct search *q, const char *directory, const char *ending) {
     const char *why;
-    if (snprintf(q->path, sizeof q->path, "%s/%s%s", directory, q->relative, ending) >= (int)sizeof q->path) return false;
+    if (snprintf(q->path, sizeof q->path, "%s/%s%s", directory, q->relative, ending) >= (int)sizeof q->path)
+        return false;
     q->text = sources_read(q->sources, q->path, &q->size, &why);
     if (q->text) return true;
     int n = snprintf(q->tried, q->room, "\n\t%s (%s)", q->path, why);
@@ -192,7 +192,8 @@ static bool try_installed(struct search *q) {
     return false;
 }
 
-const char *sources_find(struct sources *s, const char *module, const char **text, size_t *size, char *tried, size_t room) {
+const char *sources_find(struct sources *s, const char *module, const char **text, size_t *size, char *tried,
+                         size_t room) {
     struct search q = { .sources = s, .tried = tried, .room = room };
     *tried = '\0';
     if (!relative_path(q.relative, sizeof q.relative, module)) {

@@ -1,5 +1,6 @@
-/* The life of a state: made and loaded on a helper thread, bound to its worker, asked for its hooks, stopped, closed. What runs
- * in it stands in run.c and hook.c, what a script may reach in sandbox.c, what its file says in load.c and policy.c. */
+/* The life of a state: made and loaded on a helper thread, bound to its worker, asked for its hooks, stopped, closed.
+ * What runs in it stands in run.c and hook.c, what a script may reach in sandbox.c, what its file says in load.c and
+ * policy.c. */
 #include "lua/bindings.h"
 #include "lua/policy.h"
 #include "lua/run.h"
@@ -20,7 +21,8 @@ enum { GC_STEP_MUL = 100, GC_STEP_LOG = 13 };
 /* ---- Making one */
 
 static int on_panic(lua_State *L) {
-    log_error("lua: an error outside of a protected call: %s", lua_tostring(L, -1) ? lua_tostring(L, -1) : luaL_typename(L, -1));
+    log_error("lua: an error outside of a protected call: %s",
+              lua_tostring(L, -1) ? lua_tostring(L, -1) : luaL_typename(L, -1));
     must(!"lua panic");
     return 0;
 }
@@ -52,7 +54,9 @@ static int open_all(lua_State *L) {
     return open_gate(L);
 }
 
-static uint64_t microseconds(double seconds, uint64_t preset) { return seconds > 0 ? (uint64_t)(seconds * 1e6) : preset; }
+static uint64_t microseconds(double seconds, uint64_t preset) {
+    return seconds > 0 ? (uint64_t)(seconds * 1e6) : preset;
+}
 
 static void init_lists(struct state *state) {
     list_init(&state->runs);
@@ -80,7 +84,8 @@ static struct state *make(int number, const struct state_limits *limits) {
     return state;
 }
 
-struct state *state_create(struct sources *sources, int worker, const struct state_limits *limits, struct errors *errors) {
+struct state *state_create(struct sources *sources, int worker, const struct state_limits *limits,
+                           struct errors *errors) {
     struct state *state = make(worker, limits);
     budget_count(state->L);
     if (!load_file(state, sources, errors)) {
@@ -151,8 +156,8 @@ static void unbind_sites(struct state *state) {
     state->rest->bound = false;
 }
 
-void state_start(struct state *state, struct worker *worker, struct generation *generation, const struct value *snapshot,
-                 void (*done)(void *with, const struct errors *), void *with) {
+void state_start(struct state *state, struct worker *worker, struct generation *generation,
+                 const struct value *snapshot, void (*done)(void *with, const struct errors *), void *with) {
     struct errors errors;
     errors_init(&errors);
     begin_in_thread(state, worker, generation);
@@ -163,6 +168,8 @@ void state_start(struct state *state, struct worker *worker, struct generation *
 }
 
 void state_become_current(struct state *state) { everies_start(state); }
+
+void state_retire(struct state *state) { everies_stop(state); }
 
 /* Hooks that still wait are closed too; their subjects are woken and told that the call failed. */
 static void close_runs(struct state *state) {
@@ -179,7 +186,8 @@ void state_stop(struct state *state) {
     state->stopped = true;
     on_load_stop(state);
     everies_stop(state);
-    while (!list_empty(&state->rest->errands)) errand_close(container_of(state->rest->errands.next, struct errand, node));
+    while (!list_empty(&state->rest->errands))
+        errand_close(container_of(state->rest->errands.next, struct errand, node));
     close_runs(state);
     handles_end_all(state);
     unbind_sites(state);

@@ -7,28 +7,29 @@ struct site_policy;
 struct loader;
 
 struct state_rest {
-    struct sources *sources;     /* while the file is loaded */
-    struct errors *errors;       /* likewise */
+    struct sources *sources; /* while the file is loaded */
+    struct errors *errors;   /* likewise */
 
-    int result;                  /* registry reference: the table the file returned, or that of its globals */
-    bool listed;                 /* the result has `sites` */
+    int result;  /* registry reference: the table the file returned, or that of its globals */
+    bool listed; /* the result has `sites` */
     struct value config;
 
-    struct site_policy **policies;    /* by index: one, or one for each of `sites` */
+    struct site_policy **policies; /* by index: one, or one for each of `sites` */
     unsigned policy_count;
-    bool bound;                  /* site->policies point here */
+    bool bound; /* site->policies point here */
 
-    struct list errands;            /* errand.h */
+    struct list errands; /* errand.h */
     unsigned errand_count;
-    struct list everies;         /* gate_task.c */
-    struct loader *loader;       /* on_load is under way */
+    struct list everies;   /* gate_task.c */
+    struct loader *loader; /* on_load is under way */
 };
 
 /* sources.c: the text of a file, read now or before; NULL: `why` (static or errno's text) says why not. */
 const char *sources_read(struct sources *, const char *path, size_t *size, const char **why);
 const char *sources_main(const struct sources *);
 /* Finds a module; its path and text, or NULL after writing the paths that were tried, a line each, into `tried`. */
-const char *sources_find(struct sources *, const char *module, const char **text, size_t *size, char *tried, size_t room);
+const char *sources_find(struct sources *, const char *module, const char **text, size_t *size, char *tried,
+                         size_t room);
 /* The path that Lua has shortened to `shown` ("...rest"), or `shown`. */
 const char *sources_full_path(const struct sources *, const char *shown);
 
@@ -45,7 +46,8 @@ bool policies_build(struct state *, struct errors *);
 void policies_free(struct state *);
 
 /* on_load.c: begins on_load of all sites; ends it early. */
-void on_load_start(struct state *, const struct value *snapshot, void (*done)(void *with, const struct errors *), void *with);
+void on_load_start(struct state *, const struct value *snapshot, void (*done)(void *with, const struct errors *),
+                   void *with);
 void on_load_stop(struct state *);
 
 /* gate_task.c */

@@ -1,6 +1,7 @@
 /* Reading what hooks return, and the constants that stand in their place: the same rules for both.
  *
- * This runs in C, between scripts: tables are read raw, everything is bounded, and what is made of it lies in the subject's arena. */
+ * This runs in C, between scripts: tables are read raw, everything is bounded, and what is made of it lies in the
+ * subject's arena. */
 #include "lua/verdict.h"
 
 #include "lua/bind.h"
@@ -52,8 +53,7 @@ static enum verdict read_answer(struct reading *r, lua_State *L, int first, int 
     if (read_reply(r, L, first)) return VERDICT_REPLY;
     if (lua_type(L, first) == LUA_TNUMBER)
         fail(r, "returned the number %g; a status is a whole number from 200 to 599", lua_tonumber(L, first));
-    else
-        fail(r, "returned a %s; expected a reply, a status or nothing", luaL_typename(L, first));
+    else fail(r, "returned a %s; expected a reply, a status or nothing", luaL_typename(L, first));
     return VERDICT_FAILED;
 }
 
@@ -62,7 +62,8 @@ static enum verdict read_answer(struct reading *r, lua_State *L, int first, int 
 static struct slice encode_number(struct arena *arena, lua_State *L, int index) {
     if (lua_isinteger(L, index)) return arena_printf(arena, "i%lld,", (long long)lua_tointeger(L, index));
     double n = (double)lua_tonumber(L, index);
-    if (n == floor(n) && fabs(n) < 9e15) return arena_printf(arena, "i%lld,", (long long)n); /* 1.0 is 1, as in a table */
+    if (n == floor(n) && fabs(n) < 9e15)
+        return arena_printf(arena, "i%lld,", (long long)n); /* 1.0 is 1, as in a table */
     return arena_printf(arena, "f%a,", n);
 }
 
@@ -78,7 +79,9 @@ static bool encode_part(struct reading *r, lua_State *L, int index, struct slice
         *part = arena_printf(arena, "s%zu:", s.n);
         *part = arena_join(arena, *part, s);
         return true;
-    default: return fail(r, "returned a %s as a part of the key; parts are strings, numbers, booleans or nil", luaL_typename(L, index));
+    default:
+        return fail(r, "returned a %s as a part of the key; parts are strings, numbers, booleans or nil",
+                    luaL_typename(L, index));
     }
 }
 
@@ -87,7 +90,7 @@ static enum verdict read_key(struct reading *r, lua_State *L, int first, int cou
     if (count == 1 && lua_type(L, first) == LUA_TBOOLEAN && !lua_toboolean(L, first)) return VERDICT_NO;
     struct slice key = SLICE("");
     for (int i = 0; i < count; i++) {
-        struct slice part;
+        struct slice part = { NULL, 0 };
         if (!encode_part(r, L, first + i, &part)) return VERDICT_FAILED;
         key = arena_join(r->subject->arena, key, part);
     }
@@ -112,9 +115,12 @@ static bool add_named(struct reading *r, struct pick *pick, struct slice name) {
         struct slice rest = name, head = slice_cut(&rest, '/');
         if (rest.p && (backend = map_get(&r->site->backends_by_name, head))) server = rest;
     }
-    if (!backend) return fail(r, "picked the backend \"%.*s\", which this site does not have", (int)(name.n < 100 ? name.n : 100), name.p);
+    if (!backend)
+        return fail(r, "picked the backend \"%.*s\", which this site does not have", (int)(name.n < 100 ? name.n : 100),
+                    name.p);
     if (server.p && !backend_has_server(backend, server))
-        return fail(r, "picked the server \"%.*s\", which its backend does not have", (int)(name.n < 100 ? name.n : 100), name.p);
+        return fail(r, "picked the server \"%.*s\", which its backend does not have",
+                    (int)(name.n < 100 ? name.n : 100), name.p);
     if (server.p) server = arena_copy(r->subject->arena, server);
     return add_backend(r, pick, backend, server);
 }
@@ -146,7 +152,8 @@ static bool read_retry_word(struct reading *r, lua_State *L, int index, struct p
             pick->retry_on |= words[i].bit;
             return true;
         }
-    return fail(r, "returned a list with a wrong retry_on: expected \"connect\", \"reset\", \"timeout\", \"5xx\" or a status");
+    return fail(
+        r, "returned a list with a wrong retry_on: expected \"connect\", \"reset\", \"timeout\", \"5xx\" or a status");
 }
 
 /* The value on top: one word, or a list of them. */
@@ -166,7 +173,8 @@ static bool read_retry_on(struct reading *r, lua_State *L, struct pick *pick) {
 static bool read_tries(struct reading *r, lua_State *L, struct pick *pick) {
     int whole;
     lua_Integer tries = lua_type(L, -1) == LUA_TNUMBER ? lua_tointegerx(L, -1, &whole) : (whole = 0);
-    if (!whole || tries < 1 || tries > TRIES_MAX) return fail(r, "returned a list with wrong tries: expected 1 to %d", TRIES_MAX);
+    if (!whole || tries < 1 || tries > TRIES_MAX)
+        return fail(r, "returned a list with wrong tries: expected 1 to %d", TRIES_MAX);
     pick->tries = (unsigned)tries;
     return true;
 }
@@ -185,7 +193,8 @@ static bool read_option(struct reading *r, lua_State *L, struct pick *pick) {
     const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : NULL;
     for (size_t i = 0; key && i < sizeof options / sizeof *options; i++)
         if (strcmp(key, options[i].name) == 0) return options[i].read(r, L, pick);
-    return fail(r, "returned a list with an unknown field \"%.40s\"; there are tries, retry_on, timeout", key ? key : luaL_typename(L, -2));
+    return fail(r, "returned a list with an unknown field \"%.40s\"; there are tries, retry_on, timeout",
+                key ? key : luaL_typename(L, -2));
 }
 
 static bool read_list(struct reading *r, lua_State *L, int index, struct pick *pick) {
@@ -244,7 +253,9 @@ const char *verdict_constant_expected(lua_State *L, int index, enum hook hook) {
     case HOOK_ON_RESPONSE:
     case HOOK_ON_ERROR: return reply ? NULL : "a function, a reply or a status";
     case HOOK_CACHE_KEY:
-        return type == LUA_TSTRING || type == LUA_TNUMBER || type == LUA_TBOOLEAN ? NULL : "a function, a string, a number or false";
+        return type == LUA_TSTRING || type == LUA_TNUMBER || type == LUA_TBOOLEAN
+                   ? NULL
+                   : "a function, a string, a number or false";
     case HOOK_PICK_BACKEND:
         return reply || type == LUA_TSTRING || type == LUA_TTABLE || backend_name_at(L, index).p
                    ? NULL

@@ -8,10 +8,10 @@ enum { WHY_TEXT = 240 };
 /* Results to be read. */
 struct reading {
     struct subject *subject;
-    struct site *site;       /* whose backends names mean */
+    struct site *site; /* whose backends names mean */
     enum hook hook;
     struct decision *decision;
-    char why[WHY_TEXT];      /* VERDICT_FAILED: "returned a table; expected …" */
+    char why[WHY_TEXT]; /* VERDICT_FAILED: "returned a table; expected …" */
 };
 
 /* Reads the `count` values from `first` on. Raw: no metamethod runs, nothing raises. */

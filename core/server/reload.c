@@ -253,6 +253,7 @@ static void swap_admin(struct reload *r, struct worker_thread *t) {
 
 static void swap_in_worker(struct round *round, struct worker_thread *t) {
     struct reload *r = of_round(round);
+    if (t->worker.generation) state_retire(t->worker.generation->states[t->worker.index]);
     worker_adopt(&t->worker, generation_ref(r->generation));
     state_become_current(r->generation->states[t->worker.index]);
     logs_swap(&r->logs, t);

@@ -8,6 +8,10 @@ local core = require "moongate_core"
 
 local engine = {}
 
+-- Under ThreadSanitizer specs keep the number of raised errors small: it does not see Debian's Lua unwind, and counts every frame of ours
+-- that an error passes as still there. (The executable brings what is missing, core/lua/budget.c; a module cannot.)
+engine.few_errors = os.getenv "MOONGATE_PRESET" == "tsan"
+
 local log_path
 local log_read = 0
 local open_states = {}

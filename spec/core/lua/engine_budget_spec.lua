@@ -1,3 +1,4 @@
+-- luacheck: no max line length (scripts and messages stand in one line)
 local engine = require "core.lua.engine"
 
 -- What a call may take: its 10 ms, a tick of the kernel's, and more where a sanitizer or a slow machine has its share.
@@ -128,6 +129,7 @@ describe("the CPU budget", function()
       assert.matches("config.lua:2: over its CPU budget %(50 ms%)", errors)
     end)
     assert.is_true(took < 0.05 + patience)
+    if engine.few_errors then return end
     local _, errors = engine.load("while true do pcall(string.rep, 'x', 1e6) end", { load_cpu = 0.05 })
     assert.matches("over its CPU budget", errors)
     _, errors = engine.load("local s = ('a'):rep(1e6) while true do pcall(string.find, s, '.-.-.-b') end", { load_cpu = 0.05 })

@@ -1,3 +1,4 @@
+-- luacheck: no max line length (scripts and messages stand in one line)
 local engine = require "core.lua.engine"
 
 describe("a hook", function()

@@ -1,3 +1,4 @@
+-- luacheck: no max line length (scripts and messages stand in one line)
 local engine = require "core.lua.engine"
 
 -- The libraries that Moongate has written again are held against those of the Lua that runs this: the same chunk runs here and

@@ -1,3 +1,4 @@
+-- luacheck: no max line length (scripts and messages stand in one line)
 local engine = require "core.lua.engine"
 
 describe("the sandbox", function()
@@ -250,7 +251,7 @@ describe("every C function a script can reach", function()
   ]]
 
   it("neither crashes nor hangs on hostile arguments", function()
-    local pairs_count = tonumber(os.getenv "MOONGATE_HOSTILE") or 60
+    local pairs_count = tonumber(os.getenv "MOONGATE_HOSTILE") or engine.few_errors and 5 or 60
     attack = attack:gsub("PAIRS", tostring(pairs_count))
     local state = engine.open(attack, { memory = 32 << 20, hook_cpu = 0.010 })
     local slowest, calls, functions = 0, 0, nil
@@ -272,8 +273,8 @@ describe("every C function a script can reach", function()
       call:end_subject()
       state:turn()
     until functions
-    assert.is_true(tonumber(functions) > 110, functions)
-    assert.is_true(calls > 110 * pairs_count * 3)
+    assert.is_true(tonumber(functions) > 100, functions)
+    assert.is_true(calls > 100 * pairs_count * 3)
     assert.is_true(slowest < 0.3)
   end)
 end)

@@ -1,6 +1,6 @@
-/* `require "moongate_core"`: the core's C functions as Lua sees them in specs, as in Lua's own ltests. Built only for the
- * specs. One module_<thing>.c per thing; each has an open function that leaves its table on the stack, and a line in
- * module.c. Arguments are checked by luaL_check*; what a spec does wrong raises. */
+/* `require "moongate_core"`: the core's C functions as Lua sees them in specs, as in Lua's own ltests. Built only for
+ * the specs. One module_<thing>.c per thing; each has an open function that leaves its table on the stack, and a line
+ * in module.c. Arguments are checked by luaL_check*; what a spec does wrong raises. */
 #pragma once
 
 #include "base/arena.h"

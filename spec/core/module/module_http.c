@@ -1,7 +1,7 @@
 /* Heads, framing, bodies and writing: each call reads one message from text and tells all that is known of it.
  *
- * The text comes as a string or as a list of pieces, each fed as if one read had brought it. `straddle = k` puts a chunk's
- * border behind the first k bytes. */
+ * The text comes as a string or as a list of pieces, each fed as if one read had brought it. `straddle = k` puts a
+ * chunk's border behind the first k bytes. */
 #include "module.h"
 
 #include "http/date.h"

@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #define STATE_TYPE "moongate_core.lua.state"
-#define CALL_TYPE "moongate_core.lua.call"
+#define CALL_TYPE  "moongate_core.lua.call"
 
 enum { SITES = 4, BACKENDS = 4, FILES = 16 };
 static const double PATIENCE = 30;
@@ -55,9 +55,7 @@ struct call {
 
 /* ---- Files that are not there */
 
-static struct {
-    char *path, *text;
-} files[FILES];
+static struct { char *path, *text; } files[FILES];
 
 static void add_file(const char *path, const char *text) {
     for (size_t i = 0; i < FILES; i++) {
@@ -154,8 +152,10 @@ static struct site_metrics *make_metrics(const char *site) {
     for (enum hook h = 0; h < HOOK_COUNT; h++) {
         struct label labels[] = { { "site", slice_of(site) }, { "hook", slice_of(hook_name(h)) } };
         char text[256];
-        metrics->hook_errors[h] = metric_get(METRIC_COUNTER, "hook_errors", "", metric_labels(text, sizeof text, labels, 2));
-        metrics->hook_seconds[h] = metric_get(METRIC_HISTOGRAM, "hook_seconds", "", metric_labels(text, sizeof text, labels, 2));
+        metrics->hook_errors[h] =
+            metric_get(METRIC_COUNTER, "hook_errors", "", metric_labels(text, sizeof text, labels, 2));
+        metrics->hook_seconds[h] =
+            metric_get(METRIC_HISTOGRAM, "hook_seconds", "", metric_labels(text, sizeof text, labels, 2));
     }
     return metrics;
 }
@@ -238,7 +238,8 @@ static int fail_errors(lua_State *L, const struct errors *errors) {
 /* open(text[, options]) → state, or nil and the errors. */
 static int lua_lua_open(lua_State *L) {
     struct errors errors;
-    struct state_limits limits = { .memory = (size_t)option_number(L, 2, "memory"), .hook_cpu = option_number(L, 2, "hook_cpu"),
+    struct state_limits limits = { .memory = (size_t)option_number(L, 2, "memory"),
+                                   .hook_cpu = option_number(L, 2, "hook_cpu"),
                                    .load_cpu = option_number(L, 2, "load_cpu") };
     int number = (int)option_number(L, 2, "number");
     lua_settop(L, 2);
@@ -454,7 +455,12 @@ static struct call *make_call(struct rig *rig, unsigned site) {
     arena_init(&x->arena);
     x->site = &rig->sites[site];
     x->site_name = slice_of(x->site->name);
-    x->subject = (struct subject){ .kind = SUBJECT_EXCHANGE, .worker = &rig->worker, .site = x->site, .exchange = x, .arena = &x->arena, .task = &x->task };
+    x->subject = (struct subject){ .kind = SUBJECT_EXCHANGE,
+                                   .worker = &rig->worker,
+                                   .site = x->site,
+                                   .exchange = x,
+                                   .arena = &x->arena,
+                                   .task = &x->task };
     fill_request(x);
     return c;
 }
@@ -526,7 +532,8 @@ static void push_answer(lua_State *L, const struct call *c) {
 static void begin_call(lua_State *L, struct call *c, int options) {
     const void *detail = NULL;
     if (c->hook == HOOK_PICK_BACKEND && option_number(L, options, "last") > 0) {
-        c->last = (struct last_try){ .backend = c->exchange.site->backends[0], .failure = FAIL_CONNECT_REFUSED, .tries = 1 };
+        c->last =
+            (struct last_try){ .backend = c->exchange.site->backends[0], .failure = FAIL_CONNECT_REFUSED, .tries = 1 };
         detail = &c->last;
     }
     if (c->hook == HOOK_ON_ERROR) {
@@ -562,7 +569,8 @@ static int state_lua_call(lua_State *L) {
 
 static struct call *check_call(lua_State *L) { return *(struct call **)luaL_checkudata(L, 1, CALL_TYPE); }
 
-/* begin(hook[, options]) → a call that may wait. In the hard build it is taken over the first wait, which is the build's. */
+/* begin(hook[, options]) → a call that may wait. In the hard build it is taken over the first wait, which is the
+ * build's. */
 static int state_lua_begin(lua_State *L) {
     struct rig *rig = check_rig(L);
     enum hook hook = check_hook(L, 2);
@@ -687,8 +695,10 @@ int module_lua_open(lua_State *L) {
         { NULL, NULL },
     };
     static const luaL_Reg call_methods[] = {
-        { "again", call_lua_again },   { "cancel", call_lua_cancel },   { "end_subject", call_lua_end }, { "finish", call_lua_finish },
-        { "go", call_lua_go },         { "verdict", call_lua_verdict }, { "__gc", call_lua_gc },         { NULL, NULL },
+        { "again", call_lua_again },     { "cancel", call_lua_cancel },
+        { "end_subject", call_lua_end }, { "finish", call_lua_finish },
+        { "go", call_lua_go },           { "verdict", call_lua_verdict },
+        { "__gc", call_lua_gc },         { NULL, NULL },
     };
     static const luaL_Reg functions[] = { { "open", lua_lua_open }, { NULL, NULL } };
     open_type(L, STATE_TYPE, state_methods);

@@ -1,5 +1,5 @@
-/* Pipes as objects: `local p = proxy.pipe { hold =, pull = }`, with readers whose room the spec says, and stages that change
- * lengths. With `pull` the source writes that text by itself whenever it is asked, and then ends. */
+/* Pipes as objects: `local p = proxy.pipe { hold =, pull = }`, with readers whose room the spec says, and stages that
+ * change lengths. With `pull` the source writes that text by itself whenever it is asked, and then ends. */
 #include "module.h"
 
 #include "proxy/pipe.h"

@@ -138,3 +138,33 @@ describe("a hook that fetches while everything is closed", function()
     gate:wait()
   end)
 end)
+
+describe("gate.every of a generation that drains", function()
+  it("does not run beside the new one's", function()
+    local backend = net.listen()
+    local function config(n)
+      return ([[
+        local gate = require "moongate"
+        gate.every(0.02, function() gate.log("tick of %d") end)
+        return { listen = "127.0.0.1:$PORT", backends = { default = { "$BACKEND" } } }
+      ]]):format(n)
+    end
+    local gate = moongate.start { values = { BACKEND = backend }, config = config(1) }
+    local client = net.connect(gate.port)
+    client:send "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    local conn = backend:accept()
+    http.request(conn)
+    gate:wait_log "tick of 1"
+    gate:reload_with(config(2))
+    local mark = gate:log_mark()
+    gate:wait_log("tick of 2", { from = mark })
+    mark = gate:log_mark()
+    for _ = 1, 5 do
+      gate:wait_log("tick of %d", { from = mark })
+      assert.is_nil(gate.process.stderr[gate:log_mark() - 1]:find "tick of 1")
+      mark = gate:log_mark()
+    end
+    conn:send(http.encode_response { body = "yes" })
+    assert.equal(200, http.response(client).status)
+  end)
+end)

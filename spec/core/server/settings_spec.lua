@@ -422,7 +422,7 @@ describe("a config", function()
   it("may have hooks, policies and the settings of a site", function()
     local only = good [[return { listen = 1, on_request = function() end, pick_backend = "app", on_load = function() end, use = { { on_log = function() end } },
       max_headers = "16K", max_target = 512, buffer_body = true, abort_on_fin = true, trusted_proxies = { "10.0.0.0/8", "::1", "unix" },
-      backends = {}, forward = false, tls = false }]].sites[1]
+      backends = { app = { "a:1" } }, forward = false, tls = false }]].sites[1]
     assert.equal(16384, only.max_headers)
     assert.equal(512, only.max_target)
     assert.is_true(only.buffer_body)
