@@ -197,7 +197,7 @@ static void client_on_room(struct conn *conn) {
 /* During an exchange: does the client neither send what it owes nor take what we wrote? */
 static void check_progress(struct client *c) {
     struct exchange *x = c->exchange;
-    uint64_t moved = c->conn.received + c->conn.sent;
+    uint64_t moved = c->conn.sent + (c->conn.out.size ? 0 : c->conn.received); /* who is to read does not live by talking */
     bool still = moved == c->mark;
     bool owes = c->body_unread && x && pipe_room(&x->request_body) > 0 && !x->expects_continue;
     c->mark = moved;

@@ -3,13 +3,14 @@
 --     local state = engine.open [[ return { on_request = function(req) … end } ]]   -- closed at the end of the spec
 --     assert.equal("200 hello", engine.answer(state, "on_request"))
 --     assert.matches("config.lua:3", engine.log())
+-- luacheck: no max line length (scripts and messages stand in one line)
 
 local core = require "moongate_core"
 
 local engine = {}
 
--- Under ThreadSanitizer specs keep the number of raised errors small: it does not see Debian's Lua unwind, and counts every frame of ours
--- that an error passes as still there. (The executable brings what is missing, core/lua/budget.c; a module cannot.)
+-- Under ThreadSanitizer specs keep the number of raised errors and of yields small: it does not see Debian's Lua unwind, and counts every
+-- frame of ours that is left so as still there. (The executable brings what is missing, core/lua/budget.c; a module cannot.)
 engine.few_errors = os.getenv "MOONGATE_PRESET" == "tsan"
 
 local log_path

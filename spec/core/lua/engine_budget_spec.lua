@@ -36,6 +36,7 @@ describe("the CPU budget", function()
   end)
 
   it("reaches into coroutines", function()
+    if engine.few_errors then return pending "too many yields" end
     killed "coroutine.wrap(function() while true do end end)()"
     killed "while true do coroutine.resume(coroutine.create(function() while true do end end)) end"
     killed "while true do coroutine.wrap(function() coroutine.yield() end)() end"
@@ -107,6 +108,7 @@ describe("the CPU budget", function()
   end)
 
   it("leaves no trace in a coroutine that lives on", function()
+    if engine.few_errors then return pending "too many yields" end
     local state = engine.open [[
       local gate = require "moongate"
       local co = coroutine.wrap(function() while true do for i = 1, 100 do coroutine.yield(i) end end end)

@@ -31,7 +31,7 @@ describe("a config file", function()
     local state, errors = engine.load "return 'text'"
     assert.is_nil(state)
     assert.matches("nowhere/config.lua: the file returned a string: expected a site", errors)
-    _, errors = engine.load "local t = {} t.t = t return t"
+    errors = select(2, engine.load "local t = {} t.t = t return t")
     assert.matches("nested too deeply, or holds itself", errors)
   end)
 

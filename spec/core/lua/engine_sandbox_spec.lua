@@ -251,7 +251,8 @@ describe("every C function a script can reach", function()
   ]]
 
   it("neither crashes nor hangs on hostile arguments", function()
-    local pairs_count = tonumber(os.getenv "MOONGATE_HOSTILE") or engine.few_errors and 5 or 60
+    if engine.few_errors then return pending "too many errors" end
+    local pairs_count = tonumber(os.getenv "MOONGATE_HOSTILE") or 60
     attack = attack:gsub("PAIRS", tostring(pairs_count))
     local state = engine.open(attack, { memory = 32 << 20, hook_cpu = 0.010 })
     local slowest, calls, functions = 0, 0, nil

@@ -16,7 +16,9 @@ describe("a health check", function()
     local gate = moongate.start { values = { A = a.port, B = b.port, HEALTH = health }, config = [[
       return {
         listen = "127.0.0.1:$PORT",
-        backends = { app = { "127.0.0.1:$A", "127.0.0.1:$B", health = { path = "/healthz", interval = "100ms"$HEALTH } } },
+        backends = {
+          app = { "127.0.0.1:$A", "127.0.0.1:$B", health = { path = "/healthz", interval = "100ms"$HEALTH } },
+        },
       }
     ]] }
     return gate, a, b
