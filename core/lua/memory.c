@@ -129,6 +129,7 @@ void *memory_alloc(void *memory, void *old, size_t old_size, size_t size) {
     }
     if (must_refuse(m, old_size, size)) {
         m->refused++;
+        m->full = m->full || m->used + (size - old_size) > m->limit;
         return NULL;
     }
     m->used += size - old_size;
@@ -163,4 +164,11 @@ void memory_collect(struct memory *m, lua_State *L) {
     lua_gc(L, LUA_GCCOLLECT);
     m->cycling = false;
     m->collected = m->seen = m->used;
+}
+
+bool memory_is_exhausted(struct memory *m, lua_State *L) {
+    if (!m->full) return false;
+    m->full = false;
+    memory_collect(m, L);
+    return m->used > m->limit - m->limit / 8;
 }

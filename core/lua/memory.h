@@ -13,6 +13,7 @@ struct memory {
     size_t limit;
     bool script;      /* a script runs: refuse */
     size_t refused;   /* how often */
+    bool full;        /* a script was refused for the limit's sake, and nobody has looked yet what is left of it */
     size_t asked;     /* hard build: counts towards the next refusal for no reason */
     size_t collected; /* `used` at the end of the last cycle */
     size_t seen;      /* `used` at the last step */
@@ -28,5 +29,8 @@ void *memory_alloc(void *memory, void *old, size_t old_size, size_t size); /* a 
 
 /* Between turns: collects a little, if it is time. True when a cycle has just ended. */
 bool memory_step(struct memory *, lua_State *L);
+/* Between turns, after a refusal: does the state hold on to nearly all it may have, even after a whole cycle? Then
+ * its scripts will go on being refused. */
+bool memory_is_exhausted(struct memory *, lua_State *L);
 /* A whole cycle at once: while loading, and in specs. */
 void memory_collect(struct memory *, lua_State *L);

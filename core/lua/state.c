@@ -124,6 +124,7 @@ uint32_t state_hooks(struct state *state, size_t index, struct errors *errors) {
 static void collect_between_turns(struct turn_hook *hook) {
     struct state *state = container_of(hook, struct state, collector);
     if (memory_step(&state->memory, state->L)) state->over_limit = state->memory.used > state->memory.limit;
+    if (memory_is_exhausted(&state->memory, state->L)) state->over_limit = true;
 }
 
 bool state_over_limit(const struct state *state) { return state->over_limit; }

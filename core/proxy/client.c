@@ -197,7 +197,8 @@ static void client_on_room(struct conn *conn) {
 /* During an exchange: does the client neither send what it owes nor take what we wrote? */
 static void check_progress(struct client *c) {
     struct exchange *x = c->exchange;
-    uint64_t moved = c->conn.sent + (c->conn.out.size ? 0 : c->conn.received); /* who is to read does not live by talking */
+    /* Who has an answer to take does not live by talking. */
+    uint64_t moved = c->conn.sent + (c->conn.out.size ? 0 : c->conn.received);
     bool still = moved == c->mark;
     bool owes = c->body_unread && x && pipe_room(&x->request_body) > 0 && !x->expects_continue;
     c->mark = moved;

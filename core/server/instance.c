@@ -367,6 +367,7 @@ static void instance_fini(struct instance *instance) {
     worker_threads_free(instance);
     logs_close(instance);
     helpers_destroy(instance->helpers);
+    sources_destroy(instance->sources);
     ev_io_stop(instance->loop.ev, &instance->orders_io);
     ev_timer_stop(instance->loop.ev, &instance->drain_timer);
     mailbox_close(&instance->mailbox);

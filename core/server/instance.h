@@ -57,6 +57,7 @@ struct instance {
     struct list tenures;         /* struct tenure, the oldest first */
     struct tenure *current;      /* NULL: none yet, or no more */
     uint32_t generation_numbers; /* given out */
+    struct sources *sources;     /* the bytes of the current one; NULL: none yet */
 
     struct reload *reload;     /* the load under way; NULL: none */
     struct askers next_askers; /* who asked while it runs: another one follows for them */

@@ -50,7 +50,9 @@ struct reload {
     struct round round;
     uint32_t number;
     struct errors errors;
-    struct sources *sources;
+    struct sources *sources; /* the instance's own if it renews */
+    struct sources *stale;   /* of the former generation, to be freed */
+    bool renews;
     struct state *config_state; /* whose tree `config` was read from */
     struct config config;
     bool has_config;
@@ -142,7 +144,7 @@ static void undo_in_helper(struct job *job) {
     }
     destroy_states(r->states, workers);
     state_destroy(r->config_state);
-    sources_destroy(r->sources);
+    if (!r->renews) sources_destroy(r->sources);
     release_unused_listeners(r);
 }
 
@@ -220,7 +222,14 @@ static void answer_success(struct reload *r) {
 static void destroy_config_state(struct job *job) {
     struct reload *r = of_job(job);
     state_destroy(r->config_state);
-    sources_destroy(r->sources);
+    sources_destroy(r->stale);
+}
+
+/* The bytes that serve now are kept: reload_renew runs them again. */
+static void keep_sources(struct reload *r) {
+    if (r->renews) return;
+    r->stale = r->instance->sources;
+    r->instance->sources = r->sources;
 }
 
 static void reload_on_config_gone(struct job *job, struct loop *loop) { end_load(of_job(job)); }
@@ -236,6 +245,7 @@ static void reload_on_swapped(struct round *round) {
     logs_commit(&r->logs, instance);
     if (is_going_on(r)) release_leaving(instance); /* else the drain does it, when nobody accepts any more */
     instance->admin_listener = r->admin;
+    keep_sources(r);
     note_success(r);
     answer_success(r);
     if (instance->state == INSTANCE_STARTS) instance_ready(instance);
@@ -485,7 +495,7 @@ static void reload_on_read(struct job *job, struct loop *loop) {
 
 static void read_config(struct job *job) {
     struct reload *r = of_job(job);
-    r->sources = sources_create(r->instance->setup.file, ask_read);
+    r->sources = r->renews ? r->instance->sources : sources_create(r->instance->setup.file, ask_read);
     struct state_limits limits = { 0 };
     r->config_state = state_create(r->sources, -1, &limits, &r->errors);
     if (!r->config_state) return;
@@ -494,9 +504,10 @@ static void read_config(struct job *job) {
         config_hooks(&r->config, r->config_state, &r->errors);
 }
 
-static void begin_load(struct instance *instance) {
+static void begin_load(struct instance *instance, bool renews) {
     struct reload *r = must_calloc(1, sizeof *r);
     r->instance = instance;
+    r->renews = renews;
     r->askers = instance->next_askers;
     instance->next_askers = (struct askers){ 0 };
     instance->reload_again = false;
@@ -512,5 +523,9 @@ void reload_ask(struct instance *instance, uint32_t id) {
         askers->ids[askers->count++] = id;
     }
     if (instance->reload) instance->reload_again = true;
-    else begin_load(instance);
+    else begin_load(instance, false);
+}
+
+void reload_renew(struct instance *instance) {
+    if (!instance->reload && instance->state == INSTANCE_SERVES) begin_load(instance, true);
 }

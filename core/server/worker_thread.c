@@ -10,6 +10,7 @@
 #include "proxy/client.h"
 #include "server/instance.h"
 #include "server/listeners.h"
+#include "server/reload.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -120,10 +121,37 @@ static void look_at_figures(struct worker_thread *t) {
     atomic_store_explicit(&t->lua_waiting, f.waiting, memory_order_relaxed);
 }
 
+struct renew_letter {
+    struct letter letter;
+    struct instance *instance;
+};
+
+static void renew_on_arrival(struct letter *letter, struct loop *loop) {
+    struct renew_letter *l = container_of(letter, struct renew_letter, letter);
+    reload_renew(l->instance);
+    free(l);
+}
+
+/* Policy that holds on to more memory than it may would fail every hook from now on. Once for each generation: if the
+ * new one is as greedy, it is told in its own turn. */
+static void look_at_memory(struct worker_thread *t) {
+    const struct generation *g = t->worker.generation;
+    if (!g || !g->states || !g->states[t->worker.index] || t->renewing == g->number) return;
+    if (!state_over_limit(g->states[t->worker.index])) return;
+    struct renew_letter *l = must_calloc(1, sizeof *l);
+    l->letter.deliver = renew_on_arrival;
+    l->instance = t->instance;
+    t->renewing = g->number;
+    log_warn("generation %u holds more memory than its limit after a full collection: its config is run anew",
+             g->number);
+    if (!mailbox_post(&t->instance->mailbox, &l->letter)) free(l);
+}
+
 static void worker_after_turn(struct turn_hook *hook) {
     struct worker_thread *t = container_of(hook, struct worker_thread, after_turn);
     if (t->full && !is_full(t)) pause_ears(t, false);
     look_at_figures(t);
+    look_at_memory(t);
 }
 
 static void *run_worker(void *arg) {

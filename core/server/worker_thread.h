@@ -20,6 +20,7 @@ struct worker_thread {
     unsigned clients_most; /* its share of max_connections; 0: no limit */
     bool full;             /* the ears are paused for it */
     double figures_at;     /* loop time of the last look */
+    uint32_t renewing;     /* the generation that was reported to be over its memory */
     _Atomic size_t lua_bytes, lua_runs,
         lua_waiting; /* of the current state, a second old at most: read by the keeper */
 };
