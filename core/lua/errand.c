@@ -59,7 +59,7 @@ struct errand *errand_open(struct state *state, const char *what) {
     errand->subject = (struct subject){
         .kind = SUBJECT_KEEPER, .worker = state->worker, .arena = &errand->arena, .task = &errand->task
     };
-    run_open(state, &errand->subject);
+    run_open(state, &errand->subject)->endless = true;
     list_init(&errand->node);
     list_push(&state->rest->errands, &errand->node);
     state->rest->errand_count++;

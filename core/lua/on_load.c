@@ -14,7 +14,10 @@
 #include <stdlib.h>
 
 static const double LOAD_SECONDS = 10;
-enum { WHY_TEXT = 160 };
+enum {
+    WHY_TEXT = 160,
+    LOAD_SHARE = 10 /* of the load budget, between two waits: the worker serves meanwhile */
+};
 
 struct loader {
     struct state *state;
@@ -93,6 +96,7 @@ static void go_on(struct loader *loader) {
     }
     struct errand *errand = errand_open(loader->state, "on_load");
     errand->subject.site = policy->site;
+    errand->subject.run->cpu_limit = loader->state->load_cpu / LOAD_SHARE;
     errand->ended = loader_on_end;
     errand->with = loader;
     loader->errand = errand;

@@ -275,7 +275,7 @@ struct hook_run *run_open(struct state *state, struct subject *subject) {
     run->subject = subject;
     run->current = NULL;
     run->barrier = 0;
-    run->closing = run->waiting = run->waited = run->delayed = run->ruined = false;
+    run->closing = run->waiting = run->waited = run->delayed = run->ruined = run->endless = false;
     run->cpu_used = 0;
     run->cpu_limit = state->hook_cpu;
     list_push(&state->runs, &run->node);
@@ -352,7 +352,7 @@ static enum run_status execute(struct hook_run *run) {
     struct state *state = run->state;
     must(!state->running);
     state->running = run;
-    meter_enter(&state->meter, run->root.L, run->cpu_used, run->cpu_limit);
+    meter_enter(&state->meter, run->root.L, run->endless ? 0 : run->cpu_used, run->cpu_limit);
     enum run_status status = run_strands(run);
     run->cpu_used = meter_leave(&state->meter);
     if (state->meter.late) budget_disarm(run->root.L);

@@ -71,6 +71,7 @@ struct hook_run {
     bool closing;
     bool waiting;      /* now */
     bool waited;       /* ever */
+    bool endless;      /* the budget is for each stretch between two waits: nobody's request waits for its end */
     bool ruined;       /* a coroutine of it died within a hook */
     uint64_t cpu_used; /* microseconds, as far as the meter saw */
     uint64_t cpu_limit;

@@ -6,7 +6,6 @@
 
 #include "lua/bind.h"
 
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -59,42 +58,74 @@ static enum verdict read_answer(struct reading *r, lua_State *L, int first, int 
 
 /* ---- Cache keys: a letter for the type, then the bytes with their length, so that no two lists look alike */
 
-static struct slice encode_number(struct arena *arena, lua_State *L, int index) {
-    if (lua_isinteger(L, index)) return arena_printf(arena, "i%lld,", (long long)lua_tointeger(L, index));
-    double n = (double)lua_tonumber(L, index);
-    if (n == floor(n) && fabs(n) < 9e15)
-        return arena_printf(arena, "i%lld,", (long long)n); /* 1.0 is 1, as in a table */
-    return arena_printf(arena, "f%a,", n);
+enum { KEY_PARTS = 64, KEY_BYTES = 65536, PART_OVERHEAD = 32 };
+
+static char *write_integer(char *to, char letter, lua_Integer n) {
+    char digits[24];
+    int i = 0;
+    lua_Unsigned rest = n < 0 ? 0 - (lua_Unsigned)n : (lua_Unsigned)n;
+    do digits[i++] = (char)('0' + rest % 10);
+    while (rest /= 10);
+    *to++ = letter;
+    if (n < 0) *to++ = '-';
+    while (i) *to++ = digits[--i];
+    return to;
 }
 
-static bool encode_part(struct reading *r, lua_State *L, int index, struct slice *part) {
-    struct arena *arena = r->subject->arena;
-    struct slice s;
+/* A number that is whole is the same part whatever its kind, as it is the same key of a table. */
+static char *write_number(char *to, lua_State *L, int index) {
+    int whole;
+    lua_Integer n = lua_tointegerx(L, index, &whole);
+    if (!whole) return to + snprintf(to, PART_OVERHEAD, "f%a,", (double)lua_tonumber(L, index));
+    to = write_integer(to, 'i', n);
+    *to++ = ',';
+    return to;
+}
+
+/* Writes one part, PART_OVERHEAD bytes at most beside a string's own. NULL: it is of a wrong type. */
+static char *write_part(char *to, lua_State *L, int index) {
+    size_t n;
+    const char *p;
     switch (lua_type(L, index)) {
-    case LUA_TNIL: *part = SLICE("n"); return true;
-    case LUA_TBOOLEAN: *part = lua_toboolean(L, index) ? SLICE("t") : SLICE("b"); return true;
-    case LUA_TNUMBER: *part = encode_number(arena, L, index); return true;
+    case LUA_TNIL: *to++ = 'n'; return to;
+    case LUA_TBOOLEAN: *to++ = lua_toboolean(L, index) ? 't' : 'b'; return to;
+    case LUA_TNUMBER: return write_number(to, L, index);
     case LUA_TSTRING:
-        s.p = lua_tolstring(L, index, &s.n);
-        *part = arena_printf(arena, "s%zu:", s.n);
-        *part = arena_join(arena, *part, s);
-        return true;
-    default:
-        return fail(r, "returned a %s as a part of the key; parts are strings, numbers, booleans or nil",
-                    luaL_typename(L, index));
+        p = lua_tolstring(L, index, &n);
+        to = write_integer(to, 's', (lua_Integer)n);
+        *to++ = ':';
+        memcpy(to, p, n);
+        return to + n;
+    default: return NULL;
     }
+}
+
+/* The room that a key of these parts takes at most; 0: it is too large. */
+static size_t key_room(lua_State *L, int first, int count) {
+    size_t room = 0;
+    if (count > KEY_PARTS) return 0;
+    for (int i = first; i < first + count && room <= KEY_BYTES; i++)
+        room += PART_OVERHEAD + (lua_type(L, i) == LUA_TSTRING ? (size_t)lua_rawlen(L, i) : 0);
+    return room <= KEY_BYTES ? room : 0;
 }
 
 static enum verdict read_key(struct reading *r, lua_State *L, int first, int count) {
     if (count == 0) return VERDICT_CARRY_ON;
     if (count == 1 && lua_type(L, first) == LUA_TBOOLEAN && !lua_toboolean(L, first)) return VERDICT_NO;
-    struct slice key = SLICE("");
-    for (int i = 0; i < count; i++) {
-        struct slice part = { NULL, 0 };
-        if (!encode_part(r, L, first + i, &part)) return VERDICT_FAILED;
-        key = arena_join(r->subject->arena, key, part);
+    size_t room = key_room(L, first, count);
+    if (!room) {
+        fail(r, "returned a key of more than %d parts or %d bytes", KEY_PARTS, KEY_BYTES);
+        return VERDICT_FAILED;
     }
-    r->decision->key = key;
+    char *key = arena_bytes(r->subject->arena, room), *to = key;
+    for (int i = first; i < first + count && to; i++) {
+        to = write_part(to, L, i);
+        if (!to)
+            fail(r, "returned a %s as a part of the key; parts are strings, numbers, booleans or nil",
+                 luaL_typename(L, i));
+    }
+    if (!to) return VERDICT_FAILED;
+    r->decision->key = slice_make(key, (size_t)(to - key));
     return VERDICT_KEY;
 }
 

@@ -8,7 +8,7 @@ local function in_child(code)
   local file = assert(io.open(name, "w"))
   file:write(("package.cpath = %q\nlocal base = require 'moongate_core'.base\n%s\n"):format(package.cpath, code))
   file:close()
-  local pipe = assert(io.popen(("lua5.4 %s 2>&1"):format(name)))
+  local pipe = assert(io.popen(("LD_PRELOAD=%s lua5.4 %s 2>&1"):format(os.getenv "MOONGATE_PRELOAD" or "", name)))
   local out = pipe:read "a"
   local ok, how, number = pipe:close()
   os.remove(name)

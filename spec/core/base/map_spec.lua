@@ -65,7 +65,8 @@ describe("hashes", function()
     local seen, n = {}, 0
     for _ = 1, 3 do
       local code = "package.cpath = %q; print((require 'moongate_core'.map.hash 'x'))"
-      local command = ("lua5.4 -e \"%s\""):format(code:gsub("%%q", "[[" .. package.cpath .. "]]"))
+      local preload = os.getenv "MOONGATE_PRELOAD" or ""
+      local command = ("LD_PRELOAD=%s lua5.4 -e \"%s\""):format(preload, code:gsub("%%q", "[[" .. package.cpath .. "]]"))
       local pipe = assert(io.popen(command))
       local hash = pipe:read "l"
       pipe:close()

@@ -86,6 +86,28 @@ describe("the CPU budget", function()
     assert.equal("reply 200", engine.answer(state, "on_request"))
   end)
 
+  it("is for each stretch between two waits where nobody's request waits", function()
+    local state = engine.open [[
+      local gate = require "moongate"
+      return { on_request = function()
+        gate.spawn(function()
+          for i = 1, 30 do
+            local from = os.clock()
+            repeat until os.clock() - from > 0.002
+            gate.sleep(0)
+          end
+          print "done"
+          while true do end
+        end)
+      end }
+    ]]
+    state:call "on_request"
+    state:wait(0.3)
+    local log = engine.log()
+    assert.matches("done", log)
+    assert.matches("a spawned task failed: .*over its CPU budget", log)
+  end)
+
   it("is never less than it says", function()
     local state = engine.open [[
       return { on_request = function() local from = os.clock() repeat local x = 0 for i = 1, 1000 do x = x + i end until os.clock() - from > 0.007 return 200 end }
@@ -167,8 +189,8 @@ describe("the memory limit", function()
   it("bounds a single string to half of it", function()
     assert.matches("resulting string too large", engine.run "return #('x'):rep(1e9)")
     assert.matches("resulting string too large", engine.run "return #('x'):rep(1 << 62, 'yy')")
-    assert.equal("4000000", engine.run "return #('x'):rep(4e6)")
-    assert.matches("memory", engine.run("local s = ('x'):rep(1e6) return #(s .. s .. s)", { memory = 4 << 20 }))
+    assert.equal("4000000", engine.run("return #('x'):rep(4e6)", { hook_cpu = 5 }))
+    assert.matches("memory", engine.run("local s = ('x'):rep(1e6) return #(s .. s .. s)", { memory = 4 << 20, hook_cpu = 5 }))
   end)
 
   it("holds while the file is loaded", function()

@@ -104,6 +104,14 @@ return { on_request = function(req) inner {} end }
       assert.equal(answer("cache_key", "return 1"), answer("cache_key", "return 1.0"))
     end)
 
+    it("is bounded", function()
+      assert.matches("^key ", answer("cache_key", "return table.unpack({}, 1, 64)"))
+      for _, list in ipairs { "table.unpack({}, 1, 65)", "table.unpack({}, 1, 10000)", "('x'):rep(70000)" } do
+        assert.equal("failed", answer("cache_key", "return " .. list))
+        assert.matches("returned a key of more than 64 parts or 65536 bytes", engine.log())
+      end
+    end)
+
     it("bypasses with false", function() assert.equal("no", answer("cache_key", "return false")) end)
 
     it("fails on a table", function()
