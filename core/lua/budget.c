@@ -34,7 +34,8 @@
 enum { TICK_US = 2500, COUNT = 4096 };
 
 #if defined(__SANITIZE_THREAD__)
-/* Debian's Lua throws with the checked longjmp, which ThreadSanitizer does not know: its shadow stack would grow with every error. */
+/* Debian's Lua throws with the checked longjmp, which ThreadSanitizer does not know: its shadow stack would grow with
+ * every error. */
 void __longjmp_chk(jmp_buf, int) __attribute__((visibility("default"), noreturn));
 void __longjmp_chk(jmp_buf env, int value) { longjmp(env, value); }
 #endif

@@ -51,7 +51,8 @@ void state_stop(struct state *);
 /* Which every-tasks run: the keeper's state runs the once-per-instance ones. Called after the generation became
  * current. */
 void state_become_current(struct state *);
-/* Another generation becomes current: its every-tasks do not begin any more, lest they run twice while this one drains. */
+/* Another generation becomes current: its every-tasks do not begin any more, lest they run twice while this one
+ * drains. */
 void state_retire(struct state *);
 
 /* In the worker's thread: it holds more than its limit even after a full collection: to be replaced in its worker. */
