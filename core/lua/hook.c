@@ -243,7 +243,9 @@ static const struct site_policy *policy_of(const struct subject *subject) {
 enum verdict hook_call(struct subject *subject, enum hook hook, const void *detail, struct decision *decision) {
     *decision = (struct decision){ 0 };
     const struct site_policy *policy = policy_of(subject);
-    if (!policy || policy->chains[hook].count == 0) return VERDICT_CARRY_ON;
+    bool wanted = subject->site && (subject->site->hooks & 1u << hook);
+    if (!policy) return wanted ? VERDICT_FAILED : VERDICT_CARRY_ON; /* a rule that cannot be asked does not say yes */
+    if (policy->chains[hook].count == 0) return VERDICT_CARRY_ON;
     must(!subject->run);
     return ask(subject, hook, detail, policy, 0, decision);
 }

@@ -628,6 +628,7 @@ void fetch_waiter_forget(struct fetch_waiter *w) { list_remove(&w->node); }
 void fetch_stop(struct fetch *f) {
     if (!f || f->stopped) return;
     f->stopped = true;
+    f->hook_running = false;
     f->step = FETCH_OVER;
     subject_end(&f->subject);
     end_try(f, false);
