@@ -66,7 +66,8 @@ describe("hashes", function()
     for _ = 1, 3 do
       local code = "package.cpath = %q; print((require 'moongate_core'.map.hash 'x'))"
       local preload = os.getenv "MOONGATE_PRELOAD" or ""
-      local command = ("LD_PRELOAD=%s lua5.4 -e \"%s\""):format(preload, code:gsub("%%q", "[[" .. package.cpath .. "]]"))
+      code = code:gsub("%%q", "[[" .. package.cpath .. "]]")
+      local command = ("LD_PRELOAD=%s lua5.4 -e \"%s\""):format(preload, code)
       local pipe = assert(io.popen(command))
       local hash = pipe:read "l"
       pipe:close()
