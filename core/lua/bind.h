@@ -107,8 +107,6 @@ void header_table_each(lua_State *L, int index, const char *what,
 struct backend *backend_named(lua_State *L, struct slice name, struct site **site);
 /* The name a handle of gate.backend stands for; p NULL: `arg` is no such handle. */
 struct slice backend_name_at(lua_State *L, int arg);
-/* The backend such a handle stands for, without raising; NULL: it is no such handle, or not one backend only. */
-struct backend *backend_test(lua_State *L, int arg);
 
 /* ---- Arguments */
 

@@ -52,14 +52,6 @@ struct backend *backend_named(lua_State *L, struct slice name, struct site **sit
     return b;
 }
 
-struct backend *backend_test(lua_State *L, int arg) {
-    struct slice name = backend_name_at(L, arg);
-    struct backend *b = NULL;
-    struct site *site;
-    if (!name.p || !state_of(L)->worker) return NULL;
-    return find_backend(L, name, &b, &site) == 1 ? b : NULL;
-}
-
 struct slice backend_name_at(lua_State *L, int arg) {
     const struct handle *h = handle_at(L, arg);
     return h && h->kind == &kind ? name_of(h->pointer) : slice_make(NULL, 0);

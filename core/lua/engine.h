@@ -1,11 +1,11 @@
-/* What the files of core/lua share: a state from the inside, handles, errors, the protected door. Nobody outside
+/* What the files of core/lua share: a state from the inside, handles, errors. Nobody outside
  * this folder includes it. The engine implements it (state.c, handle.c); the bindings (bind_*.c) stand on it.
  *
  * A script only ever runs inside a run (run.h) or while the file is loaded. Where C stands then:
  *   - C functions called by a script may raise and may be refused memory: own what you allocate before anything can throw.
  *   - Everything else (event callbacks, wait cancels, `pointer` owners) runs outside of Lua: it must not raise. Pushing
  *     values, making handles and tables is fine there, since the allocator refuses only while a script runs; what can raise
- *     for another reason (metamethods, lua_error, luaL_check*) goes through state_call. */
+ *     for another reason (metamethods, lua_error, luaL_check*) has no business there: C enters scripts through runs. */
 #pragma once
 
 #include "base/failure.h"
@@ -83,11 +83,6 @@ struct subject *subject_of(lua_State *L);
 /* The same, but raises "NAME cannot be used while the file is loaded" where there is none. */
 struct subject *subject_check(lua_State *L, const char *name);
 
-/* The one protected door into code that may raise, from outside of a script: calls `f` with `with` as its light
- * userdata argument in the main thread, where it finds an empty stack of its own. True if it returned; else logs what
- * it raised, naming `what`. Results are dropped. */
-bool state_call(struct state *, const char *what, lua_CFunction f, void *with);
-
 /* ---- Errors */
 
 /* A world failure: pushes nil, word, sentence and returns 3. */
@@ -160,17 +155,8 @@ bool handle_kind_known(lua_State *L, const void *kind);
 /* By the engine only. */
 void handles_open(struct state *);
 void handles_close(struct state *);
-void handles_end(struct subject *); /* what is owned is closed, pointers are nulled */
+void handles_end(struct subject *); /* pointers are nulled */
 void handles_end_all(struct state *);
-
-/* Something a script made that must not outlive its subject (the fetch behind a gate.fetch response): `close` is
- * called when the subject ends, outside of Lua, before the handles are nulled. Remove it with list_remove(&o->node)
- * when it ends earlier. */
-struct owned {
-    struct list node;
-    void (*close)(struct owned *);
-};
-void subject_own(struct state *, struct subject *, struct owned *);
 
 /* ---- Bindings (bindings.h lists them)
  *

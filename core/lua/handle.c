@@ -18,7 +18,6 @@ struct handles {
     struct state *state;
     struct subject *subject;
     struct list node; /* in state->handles */
-    struct list owned;
     struct handle *first;
     int base;        /* its slots are base + enum handle_slot */
     uint32_t filled; /* bits of slots */
@@ -34,7 +33,6 @@ static struct handles *make_set(struct state *s) {
     set->state = s;
     set->base = (int)(s->handle_sets++ * HANDLE_SLOTS) + 1;
     list_init(&set->node);
-    list_init(&set->owned);
     return set;
 }
 
@@ -67,10 +65,6 @@ static void null_handles(struct handles *set) {
 void handles_end(struct subject *subject) {
     struct handles *set = subject->handles;
     if (!set) return;
-    for (struct list *node; (node = list_pop(&set->owned));) {
-        struct owned *o = container_of(node, struct owned, node);
-        o->close(o);
-    }
     null_handles(set);
     subject->handles = NULL;
     set->subject = NULL;
@@ -95,10 +89,6 @@ void handles_close(struct state *s) {
         s->free_handles = set->next_free;
         free(set);
     }
-}
-
-void subject_own(struct state *s, struct subject *subject, struct owned *o) {
-    list_push(&handles_of(s, subject)->owned, &o->node);
 }
 
 /* ---- Slots */

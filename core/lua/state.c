@@ -204,28 +204,7 @@ struct state_figures state_figures(const struct state *state) {
     return figures;
 }
 
-/* ---- Doors and errors */
-
-bool state_call(struct state *state, const char *what, lua_CFunction f, void *with) {
-    lua_State *L = state->L;
-    struct meter_pause pause;
-    bool script = state->memory.script;
-    lua_checkstack(L, 4);
-    lua_pushcfunction(L, f);
-    lua_pushlightuserdata(L, with);
-    state->memory.script = false;
-    meter_pause(&state->meter, &pause);
-    meter_enter(&state->meter, L, 0, state->hook_cpu);
-    int status = lua_pcall(L, 1, 0, 0);
-    meter_leave(&state->meter);
-    if (state->meter.late) budget_disarm(L);
-    meter_go_on(&state->meter, &pause);
-    state->memory.script = script;
-    if (status == LUA_OK) return true;
-    log_error("%s failed: %s", what, lua_tostring(L, -1) ? lua_tostring(L, -1) : luaL_typename(L, -1));
-    lua_pop(L, 1);
-    return false;
-}
+/* ---- Errors */
 
 int fail_world(lua_State *L, enum failure failure) {
     lua_pushnil(L);

@@ -382,6 +382,24 @@ static void instance_fini(struct instance *instance) {
     close(instance->orders);
 }
 
+static const struct instance *dumped;
+
+/* For the report that a `must` leaves (must.h): plain figures, read without locks, since whoever holds one may be
+ * what failed. */
+static void dump_state(int fd) {
+    char text[256];
+    const struct instance_figures *f = &dumped->figures;
+    int n = snprintf(text, sizeof text, "  generation %u, %u live, %u reloads, %u failed, %u workers, state %d\n",
+                     f->generation, f->generations, f->reloads, f->reloads_failed, dumped->worker_count,
+                     (int)dumped->state);
+    for (unsigned i = 0; write(fd, text, (size_t)n) > 0 && i < dumped->worker_count; i++) {
+        const struct worker_thread *t = &dumped->threads[i];
+        n = snprintf(text, sizeof text, "  worker %u: turn %llu, %u clients, lua %zu bytes, %zu runs, %zu waiting\n", i,
+                     (unsigned long long)t->worker.loop.turns, t->worker.client_count, t->lua_bytes, t->lua_runs,
+                     t->lua_waiting);
+    }
+}
+
 int instance_main(int orders, int asks) {
     struct instance instance = { .orders = orders };
     ignore_signals();
@@ -390,6 +408,8 @@ int instance_main(int orders, int asks) {
     ask_open(asks);
     if (!take_setup(&instance) || !become_user(&instance)) return 1;
     instance_init(&instance);
+    dumped = &instance;
+    must_dump_with(dump_state);
     reload_ask(&instance, 0);
     loop_run(&instance.loop);
     instance_fini(&instance);
