@@ -2,7 +2,8 @@
  * http-parser, framing, target), and for the way of a small response through buffers. Best of several rounds, since
  * whatever else the machine does can only add.
  *
- *     cc -O2 -D_GNU_SOURCE -Icore bench/h1_bench.c core/base/[a-z]*.c core/http/[a-z]*.c \
+ *     cc -O2 -D_GNU_SOURCE -DMOONGATE_SOURCEDIR='"."' -DMOONGATE_DATADIR='"."' -Icore \
+ *        bench/h1_bench.c core/base/[a-z]*.c core/http/[a-z]*.c \
  *        -lhttp_parser -lxxhash -o h1_bench */
 #include "base/clock.h"
 #include "base/must.h"
