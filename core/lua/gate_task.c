@@ -4,6 +4,7 @@
 #include "lua/errand.h"
 #include "lua/state_rest.h"
 
+#include "base/clock.h"
 #include "base/must.h"
 
 #include <stdlib.h>
@@ -47,8 +48,11 @@ static int gate_sleep(lua_State *L) {
     wait_check(L);
     struct nap *nap = must_calloc(1, sizeof *nap);
     nap->wait.cancel = nap_cancel;
-    deadline_init(&nap->deadline, &state_of(L)->worker->loop, nap_on_time);
-    deadline_set(&nap->deadline, seconds > SLEEP_MIN ? seconds : SLEEP_MIN);
+    struct loop *loop = &state_of(L)->worker->loop;
+    deadline_init(&nap->deadline, loop, nap_on_time);
+    /* The loop's time is that of the turn's beginning; a script may call later, and sleeps no less than it asked. */
+    double age = clock_monotonic() - loop_now(loop);
+    deadline_set(&nap->deadline, (seconds > SLEEP_MIN ? seconds : SLEEP_MIN) + age);
     return wait_begin(L, &nap->wait, (lua_KContext)nap, end_sleep);
 }
 
