@@ -1,47 +1,52 @@
-/* A connection to a server and its protocol (h1), the mirror of proxy/client. It is connecting, lent to one borrower,
- * or idle in its worker's pool. For h1 the borrower has it whole; for h2 (later) it will have one stream of it. */
+/* A connection to a server and its protocol, the mirror of proxy/client. It is connecting, lent (server_stream.h), or
+ * idle in its worker's pool. */
 #pragma once
 
 #include "backend/backend.h"
+#include "backend/server_stream.h"
 #include "http/h1.h"
 #include "net/conn.h"
 
-struct server_conn;
-
-/* Who has borrowed: embedded in a fetch. Handlers run in the gather phase. */
-struct borrower {
-    const struct borrower_handlers *handlers;
-    struct server_conn *conn; /* NULL: none */
+/* What a protocol does for server_conn.c. */
+struct server_protocol {
+    const struct conn_handlers *handlers;
+    /* The conn stands, or is taken out of the pool again: lends a stream of it. */
+    void (*lend)(struct server_conn *, struct borrower *);
 };
+extern const struct server_protocol server_h1;
 
-struct borrower_handlers {
-    void (*on_connected)(struct borrower *);
-    void (*on_bytes)(struct borrower *); /* bytes of the response to be read */
-    void (*on_end)(struct borrower *);   /* FIN */
-    void (*on_broken)(struct borrower *, enum failure why);
-    void (*on_room)(struct borrower *);    /* the request body may flow again */
-    void (*on_flushed)(struct borrower *); /* all that was written has left; may be NULL */
-    void (*on_deadline)(struct borrower *);
+/* HTTP/1: one stream, which is the whole conn. */
+struct h1_server {
+    struct server_stream stream;
+    struct h1_scan scan;
+    struct h1_body body; /* reading the response's body */
+    bool chunked;        /* the request's body is written in chunks */
+    bool tunnel;
 };
 
 struct server_conn {
     struct conn conn;
     struct list node; /* in the pool while idle, else alone */
     struct grave grave;
-    struct server *server;     /* a reference */
-    struct borrower *borrower; /* NULL while idle */
-    struct h1_scan scan;
-    struct h1_body body; /* reading the response's body */
-    uint32_t uses;       /* requests it has carried, the present one included: 1 is fresh */
-    double idle_limit;
-    bool response_begun; /* a byte of the present response has come */
+    struct server *server; /* a reference */
+    const struct server_protocol *protocol;
+    uint32_t uses; /* requests it has carried, the present one included */
+    struct h1_server h1;
 };
 
-/* An idle conn from the pool, good as far as can be known without a system call; NULL: none. Lent to `b`. */
-struct server_conn *server_conn_borrow(struct server *, struct loop *, struct borrower *b);
+/* An idle conn from the pool, good as far as can be known without a system call; with `careful`, for what may not be
+ * repeated, also with one. Lent to `b`. False: there is none. */
+bool server_conn_borrow(struct server *, struct loop *, struct borrower *b, bool careful);
 /* Opens a new one, lent to `b`; on_connected or on_broken follows, or on_deadline after `timeout` seconds. */
-struct server_conn *server_conn_open(struct server *, struct loop *, struct borrower *b, double timeout);
-/* Ends the loan: into the pool when `reusable` and there is room there, otherwise closed. b->conn becomes NULL. */
-void server_conn_give_back(struct borrower *b, bool reusable, const struct backend_settings *);
+void server_conn_open(struct server *, struct loop *, struct borrower *b, double timeout);
+/* Ends a loan (server_stream_ops.give_back); b->stream becomes NULL. Nothing if there is none. */
+void server_conn_give_back(struct borrower *b, bool whole, const struct backend_settings *);
 /* Closes this worker's idle conns to a server. */
 void server_conn_drop_idle(struct server *, struct loop *);
+
+/* -- for the protocols */
+static inline struct server_conn *server_conn_of(struct conn *c) { return container_of(c, struct server_conn, conn); }
+/* Keeps it for the next request, if there is room in the pool. */
+void server_conn_keep(struct server_conn *, const struct backend_settings *);
+/* Closes and buries it. Idempotent. */
+void server_conn_close(struct server_conn *);

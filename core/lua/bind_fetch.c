@@ -376,7 +376,7 @@ static struct call *call_new(lua_State *L) {
     list_init(&c->waiter.node);
     arena_init(&c->arena);
     headers_init(&c->request.headers, &c->arena);
-    c->request.minor = 1;
+    c->request.version = HTTP_1_1;
     pipe_init(&c->request_body, no_room, NULL);
     return c;
 }

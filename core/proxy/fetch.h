@@ -75,7 +75,7 @@ struct fetch {
     struct headers trailers;
     struct pipe body;    /* readers: the client, a script, later the cache */
     bool request_broken; /* it failed because its request body did */
-    bool tunnel;         /* 101, or 2xx to CONNECT: the conn is to be taken with fetch_take_conn */
+    bool tunnel;         /* 101: the stream is to be taken with fetch_take_stream */
     bool stopped;
     struct decision decision; /* last: not zeroed at the start */
 };
@@ -106,9 +106,9 @@ void fetch_stop(struct fetch *);
 /* The one who made it does not want it any more: frees what it held (conn closed unless its response was complete).
  * Its memory goes at the end of the turn. NULL is ignored. */
 void fetch_close(struct fetch *);
-/* After a tunnel answer: the server's conn, with what it has already read, is lent to `b` instead. It still counts in
- * server->active, which is `b`'s to end. */
-struct server_conn *fetch_take_conn(struct fetch *, struct borrower *b);
+/* After a tunnel answer: the stream to the server, with what has already come, is lent to `b` instead. It still counts
+ * in server->active, which is `b`'s to end. */
+void fetch_take_stream(struct fetch *, struct borrower *b);
 /* Its policy ends now: a waiting pick_backend fails with HOOK_DRAINED. */
 void fetch_let_go(struct fetch *);
 

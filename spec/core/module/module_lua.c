@@ -427,7 +427,7 @@ static void call_advance(struct task *task) { container_of(task, struct exchange
 static void fill_request(struct exchange *x) {
     x->request.method_name = SLICE("GET");
     x->request.method = METHOD_GET;
-    x->request.minor = 1;
+    x->request.version = HTTP_1_1;
     x->request.target.raw = x->request.target.path = SLICE("/");
     x->request.target.scheme = SLICE("http");
     x->request.target.host = SLICE("example.com");
