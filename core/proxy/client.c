@@ -12,10 +12,14 @@ static const struct timeouts fallback_timeouts = { .head = 10, .body = 30, .idle
 static const struct h1_limits fallback_limits = { .head = 32768, .target = 8192, .fields = 100 };
 
 /* NULL while no generation serves this listener. */
-static const struct site *first_site(const struct client *c) {
+static const struct host_table *table_of(const struct client *c) {
     const struct generation *g = client_worker(c)->generation;
-    if (!g || c->listener->id >= g->table_count || !g->tables[c->listener->id]) return NULL;
-    return g->tables[c->listener->id]->first;
+    return g && c->listener->id < g->table_count ? g->tables[c->listener->id] : NULL;
+}
+
+static const struct site *first_site(const struct client *c) {
+    const struct host_table *table = table_of(c);
+    return table ? table->first : NULL;
 }
 
 const struct timeouts *client_timeouts(const struct client *c) {
@@ -46,6 +50,45 @@ void client_close(struct client *c) {
 
 void client_drain(struct client *c) { c->protocol->drain(c); }
 
+void client_begin(struct client *c, const struct client_protocol *protocol) {
+    c->protocol = protocol;
+    c->conn.handlers = protocol->handlers;
+    protocol->begin(c);
+}
+
+/* ---- which protocol: on listeners that take HTTP/2 without TLS, its preface tells (RFC 9113 3.4) */
+
+static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+static void peek(struct conn *conn) {
+    struct client *c = client_of_conn(conn);
+    size_t n = conn->in.size < sizeof preface - 1 ? conn->in.size : sizeof preface - 1;
+    bool same = slice_equal(buffer_gather(&conn->in, n), slice_make(preface, n));
+    if (same && n == sizeof preface - 1) client_begin(c, &client_h2);
+    else if (!same || conn->ended) client_begin(c, &client_h1);
+}
+
+static void peek_on_broken(struct conn *conn, enum failure why) {
+    (void)why;
+    client_close(client_of_conn(conn));
+}
+
+static void peek_on_deadline(struct conn *conn) { client_close(client_of_conn(conn)); }
+static void peek_begin(struct client *c) { conn_deadline(&c->conn, client_timeouts(c)->head); }
+static void peek_leave(struct client *c) { (void)c; }
+
+static const struct conn_handlers peek_handlers = {
+    .on_bytes = peek, .on_end = peek, .on_broken = peek_on_broken, .on_deadline = peek_on_deadline
+};
+static const struct client_protocol client_peek = {
+    .handlers = &peek_handlers, .begin = peek_begin, .drain = client_close, .leave = peek_leave
+};
+
+static bool takes_h2c(const struct client *c) {
+    const struct host_table *table = table_of(c);
+    return table && table->h2c;
+}
+
 void client_accept(struct ear *ear, int fd, const struct addr *peer) {
     struct worker *w = worker_of(ear->loop);
     if (w->draining) {
@@ -55,11 +98,10 @@ void client_accept(struct ear *ear, int fd, const struct addr *peer) {
     struct client *c = slab_take_zeroed(&clients);
     c->listener = ear->listener;
     c->addr = *peer;
-    c->protocol = &client_h1;
     list_init(&c->node);
     grave_init(&c->grave, client_bury);
     list_push(&w->clients, &c->node);
-    conn_open(&c->conn, ear->loop, fd, c->protocol->handlers);
+    conn_open(&c->conn, ear->loop, fd, &peek_handlers);
     worker_client_came(w);
-    c->protocol->begin(c);
+    client_begin(c, takes_h2c(c) ? &client_peek : &client_h1);
 }

@@ -19,7 +19,9 @@ struct client_protocol {
     /* The client was closed: its exchanges are told (exchange_client_left). */
     void (*leave)(struct client *);
 };
-extern const struct client_protocol client_h1;
+extern const struct client_protocol client_h1, client_h2;
+
+struct h2_client; /* client_h2.c's own */
 
 enum h1_state {
     H1_IDLE,     /* between requests */
@@ -52,6 +54,7 @@ struct client {
     const struct client_protocol *protocol;
     bool closed;
     struct h1_client h1;
+    struct h2_client *h2; /* NULL: it does not speak HTTP/2 */
 };
 
 /* Makes a client of an accepted socket. */
@@ -63,6 +66,8 @@ void client_close(struct client *);
 /* -- for the protocols */
 static inline struct worker *client_worker(const struct client *c) { return worker_of(c->conn.loop); }
 static inline struct client *client_of_conn(struct conn *c) { return container_of(c, struct client, conn); }
+/* From now on it speaks `protocol`. */
+void client_begin(struct client *, const struct client_protocol *protocol);
 /* What holds before a site is known: the limits and times of the listener's first site. */
 const struct timeouts *client_timeouts(const struct client *);
 const struct h1_limits *client_limits(const struct client *);

@@ -54,8 +54,9 @@ struct site {
     struct site_metrics *metrics;
 };
 
-/* Which site a Host leads to, on one listener. */
+/* What a generation says of one listener: its options, and which site a Host leads to. */
 struct host_table {
+    bool h2c;              /* HTTP/2 with prior knowledge, beside HTTP/1 */
     struct map exact;      /* "example.com" -> site */
     struct map wildcard;   /* "*.example.com" under ".example.com" -> site; the longest suffix counts */
     struct site *fallback; /* the site without hosts; NULL: 421 */

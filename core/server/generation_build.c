@@ -114,6 +114,7 @@ static void build_tables(struct generation *g, const struct config *config, cons
         for (unsigned i = 0; i < config->sites[s].listener_count; i++) {
             uint32_t id = parts->listeners[config->sites[s].listeners[i]]->id;
             if (!g->tables[id]) g->tables[id] = must_calloc(1, sizeof(struct host_table));
+            g->tables[id]->h2c = config->listeners[config->sites[s].listeners[i]].h2c;
             add_to_table(g->tables[id], g->sites[s]);
         }
     }

@@ -66,8 +66,7 @@ static void check_options(struct reader *r, const struct spot *at, const struct 
 }
 
 static void check_functions(struct reader *r, const struct spot *at, const struct config_listener *l) {
-    struct spot h2c = { .up = at, .name = "h2c" }, proxy = { .up = at, .name = "proxy_protocol" };
-    if (l->h2c) reader_error(r, &h2c, "HTTP/2 comes with a later version");
+    struct spot proxy = { .up = at, .name = "proxy_protocol" };
     if (l->proxy_protocol) reader_error(r, &proxy, "the PROXY protocol comes with a later version");
 }
 
