@@ -10,13 +10,13 @@
  *
  * Floods. nghttp2 itself ends connections that send too many CONTINUATION frames, SETTINGS, or PINGs that must be
  * answered, and that reset streams too fast (CVE-2023-44487). Empty DATA frames are counted here. What nghttp2 only
- * ignores (a field it finds invalid, a stream identifier that was passed over) is an error here: RFC 9113 8.2.1 and
- * 5.1.1. */
+ * ignores is an error here: fields that it finds invalid (RFC 9113 8.2.1), and what h2_watch.c finds. */
 #include "http/h2.h"
 
 #include "base/must.h"
 #include "http/framing.h"
 #include "http/grammar.h"
+#include "http/h2_watch.h"
 
 #include <nghttp2/nghttp2.h>
 
@@ -31,7 +31,6 @@ enum {
     EMPTY_FRAMES_MAX = 1000, /* DATA frames without a byte or an end */
     RESETS_BURST = 400,
     RESETS_PER_SECOND = 50,
-    IDS_KEPT = 256, /* of how many of the last identifiers we know whether they were used */
     NV_ON_STACK = 64
 };
 
@@ -43,12 +42,12 @@ struct h2 {
     void *owner;
     enum h2_role role;
     struct h2_limits limits;
+    struct h2_watch watch; /* server */
     unsigned streams;
     unsigned begun, most; /* during h2_feed */
+    size_t watched;       /* bytes at the front of what is fed that were watched already */
     size_t pending, owed; /* untaken bytes; those of them that the connection's window was not opened by */
     unsigned empty_frames;
-    int32_t last_id;
-    uint64_t used_ids[IDS_KEPT / 64];
     struct buffer *sink; /* during h2_write */
     bool broken;
 };
@@ -247,31 +246,6 @@ static void settle_pending(struct h2 *h, size_t n) {
 }
 
 /* ---- frames */
-
-static bool id_was_used(const struct h2 *h, int32_t id) {
-    uint32_t n = (uint32_t)id / 2;
-    if (id + 2 * IDS_KEPT <= h->last_id) return true; /* too long ago to be told */
-    return h->used_ids[n % IDS_KEPT / 64] >> n % 64 & 1;
-}
-
-static void note_id(struct h2 *h, int32_t id) {
-    for (int32_t skipped = h->last_id + 2; skipped <= id && skipped <= h->last_id + 2 * IDS_KEPT; skipped += 2) {
-        uint32_t n = (uint32_t)skipped / 2;
-        h->used_ids[n % IDS_KEPT / 64] &= ~(UINT64_C(1) << n % 64);
-    }
-    uint32_t n = (uint32_t)id / 2;
-    h->used_ids[n % IDS_KEPT / 64] |= UINT64_C(1) << n % 64;
-    h->last_id = id;
-}
-
-/* RFC 9113 5.1.1: an identifier below a newer one that was never used is closed, and using it now an error. */
-static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *user) {
-    struct h2 *h = user;
-    if (h->role != H2_SERVER || hd->type != NGHTTP2_HEADERS || hd->stream_id % 2 == 0) return 0;
-    if (hd->stream_id > h->last_id) note_id(h, hd->stream_id);
-    else if (!id_was_used(h, hd->stream_id)) nghttp2_session_terminate_session(session, NGHTTP2_PROTOCOL_ERROR);
-    return 0;
-}
 
 static int count_empty_frame(struct h2 *h) {
     if (++h->empty_frames > EMPTY_FRAMES_MAX) nghttp2_session_terminate_session(h->session, NGHTTP2_ENHANCE_YOUR_CALM);
@@ -494,7 +468,6 @@ void h2_dismiss(struct h2_stream *s) {
 static nghttp2_session_callbacks *make_callbacks(void) {
     nghttp2_session_callbacks *c;
     must(nghttp2_session_callbacks_new(&c) == 0);
-    nghttp2_session_callbacks_set_on_begin_frame_callback(c, on_begin_frame);
     nghttp2_session_callbacks_set_on_begin_headers_callback(c, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(c, on_header);
     nghttp2_session_callbacks_set_on_invalid_header_callback(c, on_invalid_header);
@@ -534,7 +507,7 @@ struct h2 *h2_open(enum h2_role role, const struct h2_limits *limits, const stru
     struct h2 *h = must_calloc(1, sizeof *h);
     nghttp2_session_callbacks *callbacks = make_callbacks();
     nghttp2_option *options = make_options(limits);
-    *h = (struct h2){ .role = role, .limits = *limits, .handlers = handlers, .owner = owner, .last_id = -1 };
+    *h = (struct h2){ .role = role, .limits = *limits, .handlers = handlers, .owner = owner };
     int failed = role == H2_SERVER ? nghttp2_session_server_new2(&h->session, callbacks, h, options)
                                    : nghttp2_session_client_new2(&h->session, callbacks, h, options);
     nghttp2_session_callbacks_del(callbacks);
@@ -555,14 +528,24 @@ void h2_close(struct h2 *h) {
 
 void *h2_owner(const struct h2 *h) { return h->owner; }
 
+/* Bytes are watched once, though nghttp2 may take them in several calls. */
+static void watch(struct h2 *h, struct slice run) {
+    if (h->role != H2_SERVER || run.n <= h->watched) return;
+    unsigned error = h2_watch_bytes(&h->watch, slice_skip(run, h->watched));
+    h->watched = run.n;
+    if (error) nghttp2_session_terminate_session(h->session, error);
+}
+
 bool h2_feed(struct h2 *h, struct buffer *in, unsigned most) {
     h->begun = 0;
     h->most = most;
     while (in->size && h->begun < most) {
         struct slice run = buffer_front(in);
+        watch(h, run);
         ssize_t n = nghttp2_session_mem_recv(h->session, (const uint8_t *)run.p, run.n);
         if (n < 0) return false;
         buffer_drop(in, (size_t)n);
+        h->watched -= (size_t)n < h->watched ? (size_t)n : h->watched;
     }
     return true;
 }

@@ -103,5 +103,6 @@ void client_accept(struct ear *ear, int fd, const struct addr *peer) {
     list_push(&w->clients, &c->node);
     conn_open(&c->conn, ear->loop, fd, &peek_handlers);
     worker_client_came(w);
-    client_begin(c, takes_h2c(c) ? &client_peek : &client_h1);
+    c->may_speak_h2 = takes_h2c(c);
+    client_begin(c, c->may_speak_h2 ? &client_peek : &client_h1);
 }

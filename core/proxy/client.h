@@ -53,6 +53,7 @@ struct client {
     struct addr addr; /* the other side, as accepted */
     const struct client_protocol *protocol;
     bool closed;
+    bool may_speak_h2; /* its listener takes HTTP/2 with prior knowledge */
     struct h1_client h1;
     struct h2_client *h2; /* NULL: it does not speak HTTP/2 */
 };

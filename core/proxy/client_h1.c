@@ -53,6 +53,17 @@ static void refuse_head(struct client *c, struct exchange *x, enum failure why) 
     exchange_begin_failed(x, why);
 }
 
+/* Whoever begins a connection that may speak HTTP/2 with something that is neither would take a page of ours for
+ * frames. */
+static void refuse_bytes(struct client *c, struct exchange *x, enum failure why) {
+    if (!c->may_speak_h2 || c->h1.requests > 0) {
+        refuse_head(c, x, why);
+        return;
+    }
+    exchange_forget(x);
+    client_close(c);
+}
+
 /* Last bytes leave; what still comes is read away for a moment, lest a RST destroy them on their way. */
 static void linger(struct client *c) {
     c->h1.state = H1_LINGER;
@@ -95,7 +106,7 @@ static void read_head(struct client *c) {
         if (scan->started && !was_started) await_head(c);
         if (c->conn.ended) linger(c);
         return;
-    case H1_FAILED: refuse_head(c, x, why); return;
+    case H1_FAILED: refuse_bytes(c, x, why); return;
     case H1_DONE: take_head(c, x); return;
     }
 }
