@@ -12,8 +12,11 @@ struct server_protocol {
     const struct conn_handlers *handlers;
     /* The conn stands, or is taken out of the pool again: lends a stream of it. */
     void (*lend)(struct server_conn *, struct borrower *);
+    void (*fini)(struct server_conn *); /* its memory goes; may be NULL */
 };
-extern const struct server_protocol server_h1;
+extern const struct server_protocol server_h1, server_h2;
+
+struct h2_server; /* server_h2.c's own */
 
 /* HTTP/1: one stream, which is the whole conn. */
 struct h1_server {
@@ -32,6 +35,7 @@ struct server_conn {
     const struct server_protocol *protocol;
     uint32_t uses; /* requests it has carried, the present one included */
     struct h1_server h1;
+    struct h2_server *h2; /* NULL: it does not speak HTTP/2 */
 };
 
 /* An idle conn from the pool, good as far as can be known without a system call; with `careful`, for what may not be
@@ -48,5 +52,8 @@ void server_conn_drop_idle(struct server *, struct loop *);
 static inline struct server_conn *server_conn_of(struct conn *c) { return container_of(c, struct server_conn, conn); }
 /* Keeps it for the next request, if there is room in the pool. */
 void server_conn_keep(struct server_conn *, const struct backend_settings *);
+/* Others may borrow streams of it, or not any more. Idempotent. */
+void server_conn_share(struct server_conn *);
+void server_conn_unshare(struct server_conn *);
 /* Closes and buries it. Idempotent. */
 void server_conn_close(struct server_conn *);

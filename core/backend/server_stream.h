@@ -34,6 +34,7 @@ struct outgoing {
     struct slice target;  /* of the start line */
     struct slice upgrade; /* protocol asked for; p NULL: none */
     bool body;            /* one follows, delimited by request->framing */
+    struct arena *arena;  /* where the fields of the response go; it outlives the loan */
 };
 
 struct server_stream_ops {

@@ -277,8 +277,6 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error,
     nghttp2_session_set_stream_user_data(session, id, NULL);
     h->streams--;
     s->id = 0;
-    settle_pending(h, s->in.size);
-    buffer_fini(&s->in);
     buffer_fini(&s->out);
     h->handlers->on_close(s, error);
     return 0;
@@ -446,10 +444,10 @@ void h2_end(struct h2_stream *s, const struct headers *trailers) {
 
 size_t h2_take(struct h2_stream *s, struct buffer *to, size_t most) {
     size_t n = s->in.size < most ? s->in.size : most;
-    if (n == 0 || !s->id) return 0;
+    if (n == 0) return 0;
     buffer_move(to, &s->in, n);
-    nghttp2_session_consume_stream(s->h2->session, s->id, n);
-    settle_pending(s->h2, n);
+    if (s->id) nghttp2_session_consume_stream(s->h2->session, s->id, n);
+    if (s->h2) settle_pending(s->h2, n);
     return n;
 }
 
@@ -457,10 +455,19 @@ void h2_reset(struct h2_stream *s, enum h2_error error) {
     if (s->id) nghttp2_submit_rst_stream(s->h2->session, NGHTTP2_FLAG_NONE, s->id, error);
 }
 
+static void drop_content(struct h2_stream *s) {
+    if (s->h2) settle_pending(s->h2, s->in.size);
+    buffer_fini(&s->in);
+}
+
+void h2_stream_fini(struct h2_stream *s) {
+    drop_content(s);
+    buffer_fini(&s->out);
+}
+
 void h2_dismiss(struct h2_stream *s) {
     s->reset_unread = true;
-    settle_pending(s->h2, s->in.size);
-    buffer_drop(&s->in, s->in.size);
+    drop_content(s);
 }
 
 /* ---- the connection */

@@ -43,8 +43,8 @@ struct h2_handlers {
     void (*on_body)(struct h2_stream *); /* `in` has gained bytes */
     void (*on_end)(struct h2_stream *);  /* the other side is complete; trailers are there */
     void (*on_room)(struct h2_stream *); /* `out` fell below half of its limit after it had reached it */
-    /* The stream is gone; nothing more may be asked of it, and its memory is the owner's again. `error`: enum h2_error,
-     * or another code of the peer. */
+    /* The stream is over, and `id` is 0; content that it had received may still be taken. `error`: enum h2_error, or
+     * another code of the peer. */
     void (*on_close)(struct h2_stream *, uint32_t error);
     /* Client: the peer will take no new streams on this connection. May be NULL. */
     void (*on_goaway)(struct h2 *);
@@ -109,10 +109,13 @@ size_t h2_room(const struct h2_stream *);
 void h2_send(struct h2_stream *, struct buffer *bytes);
 /* The message is complete; trailers may be NULL. */
 void h2_end(struct h2_stream *, const struct headers *trailers);
-/* Moves up to `most` bytes of content out of `in` and opens the window by as much. */
+/* Moves up to `most` bytes of content out of `in` and opens the window by as much. Allowed after on_close. */
 size_t h2_take(struct h2_stream *, struct buffer *to, size_t most);
 /* on_close follows, from h2_write. Once it was called, only that. */
 void h2_reset(struct h2_stream *, enum h2_error);
+/* Drops what lies in it. Its memory may go when it is over (on_close was called, or h2_close). After h2_close, `h2` must
+ * be NULL. */
+void h2_stream_fini(struct h2_stream *);
 /* When our side is complete, the other's rest is not wanted (RFC 9113 8.1: RST_STREAM with NO_ERROR). */
 void h2_dismiss(struct h2_stream *);
 /* Client: may another stream begin now? */

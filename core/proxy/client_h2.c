@@ -75,8 +75,6 @@ static void await_stream(struct h2_client *h) {
 
 static void stream_bury(struct grave *g) {
     struct h2_client_stream *s = container_of(g, struct h2_client_stream, grave);
-    buffer_fini(&s->h2.in);
-    buffer_fini(&s->h2.out);
     slab_give(&streams, s);
 }
 
@@ -89,6 +87,7 @@ static void end_stream(struct h2_client_stream *s) {
     s->coming = s->stream.exchange = NULL;
     s->tunnel_up = NULL;
     if (x) exchange_client_left(x);
+    h2_stream_fini(&s->h2);
     loop_bury(loop_of(s->owner), &s->grave);
 }
 

@@ -290,7 +290,7 @@ static enum next send_step(struct fetch *f) {
     if (f->news == FETCH_BROKEN) return try_failed(f, f->news_why);
     if (!s->connected) return WAIT;
     server_succeeded(f->server);
-    struct outgoing outgoing = { .target = f->target, .upgrade = f->upgrade, .body = f->request_body != NULL };
+    struct outgoing outgoing = { .target = f->target, .upgrade = f->upgrade, .body = f->request_body != NULL, .arena = &f->arena };
     s->ops->send_head(s, f->request, &outgoing);
     if (f->request_body) {
         if (f->request->framing.expect_continue) await_first_byte(f);
