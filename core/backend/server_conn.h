@@ -17,6 +17,8 @@ struct server_protocol {
 extern const struct server_protocol server_h1, server_h2;
 
 struct h2_server; /* server_h2.c's own */
+/* Takes no more streams; closes with its last. */
+void server_h2_retire(struct server_conn *);
 
 /* HTTP/1: one stream, which is the whole conn. */
 struct h1_server {
@@ -27,22 +29,34 @@ struct h1_server {
     bool tunnel;
 };
 
+/* All that makes connections to one server differ: only one made in the same way can take its place. */
+struct way {
+    struct tls_trust *trust; /* TLS; NULL: plain */
+    struct slice name;       /* with TLS: what the server's certificate bears */
+    bool h2;                 /* HTTP/2: with TLS if the server agrees, without by prior knowledge */
+    bool alone;              /* it will become a tunnel: a connection of its own, HTTP/1.1 */
+    bool careful;            /* for what may not be repeated: looks whether an idle one is just being closed */
+};
+
 struct server_conn {
     struct conn conn;
     struct list node; /* in the pool while idle, else alone */
     struct grave grave;
     struct server *server; /* a reference */
     const struct server_protocol *protocol;
-    uint32_t uses; /* requests it has carried, the present one included */
+    uint32_t uses;           /* requests it has carried, the present one included */
+    struct tls_trust *trust; /* a reference; NULL: plain */
+    char *name;              /* with TLS: the server's name */
     struct h1_server h1;
     struct h2_server *h2; /* NULL: it does not speak HTTP/2 */
 };
 
-/* An idle conn from the pool, good as far as can be known without a system call; with `careful`, for what may not be
- * repeated, also with one. Lent to `b`. False: there is none. */
-bool server_conn_borrow(struct server *, struct loop *, struct borrower *b, bool careful);
-/* Opens a new one, lent to `b`; on_connected or on_broken follows, or on_deadline after `timeout` seconds. */
-void server_conn_open(struct server *, struct loop *, struct borrower *b, double timeout);
+/* A stream of a conn that was made in this way and stands, as far as can be known without a system call (careful: with
+ * one), or, for HTTP/2, is being made. Lent to `b`. False: there is none. */
+bool server_conn_borrow(struct server *, struct loop *, struct borrower *b, const struct way *);
+/* Opens a new one, lent to `b`; on_connected (after the TLS handshake, if there is one) or on_broken follows, or
+ * on_deadline after `timeout` seconds. */
+void server_conn_open(struct server *, struct loop *, struct borrower *b, double timeout, const struct way *);
 /* Ends a loan (server_stream_ops.give_back); b->stream becomes NULL. Nothing if there is none. */
 void server_conn_give_back(struct borrower *b, bool whole, const struct backend_settings *);
 /* Closes this worker's idle conns to a server. */
@@ -50,6 +64,10 @@ void server_conn_drop_idle(struct server *, struct loop *);
 
 /* -- for the protocols */
 static inline struct server_conn *server_conn_of(struct conn *c) { return container_of(c, struct server_conn, conn); }
+/* It turned out to speak another protocol: its borrower gets a stream of that, and is told that it is connected. */
+void server_conn_become(struct server_conn *, const struct server_protocol *);
+/* Logs why TLS broke it, if it did. */
+void server_conn_complain(const struct server_conn *, enum failure why);
 /* Keeps it for the next request, if there is room in the pool. */
 void server_conn_keep(struct server_conn *, const struct backend_settings *);
 /* Others may borrow streams of it, or not any more. Idempotent. */

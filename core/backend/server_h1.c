@@ -27,17 +27,23 @@ static void on_bytes(struct conn *c) {
 static void on_end(struct conn *c) {
     struct borrower *b = borrower_of(c);
     server_conn_of(c)->h1.stream.ended = true;
+    server_conn_of(c)->h1.stream.truncated = conn_truncated(c);
     if (b) b->handlers->on_end(b);
 }
 
 static void on_broken(struct conn *c, enum failure why) {
     struct borrower *b = borrower_of(c);
     server_conn_of(c)->h1.stream.broken = true;
+    server_conn_complain(server_conn_of(c), why);
     if (b) b->handlers->on_broken(b, why);
 }
 
 static void on_connected(struct conn *c) {
     struct borrower *b = borrower_of(c);
+    if (b && conn_tls_alpn(c) == TLS_ALPN_H2) {
+        server_conn_become(server_conn_of(c), &server_h2);
+        return;
+    }
     server_conn_of(c)->h1.stream.connected = true;
     if (b) b->handlers->on_connected(b);
 }

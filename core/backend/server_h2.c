@@ -41,8 +41,8 @@ struct h2_server_stream {
     struct arena *arena;     /* the borrower's */
     struct head *heads, *coming;
     struct headers trailers, *taken_trailers; /* and where the borrower wants them */
-    bool over;  /* the stream is gone, but for what it had received */
-    bool whole; /* it had received all */
+    bool over;                                /* the stream is gone, but for what it had received */
+    bool whole;                               /* it had received all */
 };
 
 static _Thread_local struct slab streams = SLAB(struct h2_server_stream, 64);
@@ -298,10 +298,24 @@ static void on_bytes(struct conn *c) {
 }
 
 static void on_conn_end(struct conn *c) { end_conn(of_conn(c), FAIL_RESET); }
-static void on_broken(struct conn *c, enum failure why) { end_conn(of_conn(c), why); }
+static void on_broken(struct conn *c, enum failure why) {
+    server_conn_complain(server_conn_of(c), why);
+    end_conn(of_conn(c), why);
+}
+
+/* Whether a TLS server speaks HTTP/2 is known once it has said so; until then nobody shares a conn to it. */
+static bool agreed(struct server_conn *sc) {
+    bool h2 = !sc->trust || conn_tls_alpn(&sc->conn) == TLS_ALPN_H2;
+    atomic_store_explicit(&sc->server->speaks_h2, h2, memory_order_relaxed);
+    return h2;
+}
 
 static void on_connected(struct conn *c) {
     struct h2_server *h = of_conn(c);
+    if (!agreed(h->conn)) {
+        end_conn(h, FAIL_STREAM_REFUSED);
+        return;
+    }
     h->h2 = h2_open(H2_CLIENT, &limits, &h2_handlers, h);
     conn_deadline(c, 0);
     list_each_safe(node, &h->streams) {
@@ -351,13 +365,17 @@ static void lend(struct server_conn *sc, struct borrower *b) {
     grave_init(&s->grave, stream_bury);
     deadline_init(&s->deadline, sc->conn.loop, on_stream_deadline);
     s->owner = h;
-    s->stream = (struct server_stream){
-        .ops = &stream_ops, .conn = sc, .connected = h->h2 != NULL, .fresh = sc->uses == 1
-    };
+    s->stream =
+        (struct server_stream){ .ops = &stream_ops, .conn = sc, .connected = h->h2 != NULL, .fresh = sc->uses == 1 };
     list_push(&h->streams, &s->node);
     h->stream_count++;
     server_stream_lend(&s->stream, b);
     settle(h);
+}
+
+void server_h2_retire(struct server_conn *sc) {
+    sc->h2->leaving = true;
+    settle(sc->h2);
 }
 
 static void fini(struct server_conn *sc) {

@@ -67,6 +67,7 @@ struct server_stream {
     bool fresh;          /* the connection has carried no request before */
     bool response_begun; /* a byte of the present response has come */
     bool ended, broken;  /* on_end, on_broken were told */
+    bool truncated;      /* it ended in a way that anybody on the way can bring about (TLS without close_notify) */
 };
 
 static inline void server_stream_lend(struct server_stream *s, struct borrower *b) {

@@ -199,10 +199,13 @@ static enum next nobody_to_try(struct fetch *f, enum failure why) {
 }
 
 static struct server *choose_server(struct fetch *f, struct backend *backend, enum failure *why) {
+    struct loop *loop = &f->worker->loop;
     if (!f->exact)
-        return backend_choose(backend, &f->worker->loop, f->tried, f->tried_count, f->pick.servers[f->pick_at], why);
+        return backend_choose(backend, loop, f->tried, f->tried_count, f->pick.servers[f->pick_at], &f->spec, why);
     *why = FAIL_NO_SERVER;
-    return f->tries == 0 ? server_ref(f->exact) : NULL;
+    if (f->tries > 0) return NULL;
+    f->spec = backend_spec(backend, loop, f->exact);
+    return server_ref(f->exact);
 }
 
 static enum next choose(struct fetch *f) {
@@ -231,16 +234,26 @@ static enum next choose(struct fetch *f) {
 
 /* ---- 3. a connection to it */
 
+static struct way way_of(struct fetch *f, char *text) {
+    struct way way = { .trust = settings_of(f)->trust,
+                       .h2 = settings_of(f)->h2,
+                       .alone = f->upgrade.n > 0,
+                       .careful = !method_is_idempotent(f->request->method) };
+    if (way.trust) way.name = backend_tls_name(f->backend, f->spec, f->server, text);
+    return way;
+}
+
 static enum next connect_step(struct fetch *f) {
     struct loop *loop = &f->worker->loop;
     f->try_began = loop_now(loop);
     atomic_fetch_add_explicit(&f->server->active, 1, memory_order_relaxed);
     f->server_active = true;
     f->news = FETCH_NO_NEWS;
-    bool careful = !method_is_idempotent(f->request->method);
-    if (!f->fresh_only && server_conn_borrow(f->server, loop, &f->borrower, careful)) return GO_ON;
-    server_conn_open(f->server, loop, &f->borrower, first_of(settings_of(f)->connect, f->timeouts.connect));
-    return jump(f, FETCH_SEND);
+    char text[ADDR_TEXT];
+    struct way way = way_of(f, text);
+    if (f->fresh_only || !server_conn_borrow(f->server, loop, &f->borrower, &way))
+        server_conn_open(f->server, loop, &f->borrower, first_of(settings_of(f)->connect, f->timeouts.connect), &way);
+    return GO_ON;
 }
 
 /* ---- 4. send the head; the body follows as the conn has room */
@@ -290,7 +303,9 @@ static enum next send_step(struct fetch *f) {
     if (f->news == FETCH_BROKEN) return try_failed(f, f->news_why);
     if (!s->connected) return WAIT;
     server_succeeded(f->server);
-    struct outgoing outgoing = { .target = f->target, .upgrade = f->upgrade, .body = f->request_body != NULL, .arena = &f->arena };
+    struct outgoing outgoing = {
+        .target = f->target, .upgrade = f->upgrade, .body = f->request_body != NULL, .arena = &f->arena
+    };
     s->ops->send_head(s, f->request, &outgoing);
     if (f->request_body) {
         if (f->request->framing.expect_continue) await_first_byte(f);
@@ -412,7 +427,8 @@ static void pump(struct fetch *f) {
     if (f->step != FETCH_BODY) return;
     bool waiting = pipe_room(&f->body) > 0; /* all is decoded but what is no whole piece of framing */
     if (waiting && (f->borrower.stream->ended || f->news == FETCH_BROKEN)) {
-        if (f->response.framing.kind == FRAMING_UNTIL_CLOSE && f->news != FETCH_BROKEN) finish_body(f);
+        bool closed = f->news != FETCH_BROKEN && !f->borrower.stream->truncated;
+        if (f->response.framing.kind == FRAMING_UNTIL_CLOSE && closed) finish_body(f);
         else break_body(f, f->news == FETCH_BROKEN && f->request_broken ? f->news_why : FAIL_TRUNCATED);
         return;
     }
@@ -490,7 +506,10 @@ static void note_broken(struct fetch *f, enum failure why) {
 }
 
 /* A server that answers and closes before it has read the whole request resets the conn: what it said still counts. */
-static void on_broken(struct borrower *b, enum failure why) { note_broken(of_borrower(b), why); }
+static void on_broken(struct borrower *b, enum failure why) {
+    of_borrower(b)->why_more = conn_tls_reason(&b->stream->conn->conn);
+    note_broken(of_borrower(b), why);
+}
 
 static void on_room(struct borrower *b) { pipe_reader_has_room(&of_borrower(b)->body_reader); }
 

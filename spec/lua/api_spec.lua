@@ -103,6 +103,7 @@ function site.on_request(req)
   note("moongate.Server", keys(gate.backend("app").servers[1]))
   note("moongate.Shared", names(gate.shared "api"))
   note("moongate.Fetched", keys(fetched))
+  note("moongate.Tls", {})
 end
 
 function site.on_response(req, res)
