@@ -184,7 +184,7 @@ static void client_on_end(struct conn *conn) {
 }
 
 static void client_on_broken(struct conn *conn, enum failure why) {
-    (void)why;
+    client_note_broken(of_conn(conn), why);
     client_close(of_conn(conn));
 }
 
@@ -228,6 +228,8 @@ static const struct conn_handlers handlers = {
     .on_broken = client_on_broken,
     .on_room = client_on_room,
     .on_deadline = client_on_deadline,
+    .on_hello = client_on_hello,
+    .on_connected = client_on_handshake,
 };
 
 /* ---- the answer */
@@ -402,6 +404,7 @@ void client_accept(struct ear *ear, int fd, const struct addr *peer) {
     grave_init(&c->grave, client_bury);
     list_push(&w->clients, &c->node);
     conn_open(&c->conn, ear->loop, fd, &handlers);
+    client_begin_tls(c);
     worker_client_came(w);
     await_head(c);
 }

@@ -40,6 +40,16 @@ struct client {
 void client_accept(struct ear *, int fd, const struct addr *peer);
 static inline struct worker *client_worker(const struct client *c) { return worker_of(c->conn.loop); }
 
+/* client_tls.c: TLS begins, where the listener has it; the answer to a handshake's question for certificates. */
+void client_begin_tls(struct client *);
+void client_on_hello(struct conn *, struct slice name);
+void client_on_handshake(struct conn *);
+void client_note_broken(const struct client *, enum failure why);
+/* "https" or "http": how the client speaks to us. */
+static inline struct slice client_scheme(const struct client *c) {
+    return c->conn.tls ? SLICE("https") : SLICE("http");
+}
+
 /* -- for exchange.c */
 /* A 1xx; nothing for an HTTP/1.0 client. */
 void client_send_informational(struct client *, const struct response *);
