@@ -87,8 +87,10 @@ void body_push(lua_State *L, struct view *, enum side); /* nil: there is none */
 /* Sets the response's body to the string at index 3 (nil: an empty one). */
 void body_assign(lua_State *L, struct view *);
 void client_push(lua_State *L, struct view *);
+void client_tls_push(lua_State *L, struct view *); /* nil: the client speaks no TLS, or has left */
 void request_cache_push(lua_State *L, struct view *);
 void bind_client_open(lua_State *L);
+void bind_client_tls_open(lua_State *L);
 void bind_cache_open(lua_State *L);
 void bind_base64_open(lua_State *L);
 

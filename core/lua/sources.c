@@ -5,6 +5,7 @@
  * `require "a.b"` looks for a/b.lua and a/b/init.lua beside the config, then in the directories of MOONGATE_PATH, if
  * it is set, else in the program's own lua/ and its parent (for "scripts.cors"). */
 #include "base/datadir.h"
+#include "base/map.h"
 #include "base/must.h"
 #include "lua/state_rest.h"
 
@@ -25,9 +26,12 @@ struct source {
     char *text; /* NULL: it could not be read */
     size_t size;
     const char *why;
+    mode_t mode;
+    uid_t owner;
 };
 
 struct sources {
+    struct map by_path; /* -> index in `list`, plus 1 */
     struct source *list;
     size_t count, room;
     char *main;
@@ -49,6 +53,7 @@ void sources_destroy(struct sources *s) {
         free(s->list[i].path);
         free(s->list[i].text);
     }
+    map_fini(&s->by_path);
     free(s->list);
     free(s->main);
     free(s);
@@ -74,24 +79,23 @@ const char *sources_text(const struct sources *s, size_t i, size_t *size) {
 }
 
 /* Reads all of an open file, which it closes. */
-static char *read_all(int fd, size_t *size, const char **why) {
+static void read_all(struct source *to, int fd) {
     struct stat about;
-    char *text = NULL;
-    *size = 0;
-    *why = "not a regular file";
+    to->why = "not a regular file";
     if (fstat(fd, &about) != 0 || !S_ISREG(about.st_mode)) goto done;
-    *why = "too large";
+    to->mode = about.st_mode;
+    to->owner = about.st_uid;
+    to->why = "too large";
     if (about.st_size > FILE_MAX) goto done;
-    text = must_malloc((size_t)about.st_size + 1);
-    for (ssize_t n; *size < (size_t)about.st_size; *size += (size_t)n) {
-        n = read(fd, text + *size, (size_t)about.st_size - *size);
+    to->text = must_malloc((size_t)about.st_size + 1);
+    for (ssize_t n; to->size < (size_t)about.st_size; to->size += (size_t)n) {
+        n = read(fd, to->text + to->size, (size_t)about.st_size - to->size);
         if (n < 0 && errno == EINTR) n = 0;
         else if (n <= 0) break;
     }
-    text[*size] = '\0';
+    to->text[to->size] = '\0';
 done:
     close(fd);
-    return text;
 }
 
 static struct source *add(struct sources *s, const char *path) {
@@ -101,29 +105,43 @@ static struct source *add(struct sources *s, const char *path) {
     }
     struct source *source = &s->list[s->count++];
     *source = (struct source){ .path = must_strdup(path) };
+    map_set(&s->by_path, slice_of(path), (void *)(uintptr_t)s->count);
     int fd = s->open_file(path);
     if (fd < 0) source->why = errno == ENOENT || errno == ENOTDIR ? "no such file" : strerrordesc_np(errno);
-    else source->text = read_all(fd, &source->size, &source->why);
+    else read_all(source, fd);
     return source;
 }
 
+static const struct source *known(const struct sources *s, const char *path) {
+    uintptr_t place = (uintptr_t)map_get(&s->by_path, slice_of(path));
+    return place ? &s->list[place - 1] : NULL;
+}
+
 const char *sources_read(struct sources *s, const char *path, size_t *size, const char **why) {
-    const struct source *source = NULL;
-    for (size_t i = 0; i < s->count && !source; i++)
-        if (strcmp(s->list[i].path, path) == 0) source = &s->list[i];
+    const struct source *source = known(s, path);
     if (!source) source = add(s, path);
     *size = source->size;
     *why = source->why;
     return source->text;
 }
 
-const char *sources_file(struct sources *s, const char *path, size_t *size, const char **why) {
-    char full[PATH_MAX];
+static bool place_beside_config(const struct sources *s, const char *path, char full[PATH_MAX]) {
     const char *slash = *path == '/' ? NULL : strrchr(s->main, '/');
     int folder = slash ? (int)(slash - s->main + 1) : 0;
+    return snprintf(full, PATH_MAX, "%.*s%s", folder, s->main, path) < PATH_MAX;
+}
+
+const char *sources_file(struct sources *s, const char *path, size_t *size, const char **why) {
+    char full[PATH_MAX];
     *why = "too long a path";
-    if (snprintf(full, sizeof full, "%.*s%s", folder, s->main, path) >= (int)sizeof full) return NULL;
-    return sources_read(s, full, size, why);
+    return place_beside_config(s, path, full) ? sources_read(s, full, size, why) : NULL;
+}
+
+bool sources_file_open_to_others(struct sources *s, const char *path) {
+    char full[PATH_MAX];
+    const struct source *source = place_beside_config(s, path, full) ? known(s, full) : NULL;
+    if (!source || !source->text) return false;
+    return source->mode & (source->owner == 0 ? S_IRWXO | S_IWGRP : S_IRWXO | S_IRWXG);
 }
 
 /* ---- Modules */

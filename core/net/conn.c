@@ -77,7 +77,8 @@ static bool layer_owes(const struct conn *c) { return c->tls && tls_owes(c->tls)
 
 static int compute_interest(const struct conn *c) {
     if (c->state == CONN_CONNECTING) return EV_WRITE;
-    if (c->state == CONN_SHAKING) return c->blocked ? EV_WRITE : EV_READ;
+    if (c->state == CONN_SHAKING)
+        return c->shake == TLS_SHAKE_WRITE ? EV_WRITE : c->shake == TLS_SHAKE_READ ? EV_READ : 0;
     if (c->state != CONN_OPEN) return 0;
     int events = 0;
     if (!c->ended && !c->paused && c->in.size < c->in_limit) events |= EV_READ;
@@ -293,7 +294,7 @@ static void open_conn(struct conn *c) {
 static void shake_hands(struct conn *c) {
     enum failure why;
     enum tls_shake shake = tls_shake(c->tls, c->io.fd, &why);
-    c->blocked = shake == TLS_SHAKE_WRITE;
+    c->shake = shake;
     if (shake == TLS_SHAKE_FAILED) break_conn(c, why);
     else if (shake == TLS_SHAKE_DONE) open_conn(c);
     else update_interest(c);
@@ -318,9 +319,22 @@ void conn_tls_connect(struct conn *c, struct tls_trust *trust, struct slice name
     c->tls = tls_connect(c->loop, trust, name, alpn);
     if (c->failed || c->state == CONN_CONNECTING) return;
     c->state = CONN_SHAKING;
-    c->blocked = true; /* the socket's next event begins it */
+    c->shake = TLS_SHAKE_WRITE; /* the socket's next event begins it */
     if (c->in.size || c->out.size || c->ended) break_later(c, FAIL_TLS_FAILED);
     else update_interest(c);
+}
+
+void conn_tls_accept(struct conn *c, struct tls_service *service) {
+    must(!c->tls && c->state == CONN_OPEN);
+    c->tls = tls_accept(c, c->loop, c->io.fd, service);
+    c->state = CONN_SHAKING;
+    c->shake = TLS_SHAKE_READ;
+}
+
+void conn_tls_present(struct conn *c, struct tls_certificates *certificates) {
+    if (!c->tls) return;
+    tls_present(c->tls, certificates);
+    if (c->state == CONN_SHAKING && c->shake == TLS_SHAKE_WAIT) ev_feed_event(c->loop->ev, &c->io, EV_CUSTOM);
 }
 
 const char *conn_tls_reason(const struct conn *c) { return c->tls ? tls_reason(c->tls) : NULL; }

@@ -29,7 +29,11 @@ struct conn_handlers {
      * CONNECT_TIMEOUT, TLS_FAILED, CERTIFICATE). No further event but what the owner does. Once. What had arrived before a failed write is
      * read first (on_bytes), unless the conn is paused. The socket stays until conn_close. */
     void (*on_broken)(struct conn *, enum failure why);
-    /* A connect has succeeded (only after conn_connect), and its TLS handshake if there is one. */
+    /* After conn_tls_accept: a client asks for the certificate of `name` (SNI; empty: it does not say). To be answered
+     * with conn_tls_present, now or later; nothing else may be done with the conn now. */
+    void (*on_hello)(struct conn *, struct slice name);
+    /* A connect has succeeded (only after conn_connect), and its TLS handshake if there is one; or the
+     * handshake of conn_tls_accept. May be NULL. */
     void (*on_connected)(struct conn *);
     /* `out` fell below half of its limit after it had been at or above it: there is room again. */
     void (*on_room)(struct conn *);
@@ -56,6 +60,7 @@ struct conn {
     bool was_full;    /* out reached its limit since on_room */
     bool read_filled; /* the last read filled its room: read more at once next time */
     bool blocked;     /* the last write could not take all */
+    uint8_t shake;    /* CONN_SHAKING: enum tls_shake, what it waits for */
     bool paused;      /* conn_pause */
     bool drained;     /* a write emptied `out`: on_flushed is due */
     bool fin_sent;

@@ -23,6 +23,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdlib.h>
 
 enum { RECORD = SSL3_RT_MAX_PLAIN_LENGTH, PUSH_MOST = 4 * RECORD, UNSENT_MOST = 4 * PUSH_MOST, UNSENT_VECTORS = 16 };
 
@@ -145,6 +146,11 @@ static const char *describe(struct tls *t) {
 
 static enum failure judge_handshake(struct tls *t) {
     long verified = SSL_get_verify_result(t->ssl);
+    if (t->hello && t->hello->state == HELLO_REFUSED) {
+        ERR_clear_error();
+        t->reason = "there is no certificate for it";
+        return FAIL_TLS_FAILED;
+    }
     if (verified == X509_V_OK || !t->trust || !tls_trust_verifies(t->trust)) {
         t->reason = describe(t);
         return FAIL_TLS_FAILED;
@@ -156,7 +162,14 @@ static enum failure judge_handshake(struct tls *t) {
 
 /* ---- the handshake */
 
+static void forget_hello(struct tls *t) {
+    if (t->hello) tls_certificates_unref(t->hello->certificates);
+    free(t->hello);
+    t->hello = NULL;
+}
+
 static enum tls_shake finish_handshake(struct tls *t, enum failure *why) {
+    forget_hello(t);
     if (t->trust && !tls_trust_pinned(t->trust, t->ssl)) {
         t->reason = "none of its keys is pinned";
         *why = FAIL_CERTIFICATE;
@@ -194,7 +207,9 @@ enum tls_shake tls_shake(struct tls *t, int fd, enum failure *why) {
     ERR_clear_error();
     int r = SSL_do_handshake(t->ssl);
     if (r == 1) return finish_handshake(t, why);
-    if (SSL_get_error(t->ssl, r) != SSL_ERROR_WANT_READ) return fail_handshake(t, why);
+    int error = SSL_get_error(t->ssl, r);
+    if (error == SSL_ERROR_WANT_X509_LOOKUP) return TLS_SHAKE_WAIT;
+    if (error != SSL_ERROR_WANT_READ) return fail_handshake(t, why);
     return t->unsent.size ? TLS_SHAKE_WRITE : TLS_SHAKE_READ;
 }
 
@@ -345,7 +360,9 @@ void tls_destroy(struct tls *t) {
     SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(t->ssl);
     buffer_fini(&t->unsent);
+    forget_hello(t);
     tls_trust_unref(t->trust);
+    tls_service_unref(t->service);
     slab_give(&layers, t);
 }
 
@@ -381,6 +398,50 @@ struct tls *tls_connect(struct loop *loop, struct tls_trust *trust, struct slice
     offer_alpn(t, alpn);
     if (!set_name(t, name)) t->reason = "there is no name that its certificate could bear";
     return t;
+}
+
+/* ---- and as a server */
+
+struct tls *tls_accept(struct conn *conn, struct loop *loop, int fd, struct tls_service *service) {
+    struct tls *t = slab_take_zeroed(&layers);
+    t->loop = loop;
+    t->fd = fd;
+    t->service = tls_service_ref(service);
+    t->ssl = tls_service_open(service, loop);
+    t->hello = must_calloc(1, sizeof *t->hello);
+    t->hello->conn = conn;
+    attach_bio(t);
+    return t;
+}
+
+static bool show_certificates(struct tls *t) {
+    struct tls_hello *h = t->hello;
+    const char *name = SSL_get_servername(t->ssl, TLSEXT_NAMETYPE_host_name);
+    h->shown_count = tls_certificates_choose(h->certificates, slice_of(name), h->shown);
+    for (unsigned i = 0; i < h->shown_count; i++) {
+        const struct tls_identity *id = h->shown[i];
+        if (SSL_use_cert_and_key(t->ssl, id->leaf, id->key, id->chain, 1) != 1) return false;
+    }
+    return h->shown_count > 0;
+}
+
+/* Returns as OpenSSL wants it: 1: go on; 0: the handshake ends; -1: wait. */
+int tls_on_hello(SSL *ssl, void *with) {
+    struct tls *t = tls_of(ssl);
+    struct tls_hello *h = t->hello;
+    if (h->state == HELLO_NEW) {
+        h->state = HELLO_ASKED;
+        h->conn->handlers->on_hello(h->conn, slice_of(SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name)));
+    }
+    if (h->state == HELLO_PRESENTED) return show_certificates(t);
+    return h->state == HELLO_REFUSED ? 0 : -1;
+}
+
+void tls_present(struct tls *t, struct tls_certificates *certificates) {
+    struct tls_hello *h = t->hello;
+    if (!h || h->state != HELLO_ASKED) return;
+    h->state = certificates ? HELLO_PRESENTED : HELLO_REFUSED;
+    h->certificates = tls_certificates_ref(certificates);
 }
 
 const char *tls_reason(const struct tls *t) { return t->reason; }

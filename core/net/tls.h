@@ -49,7 +49,69 @@ struct slice tls_trust_digest(const struct tls_trust *);
 /* Is it a pin as the settings take it? */
 bool tls_pin_valid(struct slice);
 
+/* ---- Certificates: what a listener or a site may show its clients. Any thread; filled first, then immutable. */
+
+struct tls_certificates;
+struct tls_certificates *tls_certificates_create(void);                   /* one reference */
+struct tls_certificates *tls_certificates_ref(struct tls_certificates *); /* NULL stays NULL */
+void tls_certificates_unref(struct tls_certificates *);                   /* NULL is ignored */
+/* Adds one, from PEM; `key` p NULL: it stands beside the certificate. `ocsp`: an answer to be stapled, DER; p NULL: none.
+ * False: a sentence that begins with "cert: ", "key: " or "ocsp: ". */
+bool tls_certificates_add(struct tls_certificates *, struct slice cert, struct slice key, struct slice ocsp, char *why,
+                          size_t size);
+unsigned tls_certificates_count(const struct tls_certificates *);
+bool tls_certificates_equal(const struct tls_certificates *, const struct tls_certificates *); /* NULL equals NULL */
+/* Does one of them bear this name? Wildcards stand for one label. */
+bool tls_certificates_bear(const struct tls_certificates *, struct slice name);
+/* When the first of them expires, Unix seconds. */
+double tls_certificates_expire(const struct tls_certificates *);
+/* A certificate for development, signed by itself, for localhost: PEM, malloc'd, with its key. */
+char *tls_make_internal(void);
+
+/* ---- Service: how clients are met. Any thread; immutable, refcounted, found by content as trusts are. */
+
+enum tls_ask { TLS_ASK_NOT, TLS_ASK_REQUEST, TLS_ASK_REQUIRE };
+
+struct tls_service_settings {
+    enum tls_alpn alpn; /* the best that is agreed to */
+    unsigned versions;  /* enum tls_versions; 0: all */
+    enum tls_ask ask;   /* for the client's certificate. REQUEST: one that cannot be verified is taken, and told of */
+    struct slice client_ca; /* PEM: who may have signed it */
+    struct slice crl;       /* PEM: revoked ones; p NULL: none */
+};
+
+struct tls_service;
+struct tls_service *tls_service_get(const struct tls_service_settings *, char *why, size_t size);
+struct tls_service *tls_service_ref(struct tls_service *); /* NULL stays NULL */
+void tls_service_unref(struct tls_service *);              /* NULL is ignored */
+
 /* ---- Conns, in their thread */
+
+/* Makes an accepted conn's bytes pass through TLS, right after conn_open. on_hello asks for the certificates, then
+ * on_connected follows, or on_broken with TLS_FAILED. The deadline is the owner's. */
+void conn_tls_accept(struct conn *, struct tls_service *);
+/* The answer to on_hello, in it or later: what to choose from (a reference is taken), or NULL: the handshake ends.
+ * Safe when nothing was asked. */
+void conn_tls_present(struct conn *, struct tls_certificates *);
+
+/* What is known of a TLS conn, text in the arena; p NULL: nothing, or no TLS. */
+enum tls_fact {
+    TLS_FACT_VERSION, /* "TLSv1.3" */
+    TLS_FACT_CIPHER,
+    TLS_FACT_NAME, /* SNI */
+    TLS_FACT_ALPN,
+    /* of the client's certificate */
+    TLS_FACT_SUBJECT,
+    TLS_FACT_ISSUER,
+    TLS_FACT_SERIAL,      /* hex */
+    TLS_FACT_FINGERPRINT, /* SHA-256, hex */
+    TLS_FACT_NAMES        /* "DNS:a", "email:b", one a line */
+};
+struct arena;
+struct slice conn_tls_fact(const struct conn *, enum tls_fact, struct arena *);
+bool conn_tls_resumed(const struct conn *);
+bool conn_tls_verified(const struct conn *);    /* it showed a certificate, and that is good */
+double conn_tls_not_after(const struct conn *); /* of its certificate, Unix seconds; 0: it showed none */
 
 /* Makes the conn's bytes pass through TLS, as the client: on a conn that is connecting or open, whose `in` and `out` are
  * empty. on_connected follows after the handshake, or on_broken with TLS_FAILED or CERTIFICATE; never from inside this
@@ -65,10 +127,18 @@ void tls_thread_fini(const struct loop *);
 
 /* ---- The layer, as conn.c sees it. Errors are errno's: EAGAIN: later; EPROTO: not TLS any more. */
 
-enum tls_shake { TLS_SHAKE_READ, TLS_SHAKE_WRITE, TLS_SHAKE_DONE, TLS_SHAKE_FAILED };
+enum tls_shake {
+    TLS_SHAKE_READ,
+    TLS_SHAKE_WRITE,
+    TLS_SHAKE_WAIT /* for tls_present */,
+    TLS_SHAKE_DONE,
+    TLS_SHAKE_FAILED
+};
 
 /* The layer of a conn that connects; the arguments are conn_tls_connect's. */
 struct tls *tls_connect(struct loop *, struct tls_trust *, struct slice name, enum tls_alpn alpn);
+struct tls *tls_accept(struct conn *, struct loop *, int fd, struct tls_service *);
+void tls_present(struct tls *, struct tls_certificates *);
 /* Begins the handshake, or goes on with it; FAILED: `*why`. */
 enum tls_shake tls_shake(struct tls *, int fd, enum failure *why);
 /* As readv. 0: the other side said that it ends (close_notify), or its FIN came without that (tls_truncated). */

@@ -55,9 +55,11 @@ struct tls_identity {
     X509 *leaf;
     STACK_OF(X509) * chain; /* never NULL */
     EVP_PKEY *key;
+    unsigned char *ocsp; /* stapled; NULL: none */
+    long ocsp_size;
 };
 /* From PEM; a reference, or NULL with a sentence. `key` p NULL: it stands beside the certificate. */
-struct tls_identity *tls_identity_get(struct slice cert, struct slice key, char *why, size_t size);
+struct tls_identity *tls_identity_get(struct slice cert, struct slice key, struct slice ocsp, char *why, size_t size);
 
 /* A store with the certificates of a PEM file, or with the system's (p NULL); to be freed with X509_STORE_free. NULL:
  * a sentence. */
@@ -77,18 +79,46 @@ void tls_trust_resume(struct tls_trust *, struct tls *);
 /* Has the server one of the keys it must have? */
 bool tls_trust_pinned(const struct tls_trust *, const SSL *);
 
+/* ---- tls_certificates.c */
+
+/* Those to be shown to a client that asks for `name`: at most one for each kind of key. Their number. */
+enum { TLS_SHOWN = 3 };
+unsigned tls_certificates_choose(const struct tls_certificates *, struct slice name,
+                                 const struct tls_identity *shown[TLS_SHOWN]);
+
+/* ---- tls_service.c, tls_tickets.c */
+
+/* A server's session in the worker's context of this service. */
+SSL *tls_service_open(struct tls_service *, const struct loop *);
+/* Tickets of this context are sealed with keys that all threads share, and that change. */
+void tls_tickets_use(SSL_CTX *);
+void tls_tickets_leave(void); /* at the end of a thread */
+
 /* ---- tls.c: the layer of one conn */
+
+/* What a server needs until the handshake is over. */
+struct tls_hello {
+    struct conn *conn; /* who is asked for certificates */
+    enum { HELLO_NEW, HELLO_ASKED, HELLO_PRESENTED, HELLO_REFUSED } state;
+    struct tls_certificates *certificates; /* a reference; NULL: none yet */
+    const struct tls_identity *shown[TLS_SHOWN];
+    unsigned shown_count;
+};
+/* OpenSSL's callback: a certificate is wanted. */
+int tls_on_hello(SSL *, void *);
 
 struct tls {
     SSL *ssl;
     struct loop *loop;
-    struct tls_trust *trust; /* a reference */
-    const char *reason;      /* of the last failure */
-    struct buffer unsent;    /* encrypted */
-    size_t taken;            /* bytes of the last push that lie in `unsent` and were not yet said to be written */
-    int fd, error;           /* fd -1: not begun; error: the socket's errno, once it failed */
-    bool corked;             /* what OpenSSL writes is collected in `unsent` */
-    bool eof;                /* the socket's FIN was read */
+    struct tls_trust *trust;     /* a reference; NULL: the server's side */
+    struct tls_service *service; /* a reference; NULL: the client's side */
+    struct tls_hello *hello;     /* the server's side, during its handshake; NULL: none */
+    const char *reason;          /* of the last failure */
+    struct buffer unsent;        /* encrypted */
+    size_t taken;                /* bytes of the last push that lie in `unsent` and were not yet said to be written */
+    int fd, error;               /* fd -1: not begun; error: the socket's errno, once it failed */
+    bool corked;                 /* what OpenSSL writes is collected in `unsent` */
+    bool eof;                    /* the socket's FIN was read */
     bool more, truncated, said_end;
     bool shaken;                           /* the handshake is over */
     unsigned char session_key[TLS_DIGEST]; /* name and address: under which its session may be taken up again */

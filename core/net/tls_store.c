@@ -7,11 +7,13 @@
  *
  * Parsed objects belong to OpenSSL's default library context, since threads share them; handshakes run in the context
  * of the worker, which takes the keys over at first use. */
+#include "base/clock.h"
 #include "base/map.h"
 #include "base/must.h"
 #include "net/tls_openssl.h"
 
 #include <openssl/conf.h>
+#include <openssl/ocsp.h>
 #include <openssl/provider.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -44,7 +46,7 @@ const char *tls_error(void) {
 
 void *tls_explain(char *why, size_t size, const char *what) {
     const char *error = tls_error();
-    snprintf(why, size, "%s%s%s", what, error ? ": " : "", error ? error : "");
+    snprintf(why, size, "%s%s%s%s", what, error ? " (" : "", error ? error : "", error ? ")" : "");
     return NULL;
 }
 
@@ -123,6 +125,7 @@ void tls_thread_fini(const struct loop *loop) {
         if (s->kind->leave) s->kind->leave(s, loop);
     }
     pthread_mutex_unlock(&lock);
+    tls_tickets_leave();
     if (!library) return;
     OPENSSL_thread_stop_ex(library);
     OSSL_LIB_CTX_free(library);
@@ -170,33 +173,95 @@ static void identity_destroy(struct tls_shared *s) {
     X509_free(id->leaf);
     sk_X509_pop_free(id->chain, X509_free);
     EVP_PKEY_free(id->key);
+    OPENSSL_free(id->ocsp);
     free(id);
 }
 
 static const struct tls_kind identity_kind = { .destroy = identity_destroy };
 
-static bool read_identity(struct tls_identity *id, struct slice cert, struct slice key, char *why, size_t size) {
-    ERR_clear_error();
-    if (!read_chain(id, cert)) return tls_explain(why, size, "holds no certificate in PEM");
-    if (!read_key(id, key)) return tls_explain(why, size, "holds no key in PEM that can be read without a passphrase");
-    if (X509_check_private_key(id->leaf, id->key)) return true;
-    ERR_clear_error();
-    snprintf(why, size, "the key is not that of the certificate");
-    return false;
+static bool read_ocsp(struct tls_identity *id, struct slice der) {
+    if (!der.p) return true;
+    const unsigned char *p = (const unsigned char *)der.p;
+    OCSP_RESPONSE *answer = d2i_OCSP_RESPONSE(NULL, &p, (long)der.n);
+    bool good = answer && OCSP_response_status(answer) == OCSP_RESPONSE_STATUS_SUCCESSFUL;
+    OCSP_RESPONSE_free(answer);
+    if (!good) return false;
+    id->ocsp = OPENSSL_memdup(der.p, der.n);
+    id->ocsp_size = (long)der.n;
+    return id->ocsp != NULL;
 }
 
-struct tls_identity *tls_identity_get(struct slice cert, struct slice key, char *why, size_t size) {
+static bool read_identity(struct tls_identity *id, struct slice cert, struct slice key, struct slice ocsp, char *why,
+                          size_t size) {
+    ERR_clear_error();
+    if (!read_chain(id, cert)) return tls_explain(why, size, "cert: holds no certificate in PEM");
+    if (!read_key(id, key))
+        return tls_explain(why, size, "key: holds no key in PEM that can be read without a passphrase");
+    if (!X509_check_private_key(id->leaf, id->key))
+        return tls_explain(why, size, "key: it is not that of the certificate");
+    if (!read_ocsp(id, ocsp)) return tls_explain(why, size, "ocsp: holds no good OCSP answer in DER");
+    return true;
+}
+
+struct tls_identity *tls_identity_get(struct slice cert, struct slice key, struct slice ocsp, char *why, size_t size) {
     unsigned char digest[TLS_DIGEST];
     if (!key.p) key = cert;
-    tls_digest((struct slice[]){ SLICE("identity"), cert, key }, 3, digest);
+    tls_digest((struct slice[]){ SLICE("identity"), cert, key, ocsp }, 4, digest);
     struct tls_identity *id = tls_shared_find(&identity_kind, digest);
     if (id) return id;
     id = must_calloc(1, sizeof *id);
     id->chain = sk_X509_new_null();
     must(id->chain != NULL);
-    if (read_identity(id, cert, key, why, size)) return tls_shared_add(&id->shared, &identity_kind, digest);
+    if (read_identity(id, cert, key, ocsp, why, size)) return tls_shared_add(&id->shared, &identity_kind, digest);
     identity_destroy(&id->shared);
     return NULL;
+}
+
+/* ---- a certificate for development */
+
+static void add_extension(X509 *x, int nid, const char *text) {
+    X509V3_CTX c;
+    X509V3_set_ctx(&c, x, x, NULL, NULL, 0);
+    X509_EXTENSION *e = X509V3_EXT_conf_nid(NULL, &c, nid, text);
+    must(e && X509_add_ext(x, e, -1));
+    X509_EXTENSION_free(e);
+}
+
+static X509 *make_certificate(EVP_PKEY *key) {
+    X509 *x = X509_new();
+    X509_NAME *name = X509_get_subject_name(x);
+    unsigned char serial[16];
+    random_bytes(serial, sizeof serial);
+    serial[0] &= 0x7f;
+    BIGNUM *number = BN_bin2bn(serial, sizeof serial, NULL);
+    must(number && BN_to_ASN1_INTEGER(number, X509_get_serialNumber(x)));
+    BN_free(number);
+    X509_set_version(x, X509_VERSION_3);
+    X509_gmtime_adj(X509_getm_notBefore(x), -3600);
+    X509_time_adj_ex(X509_getm_notAfter(x), 365, 0, NULL);
+    X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const unsigned char *)"Moongate development", -1, -1, 0);
+    X509_set_issuer_name(x, name);
+    X509_set_pubkey(x, key);
+    add_extension(x, NID_basic_constraints, "critical,CA:false");
+    add_extension(x, NID_subject_alt_name, "DNS:localhost,DNS:*.localhost,IP:127.0.0.1,IP:::1");
+    must(X509_sign(x, key, EVP_sha256()) > 0);
+    return x;
+}
+
+char *tls_make_internal(void) {
+    EVP_PKEY *key = EVP_EC_gen("P-256");
+    must(key != NULL);
+    X509 *x = make_certificate(key);
+    BIO *bio = BIO_new(BIO_s_mem());
+    must(bio && PEM_write_bio_PrivateKey(bio, key, NULL, NULL, 0, NULL, NULL) && PEM_write_bio_X509(bio, x));
+    char *p;
+    long n = BIO_get_mem_data(bio, &p);
+    char *text = must_strndup(p, (unsigned long)n);
+    OPENSSL_cleanse(p, (size_t)n);
+    BIO_free(bio);
+    X509_free(x);
+    EVP_PKEY_free(key);
+    return text;
 }
 
 /* ---- roots */

@@ -169,10 +169,7 @@ static bool read_settings(struct tls_trust *t, const struct tls_trust_settings *
         return false;
     }
     char text[200];
-    if (s->cert.p && !(t->identity = tls_identity_get(s->cert, s->key, text, sizeof text))) {
-        snprintf(why, size, "cert: %s", text);
-        return false;
-    }
+    if (s->cert.p && !(t->identity = tls_identity_get(s->cert, s->key, slice_make(NULL, 0), why, size))) return false;
     t->unverified = s->unverified;
     X509_STORE *roots = s->ca.p ? tls_roots(s->ca, text, sizeof text) : NULL;
     if (s->ca.p && !roots) {
@@ -182,7 +179,7 @@ static bool read_settings(struct tls_trust *t, const struct tls_trust_settings *
     atomic_init(&t->roots, roots);
     if (!t->identity) return true;
     SSL_CTX *tried = make_context(t);
-    if (!tried) return tls_explain(why, size, "cert");
+    if (!tried) return tls_explain(why, size, "cert: it cannot be used");
     SSL_CTX_free(tried);
     return true;
 }

@@ -11,14 +11,13 @@ static _Thread_local struct slab clients = SLAB(struct client, 256);
 static const struct timeouts fallback_timeouts = { .head = 10, .body = 30, .idle = 75, .between = 60 };
 static const struct h1_limits fallback_limits = { .head = 32768, .target = 8192, .fields = 100 };
 
-/* NULL while no generation serves this listener. */
-static const struct host_table *table_of(const struct client *c) {
+const struct host_table *client_table(const struct client *c) {
     const struct generation *g = client_worker(c)->generation;
     return g && c->listener->id < g->table_count ? g->tables[c->listener->id] : NULL;
 }
 
 static const struct site *first_site(const struct client *c) {
-    const struct host_table *table = table_of(c);
+    const struct host_table *table = client_table(c);
     return table ? table->first : NULL;
 }
 
@@ -84,9 +83,11 @@ static const struct client_protocol client_peek = {
     .handlers = &peek_handlers, .begin = peek_begin, .drain = client_close, .leave = peek_leave
 };
 
-static bool takes_h2c(const struct client *c) {
-    const struct host_table *table = table_of(c);
-    return table && table->h2c;
+static const struct client_protocol *first_protocol(struct client *c) {
+    const struct host_table *table = client_table(c);
+    if (table && table->tls) return &client_tls;
+    c->may_speak_h2 = table && table->h2c;
+    return c->may_speak_h2 ? &client_peek : &client_h1;
 }
 
 void client_accept(struct ear *ear, int fd, const struct addr *peer) {
@@ -103,6 +104,5 @@ void client_accept(struct ear *ear, int fd, const struct addr *peer) {
     list_push(&w->clients, &c->node);
     conn_open(&c->conn, ear->loop, fd, &peek_handlers);
     worker_client_came(w);
-    c->may_speak_h2 = takes_h2c(c);
-    client_begin(c, c->may_speak_h2 ? &client_peek : &client_h1);
+    client_begin(c, first_protocol(c));
 }

@@ -1,7 +1,7 @@
 /* A client: an accepted connection and its protocol. It reads heads and begins an exchange for each, carries the
  * request body into the exchange's pipe and the answer out (stream.h). It holds its listener, never a generation.
  *
- * client.c accepts and closes; the protocols are client_h1.c and, beside it, others. */
+ * client.c accepts and closes; client_tls.c shakes hands; client_h1.c and client_h2.c are the protocols. */
 #pragma once
 
 #include "http/h1.h"
@@ -19,7 +19,7 @@ struct client_protocol {
     /* The client was closed: its exchanges are told (exchange_client_left). */
     void (*leave)(struct client *);
 };
-extern const struct client_protocol client_h1, client_h2;
+extern const struct client_protocol client_tls, client_h1, client_h2;
 
 struct h2_client; /* client_h2.c's own */
 
@@ -67,6 +67,12 @@ void client_close(struct client *);
 /* -- for the protocols */
 static inline struct worker *client_worker(const struct client *c) { return worker_of(c->conn.loop); }
 static inline struct client *client_of_conn(struct conn *c) { return container_of(c, struct client, conn); }
+/* What the generation that serves says of its listener; NULL: nothing does. */
+const struct host_table *client_table(const struct client *);
+/* "https" or "http": how the client speaks to us. */
+static inline struct slice client_scheme(const struct client *c) {
+    return c->conn.tls ? SLICE("https") : SLICE("http");
+}
 /* From now on it speaks `protocol`. */
 void client_begin(struct client *, const struct client_protocol *protocol);
 /* What holds before a site is known: the limits and times of the listener's first site. */

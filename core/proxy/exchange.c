@@ -123,7 +123,7 @@ static void enter_site(struct exchange *x, struct site *site, struct generation 
 
 static enum failure parse_target(struct exchange *x, bool raw) {
     return target_parse(&x->request.target, &x->arena, x->request.method, x->request.target.raw, x->received_host,
-                        SLICE("http"), raw);
+                        client_scheme(x->stream->client), raw);
 }
 
 static enum next find_site(struct exchange *x) {

@@ -12,7 +12,17 @@
 
 static struct worker_metrics metrics;
 
+static struct metric *find_handshakes(const char *result) {
+    char text[64];
+    struct label label = { "result", slice_of(result) };
+    return metric_get(METRIC_COUNTER, "moongate_tls_handshakes_total",
+                      "TLS handshakes of clients, by what they came to", metric_labels(text, sizeof text, &label, 1));
+}
+
 static void find_metrics(void) {
+    metrics.tls_full = find_handshakes("full");
+    metrics.tls_resumed = find_handshakes("resumed");
+    metrics.tls_failed = find_handshakes("failed");
     struct slice none = SLICE("");
     metrics.clients_open = metric_get(METRIC_GAUGE, "moongate_clients", "Open client connections", none);
     metrics.clients_total =

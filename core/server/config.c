@@ -101,6 +101,7 @@ static void read_tree(struct reader *r, const struct value *tree) {
     else read_site(r, &root, tree, 0);
     check_sites(r);
     check_admin(r);
+    settings_check_tls(r);
 }
 
 /* In the order of the file; those without a line stay behind what they were found after. A stable insertion: there
@@ -206,6 +207,7 @@ static void fini_backend(struct config_backend *backend) {
 static void fini_site(struct config_site *site) {
     for (unsigned i = 0; i < site->backend_count; i++) fini_backend(&site->backends[i]);
     for (size_t i = 0; site->hosts[i]; i++) free(site->hosts[i]);
+    tls_certificates_unref(site->certificates);
     free(site->backends);
     free(site->hosts);
     free(site->listeners);
@@ -215,6 +217,8 @@ static void fini_site(struct config_site *site) {
 }
 
 static void fini_listener(struct config_listener *l) {
+    tls_service_unref(l->tls);
+    tls_certificates_unref(l->certificates);
     free(l->name);
     free(l->path);
 }

@@ -23,6 +23,8 @@ struct config_listener {
     char *path;               /* where it was named first, for error lines: "sites[1].listen[2]" */
     int line;                 /* of that, 0: not known */
     bool h2c, proxy_protocol; /* options; sites on one address agree in them (config_read checks) */
+    struct tls_service *tls;  /* likewise; a reference; NULL: plain */
+    struct tls_certificates *certificates; /* of its own; a reference; NULL: none */
 };
 
 struct config_backend {
@@ -41,6 +43,7 @@ struct config_site {
     char **hosts;        /* lower case, NULL-terminated; first element NULL: the default site of its listeners */
     unsigned *listeners; /* indices into config->listeners */
     unsigned listener_count;
+    struct tls_certificates *certificates; /* for its names; a reference; NULL: none */
     struct config_backend *backends;
     unsigned backend_count;
     struct cidr *trusted;

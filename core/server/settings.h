@@ -21,7 +21,9 @@ enum place {
     PLACE_KEEPALIVE,
     PLACE_RETRY,
     PLACE_HEALTH,
-    PLACE_BACKEND_TLS, /* struct trust_setting */
+    PLACE_BACKEND_TLS,  /* struct trust_setting */
+    PLACE_LISTENER_TLS, /* struct service_setting */
+    PLACE_CERTIFICATE,  /* struct certificate_setting */
     PLACE_COUNT
 };
 
@@ -136,6 +138,21 @@ struct trust_setting {
     unsigned pin_count;
     unsigned versions; /* enum tls_versions */
 };
+
+/* TLS to clients. */
+struct certificate_setting {
+    char *cert, *key, *ocsp;
+};
+struct service_setting {
+    struct certificate_setting certificate;
+    unsigned profile; /* 0: intermediate, 1: modern */
+    char *client_ca, *crl;
+    unsigned client_verify; /* 0: require, 1: request */
+};
+void read_listener_tls(struct reader *, const struct spot *, const struct value *, void *base);
+void read_site_tls(struct reader *, const struct spot *, const struct value *, void *base);
+/* What must hold between the `tls` of listeners and of sites; all of them are read. */
+void settings_check_tls(struct reader *);
 
 /* Appends a site, `index` as in struct config_site, and reads it. */
 void read_site(struct reader *, const struct spot *, const struct value *, unsigned index);

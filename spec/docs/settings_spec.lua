@@ -5,6 +5,7 @@ local headings = {
   TIMEOUTS = "### `timeouts`", CACHE = "### `cache`", BACKEND = "## A backend", SERVER = "### A server",
   BACKEND_TIMEOUTS = "### `timeouts` of a backend", KEEPALIVE = "### `keepalive`", RETRY = "### `retry`",
   HEALTH = "### `health`", BACKEND_TLS = "### `tls` of a backend",
+  LISTENER_TLS = "### TLS to clients", CERTIFICATE = "### A certificate",
 }
 
 local function read_file(path)

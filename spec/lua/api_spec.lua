@@ -83,10 +83,14 @@ end
 local found = {}
 local function note(class, list) found[#found + 1] = class .. ": " .. table.concat(list, " ") end
 
-local site = { listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } }, unsafe = { "debug" } }
+local site = {
+  listen = { "127.0.0.1:$PORT", { "127.0.0.1:$PORT2", tls = "internal" } }, backends = { app = { "$BACKEND" } },
+  unsafe = { "debug" },
+}
 
 function site.on_request(req)
   if req.path == "/plain" then return gate.reply(200, "plain") end
+  if req.path == "/tls" then return gate.reply(200, table.concat(names(req.client.tls), " ")) end
   found = {}
   local fetched = gate.fetch("http://127.0.0.1:$PORT/plain")
   note("moongate", keys(gate))
@@ -104,10 +108,11 @@ function site.on_request(req)
   note("moongate.Shared", names(gate.shared "api"))
   note("moongate.Fetched", keys(fetched))
   note("moongate.Tls", {})
+  note("moongate.ClientTls", { gate.fetch("https://localhost:$PORT2/tls", { tls = { verify = false } }).body })
 end
 
 function site.on_response(req, res)
-  if req.path == "/plain" then return end
+  if req.path == "/plain" or req.path == "/tls" then return end
   note("moongate.Headers", names(req.headers))
   note("moongate.Headers", names(res.headers))
   note("moongate.Response", names(res))

@@ -82,7 +82,11 @@ local function watch(self)
   if events == self.watched then return end
   self.watched = events
   if events == "" then self.poll:stop() return end
-  self.poll:start(events, function(err) self:on_event(err) end)
+  -- A reset comes as an error, which ends the watch; the next read tells of it.
+  self.poll:start(events, function(err)
+    if err then self.watched = nil end
+    self:on_event()
+  end)
 end
 
 local wants = { wantread = "r", wantwrite = "w", timeout = "w" }

@@ -118,8 +118,9 @@ describe("TLS to a backend", function()
 
   it("says that a server does not speak TLS", function()
     local plain = net.listen(function(conn)
-      conn:read_some()
+      conn:read_exactly(200)
       conn:send "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
+      conn:read_all(20)
     end)
     local gate = start(plain, '{ ca = "$CERTS/ca.pem" }')
     assert.equal(502, http.get(gate.port).status)
@@ -127,7 +128,11 @@ describe("TLS to a backend", function()
   end)
 
   it("fails when the server leaves in the middle of the handshake", function()
-    local gate = start(net.listen(function(conn) conn:read_some() end), '{ ca = "$CERTS/ca.pem" }')
+    local gate = start(net.listen(function(conn)
+      conn:read_some()
+      conn:shutdown()
+      conn:read_all(20)
+    end), '{ ca = "$CERTS/ca.pem" }')
     assert.equal(502, http.get(gate.port).status)
     gate:wait_log "the connection was closed in the middle"
   end)
@@ -168,7 +173,7 @@ describe("TLS to a backend", function()
   end)
 
   it("carries large bodies both ways, with back-pressure", function()
-    local body = ("0123456789abcdef"):rep(256 * 1024)
+    local body = ("0123456789abcdef"):rep(support.process.preset == "hard" and 8192 or 256 * 1024)
     local backend = backend_with(server, nil, function(request) return 200, nil, request.body end)
     local gate = start(backend, '{ ca = "$CERTS/ca.pem" }')
     assert.equal(body, http.post(gate.port, "/", body).body)
@@ -189,7 +194,7 @@ describe("TLS to a backend", function()
     local backend = net.listen(function(conn)
       local target = http.request(conn).target
       conn:send "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nall of it"
-      if target == "/cut" then conn:read_all(20) end
+      if target == "/cut" then pcall(conn.read_all, conn, 20) end
     end, { tls = tls.server(server) })
     local relay = net.relay(backend.port)
     local gate = start(relay, '{ ca = "$CERTS/ca.pem" }')
@@ -197,9 +202,11 @@ describe("TLS to a backend", function()
 
     local client = net.connect(gate.port)
     client:send "GET /cut HTTP/1.1\r\nHost: a\r\n\r\n"
-    client:read_until "all of it\r\n"
+    http.response_head(client)
+    local got = ""
+    while got ~= "all of it" do got = got .. http.chunk(client) end
     relay.passed:shutdown()
-    assert.not_matches("0\r\n", client:read_all())
+    assert.equal("", client:read_all()) -- no last chunk
   end)
 
   it("keeps connections apart that are made in different ways", function()

@@ -89,9 +89,9 @@ local wrong = {
     { "return { listen = { 80, { 81, tsl = true } } }", 'listen[2].tsl: unknown setting, did you mean "tls"?' },
     { "return { listen = { { 80, h2c = 1 } } }", "listen[1].h2c: expected true or false, got 1" },
     { "return { listen = { { 80, proxy_protocol = true } } }", "listen[1].proxy_protocol: the PROXY protocol comes with a later version" },
-    { "return { listen = { { 80, tls = {} } } }", "listen[1].tls: TLS comes with a later version" },
-    { "return { listen = { { 80, tls = true } } }", "listen[1].tls: TLS comes with a later version" },
-    { "return { listen = { 80, tls = true } }", "listen.tls: TLS comes with a later version" },
+    { "return { listen = { { 80, tls = {} } } }", "listen[1]: TLS without a certificate: neither here nor in the `tls` of a site on it" },
+    { "return { listen = { { 80, tls = true } } }", "listen[1]: TLS without a certificate: neither here nor in the `tls` of a site on it" },
+    { "return { listen = { 80, tls = { cert = 'x.pem' } } }", "listen.tls.cert: x.pem: no such file" },
   },
   ["hosts"] = {
     { site "hosts = 5", "hosts: expected a list of host names, got 5" },
@@ -174,7 +174,7 @@ local wrong = {
     { site "fail = 'continue'", 'fail: expected a table such as { on_request = "continue" }, got "continue"' },
     { site "fail = { on_request = true }", 'fail.on_request: expected "continue", got true' },
     { site "fail = { on_requst = 'continue' }", 'fail.on_requst: unknown setting, did you mean "on_request"?' },
-    { site "tls = { cert = 'a', key = 'b' }", "tls: TLS comes with a later version" },
+    { site "tls = true", 'tls: expected a table such as { cert = "site.pem", key = "site.key" }, or a list of them, got true' },
     { site "forward = true", "forward: forward proxying comes with a later version" },
   },
 }
