@@ -156,7 +156,7 @@ static enum next take_default(struct fetch *f) {
     if (f->tries > 0) return jump(f, FETCH_CHOOSE);
     const struct site *site = f->subject.site ? f->subject.site : f->site;
     if (!site || !site->default_backend) return fail(f, FAIL_NO_BACKEND);
-    f->pick = (struct pick){ .backends = { site->default_backend }, .count = 1 };
+    pick_one(&f->pick, site->default_backend, slice_make(NULL, 0));
     f->pick_at = 0;
     return jump(f, FETCH_CHOOSE);
 }
@@ -177,7 +177,7 @@ static enum next pick(struct fetch *f) {
     switch (verdict) {
     case VERDICT_WAIT: return WAIT;
     case VERDICT_PICK:
-        f->pick = f->decision.pick;
+        pick_copy(&f->pick, &f->decision.pick);
         f->pick_at = 0;
         return jump(f, FETCH_CHOOSE);
     case VERDICT_REPLY:
@@ -588,7 +588,8 @@ static void set_subject(struct fetch *f, const struct fetch_options *o) {
 
 struct fetch *fetch_create(const struct fetch_options *o) {
     struct fetch *f = slab_take(&fetches);
-    memset(f, 0, offsetof(struct fetch, decision));
+    memset(f, 0, offsetof(struct fetch, tried));
+    pick_init(&f->pick);
     task_init(&f->task, fetch_advance);
     grave_init(&f->grave, fetch_bury);
     arena_init(&f->arena);
@@ -610,7 +611,7 @@ struct fetch *fetch_create(const struct fetch_options *o) {
     if (o->backend) {
         f->fixed = true;
         if (o->backend->ad_hoc) o->backend->users++;
-        f->pick = (struct pick){ .backends = { o->backend }, .servers = { o->server }, .count = 1 };
+        pick_one(&f->pick, o->backend, o->server);
         f->step = FETCH_CHOOSE;
     }
     if (o->exact) f->exact = server_ref(o->exact);

@@ -49,10 +49,8 @@ struct fetch {
 
     struct timeouts timeouts;
     struct deadline total;
-    struct pick pick;
     unsigned pick_at;     /* index into pick.backends */
     struct server *exact; /* a reference; NULL: any */
-    struct server *tried[FETCH_TRIED];
     unsigned tried_count, tries;
     struct last_try last;
     struct backend *backend; /* of the present or last try */
@@ -77,7 +75,10 @@ struct fetch {
     bool request_broken; /* it failed because its request body did */
     bool tunnel;         /* 101, or 2xx to CONNECT: the conn is to be taken with fetch_take_conn */
     bool stopped;
-    struct decision decision; /* last: not zeroed at the start */
+    /* Not zeroed at the start: counts say what is in them. */
+    struct server *tried[FETCH_TRIED];
+    struct pick pick;
+    struct decision decision;
 };
 
 struct fetch_options {
