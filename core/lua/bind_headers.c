@@ -10,8 +10,8 @@
  * Names have no case, but `all` and `add` in lower case are the methods; fields of these names are `h.All`, `h.Add`.
  *
  * Reading is the hottest thing scripts do. The id of a name, and that it is a name at all, is found once per string:
- * the metamethods' own table (upvalue 2) keeps name -> id, for the first few hundred names; names that a stranger
- * makes up beyond that are looked at each time. Values become Lua strings only when they are read. Repeated lines are
+ * the metamethods' own table of names keeps name -> id, for the first few hundred names, and recall what the policy
+ * uses most; names that a stranger makes up beyond that are looked at each time. Values become Lua strings only when they are read. Repeated lines are
  * joined in Lua's memory, not in the exchange's arena, which a loop would grow. */
 #include "lua/bind.h"
 
@@ -71,28 +71,34 @@ static struct name name_check(lua_State *L, int arg) {
     return name;
 }
 
-/* Remembers the id of the name at index 2 in upvalue 2; place 0 holds how many there are. */
+/* Remembers the id of the name at index 2 among the names; place 0 holds how many there are. */
 static void keep_name(lua_State *L, struct name name) {
     if (name.text.n > NAME_KEPT_MAX) return;
-    lua_rawgeti(L, lua_upvalueindex(2), 0);
+    lua_rawgeti(L, lua_upvalueindex(UPVALUE_NAMES), 0);
     lua_Integer kept = lua_tointeger(L, -1);
     lua_pop(L, 1);
     if (kept >= NAMES_KEPT) return;
     lua_pushvalue(L, 2);
     lua_pushinteger(L, name.id);
-    lua_rawset(L, lua_upvalueindex(2));
+    lua_rawset(L, lua_upvalueindex(UPVALUE_NAMES));
     lua_pushinteger(L, kept + 1);
-    lua_rawseti(L, lua_upvalueindex(2), 0);
+    lua_rawseti(L, lua_upvalueindex(UPVALUE_NAMES), 0);
 }
 
 /* The name at index 2. False: it is that of a method, which is pushed. */
 static bool find_name(lua_State *L, struct name *name) {
+    const struct recalled *r = recall_find(L);
+    if (r) {
+        *name = (struct name){ r->text, (enum header_id)r->meaning };
+        return true;
+    }
     lua_pushvalue(L, 2);
-    int type = lua_type(L, 2) == LUA_TSTRING ? lua_rawget(L, lua_upvalueindex(2)) : LUA_TNIL;
+    int type = lua_type(L, 2) == LUA_TSTRING ? lua_rawget(L, lua_upvalueindex(UPVALUE_NAMES)) : LUA_TNIL;
     if (type == LUA_TFUNCTION) return false;
     if (type == LUA_TNUMBER) {
         name->text.p = lua_tolstring(L, 2, &name->text.n);
         name->id = (enum header_id)lua_tointeger(L, -1);
+        recall_keep(L, name->id);
     }
     lua_pop(L, 1);
     if (type == LUA_TNUMBER) return true;
@@ -308,11 +314,11 @@ void header_table_each(lua_State *L, int index, const char *what,
 /* ---- open */
 
 void request_headers_push(lua_State *L, struct view *v) {
-    handle_push(L, &v->exchange->subject, HANDLE_REQ_HEADERS, &request_kind, v);
+    handle_push_part(L, &v->exchange->subject, HANDLE_REQ_HEADERS, &request_kind, v);
 }
 
 void response_headers_push(lua_State *L, struct view *v) {
-    handle_push(L, &v->exchange->subject, HANDLE_RES_HEADERS, &response_kind, v);
+    handle_push_part(L, &v->exchange->subject, HANDLE_RES_HEADERS, &response_kind, v);
 }
 
 static struct slice copy_text(char **at, struct slice s) {

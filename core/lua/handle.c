@@ -5,6 +5,9 @@
  * in one array table of the registry, so that a handle is anchored by lua_rawseti and freed by writing nil, without
  * luaL_ref.
  *
+ * A metamethod pushes the parts of its object (req.headers) through an upvalue, one call of Lua's API instead of four;
+ * they are what scripts ask for most.
+ *
  * Kinds are told apart by a pointer in the userdata instead of by metatable: one comparison. A userdata of another
  * library (io, when `unsafe` allows it) cannot hold that pointer by chance. */
 #include "lua/engine.h"
@@ -12,6 +15,7 @@
 #include "base/must.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* A subject's. */
 struct handles {
@@ -77,8 +81,19 @@ void handles_end_all(struct state *s) {
     while (!list_empty(&s->handles)) handles_end(container_of(s->handles.next, struct handles, node)->subject);
 }
 
+/* What recall stands on: strings of this length are interned. */
+static void check_interning(lua_State *L) {
+    char text[RECALL_TEXT_MAX];
+    memset(text, 'x', sizeof text);
+    lua_pushlstring(L, text, sizeof text);
+    lua_pushlstring(L, text, sizeof text);
+    must(lua_topointer(L, -1) && lua_topointer(L, -1) == lua_topointer(L, -2));
+    lua_pop(L, 2);
+}
+
 void handles_open(struct state *s) {
     list_init(&s->handles);
+    check_interning(s->L);
     lua_createtable(s->L, 64 * HANDLE_SLOTS, 0);
     s->handle_slots = luaL_ref(s->L, LUA_REGISTRYINDEX);
 }
@@ -98,9 +113,11 @@ static struct subject *subject_of_slots(struct subject *subject) {
     return subject->exchange ? &subject->exchange->subject : subject;
 }
 
+static bool is_filled(const struct handles *set, enum handle_slot slot) { return set->filled & 1u << slot; }
+
 /* Pushes what lies in the slot if it is filled. */
 static bool push_slot(lua_State *L, struct handles *set, enum handle_slot slot) {
-    if (!(set->filled & 1u << slot)) return false;
+    if (!is_filled(set, slot)) return false;
     lua_rawgeti(L, LUA_REGISTRYINDEX, set->state->handle_slots);
     lua_rawgeti(L, -1, set->base + (int)slot);
     lua_replace(L, -2);
@@ -116,15 +133,40 @@ static void fill_slot(lua_State *L, struct handles *set, enum handle_slot slot) 
     set->filled |= 1u << slot;
 }
 
+static void lend_pointer(struct handles *set, struct handle *h, void *pointer) {
+    h->pointer = pointer;
+    h->next = set->first;
+    set->first = h;
+}
+
 void handle_push(lua_State *L, struct subject *subject, enum handle_slot slot, const struct handle_kind *kind,
                  void *pointer) {
     struct handles *set = handles_of(state_of(L), subject_of_slots(subject));
     if (push_slot(L, set, slot)) return;
     struct handle *h = handle_new(L, kind, NULL);
     fill_slot(L, set, slot);
-    h->pointer = pointer;
-    h->next = set->first;
-    set->first = h;
+    lend_pointer(set, h, pointer);
+}
+
+static bool push_part(lua_State *L, struct handles *set, enum handle_slot slot) {
+    if (!is_filled(set, slot)) return false;
+    lua_rawgeti(L, lua_upvalueindex(UPVALUE_SLOTS), set->base + (int)slot);
+    return true;
+}
+
+void handle_push_part(lua_State *L, struct subject *subject, enum handle_slot slot, const struct handle_kind *kind,
+                      void *pointer) {
+    struct handles *set = handles_of(state_of(L), subject_of_slots(subject));
+    if (push_part(L, set, slot)) return;
+    struct handle *h = handle_new(L, kind, NULL);
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, lua_upvalueindex(UPVALUE_SLOTS), set->base + (int)slot);
+    set->filled |= 1u << slot;
+    lend_pointer(set, h, pointer);
+}
+
+bool slot_push_part(lua_State *L, struct subject *subject, enum handle_slot slot) {
+    return push_part(L, handles_of(state_of(L), subject_of_slots(subject)), slot);
 }
 
 bool slot_push(lua_State *L, struct subject *subject, enum handle_slot slot) {
@@ -190,6 +232,24 @@ static void add_common(lua_State *L, const struct handle_kind *kind) {
     lua_setfield(L, -2, "__gc");
 }
 
+static void push_recall(lua_State *L) {
+    memset(lua_newuserdatauv(L, RECALL_PLACES * sizeof(struct recalled), 0), 0,
+           RECALL_PLACES * sizeof(struct recalled));
+}
+
+/* With the metatable and the table of names on top, which is popped. */
+static void add_metamethods(lua_State *L, const luaL_Reg *metamethods) {
+    int metatable = lua_gettop(L) - 1;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, state_of(L)->handle_slots);
+    push_recall(L);
+    for (const luaL_Reg *m = metamethods; m && m->name; m++) {
+        for (int upvalue = 0; upvalue < UPVALUE_RECALL; upvalue++) lua_pushvalue(L, metatable + upvalue);
+        lua_pushcclosure(L, m->func, UPVALUE_RECALL);
+        lua_setfield(L, metatable, m->name);
+    }
+    lua_settop(L, metatable);
+}
+
 void handle_kind_open(lua_State *L, const struct handle_kind *kind, const luaL_Reg *metamethods,
                       const luaL_Reg *methods) {
     lua_newtable(L);
@@ -198,14 +258,18 @@ void handle_kind_open(lua_State *L, const struct handle_kind *kind, const luaL_R
     if (methods) luaL_setfuncs(L, methods, 0);
     lua_pushvalue(L, -1);
     lua_setfield(L, -3, "__index");
-    for (const luaL_Reg *m = metamethods; m && m->name; m++) {
-        lua_pushvalue(L, -2);
-        lua_pushvalue(L, -2);
-        lua_pushcclosure(L, m->func, 2);
-        lua_setfield(L, -3, m->name);
-    }
-    lua_pop(L, 1);
+    add_metamethods(L, metamethods);
     lua_rawsetp(L, LUA_REGISTRYINDEX, kind);
+}
+
+void recall_keep(lua_State *L, lua_Integer meaning) {
+    struct slice text;
+    text.p = lua_tolstring(L, 2, &text.n);
+    if (text.n > RECALL_TEXT_MAX) return;
+    const void *string = lua_topointer(L, 2);
+    struct recalled *r = recall_place(lua_touserdata(L, lua_upvalueindex(UPVALUE_RECALL)), string);
+    if (r[0].string && !r[1].string) r++;
+    *r = (struct recalled){ .string = string, .text = text, .meaning = meaning };
 }
 
 bool handle_kind_known(lua_State *L, const void *kind) {

@@ -34,7 +34,7 @@ void metric_add(struct metric *, int worker, int64_t n);          /* counters an
 void metric_observe(struct metric *, int worker, double seconds); /* histograms: buckets 100 us … 60 s */
 /* The same value `times` times (at most a thousand). */
 void metric_observe_times(struct metric *, int worker, double seconds, int64_t times);
-int64_t metric_value(const struct metric *);                      /* sum over workers */
+int64_t metric_value(const struct metric *); /* sum over workers */
 
 /* A gauge whose value is asked for when written. */
 void metrics_gauge_with(const char *family, const char *help, double (*read)(void *), void *with);
