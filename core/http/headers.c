@@ -137,16 +137,27 @@ struct header *headers_add_id(struct headers *headers, enum header_id id, struct
     return add_field(headers, id, header_name_of(id), value);
 }
 
-/* What a search is for: an id, or a name that has none. */
-static bool is_field(const struct header *h, enum header_id id, struct slice name) {
-    if (h->removed || h->id != id) return false;
-    return id != HEADER_OTHER || slice_equal_nocase(h->name, name);
+struct header *headers_add_other(struct headers *headers, struct slice name, struct slice value) {
+    return add_field(headers, HEADER_OTHER, name, value);
 }
 
-static struct header *search_from(const struct headers *headers, uint32_t i, enum header_id id, struct slice name) {
-    for (; i < headers->count; i++)
-        if (is_field(&headers->list[i], id, name)) return &headers->list[i];
+static struct header *search_id_from(const struct headers *headers, uint32_t i, enum header_id id) {
+    struct header *end = headers->list + headers->count;
+    for (struct header *h = headers->list + i; h < end; h++)
+        if (h->id == id && !h->removed) return h;
     return NULL;
+}
+
+static struct header *search_text_from(const struct headers *headers, uint32_t i, struct slice name) {
+    struct header *end = headers->list + headers->count;
+    for (struct header *h = headers->list + i; h < end; h++)
+        if (h->id == HEADER_OTHER && !h->removed && slice_equal_nocase(h->name, name)) return h;
+    return NULL;
+}
+
+/* A search is for an id, or for a name that has none. */
+static struct header *search_from(const struct headers *headers, uint32_t i, enum header_id id, struct slice name) {
+    return id != HEADER_OTHER ? search_id_from(headers, i, id) : search_text_from(headers, i, name);
 }
 
 static void remove_from(struct headers *headers, uint32_t i, enum header_id id, struct slice name) {
@@ -159,15 +170,16 @@ static void remove_from(struct headers *headers, uint32_t i, enum header_id id, 
 
 /* A value that is set is ours, whatever the peer said of the field it replaces: it is no longer hop-by-hop. Else a
  * client could make a field that a script sets for the backend vanish, by nominating it in Connection. */
-static void set_field(struct headers *headers, enum header_id id, struct slice name, struct slice value) {
-    struct header *h = search_from(headers, 0, id, name);
-    if (!h) {
-        add_field(headers, id, name, value);
-        return;
-    }
+void headers_replace(struct headers *headers, struct header *h, struct slice value) {
     h->value = value;
     h->hop = false;
-    remove_from(headers, (uint32_t)(h - headers->list) + 1, id, name);
+    remove_from(headers, (uint32_t)(h - headers->list) + 1, (enum header_id)h->id, h->name);
+}
+
+static void set_field(struct headers *headers, enum header_id id, struct slice name, struct slice value) {
+    struct header *h = search_from(headers, 0, id, name);
+    if (h) headers_replace(headers, h, value);
+    else add_field(headers, id, name, value);
 }
 
 void headers_set(struct headers *headers, struct slice name, struct slice value) {
@@ -187,7 +199,7 @@ struct header *headers_find(const struct headers *headers, struct slice name) {
 }
 
 struct header *headers_find_id(const struct headers *headers, enum header_id id) {
-    return search_from(headers, 0, id, header_name_of(id));
+    return search_id_from(headers, 0, id);
 }
 
 struct header *headers_next(const struct headers *headers, const struct header *h) {

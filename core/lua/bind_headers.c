@@ -35,23 +35,25 @@ struct headers_copy {
 static const struct headers *headers_self(lua_State *L, int arg) {
     const struct handle *h = handle_at(L, arg);
     if (h && h->kind == &request_kind) return &((struct view *)h->pointer)->exchange->request.headers;
+    if (h && h->kind == &response_kind) return &((struct view *)h->pointer)->exchange->response.headers;
     if (h && h->kind == &copy_kind) return &((struct headers_copy *)h->pointer)->headers;
-    const struct view *v = handle_check(L, arg, handle_test(L, arg, &response_kind) ? &response_kind : &request_kind);
-    return &v->exchange->response.headers;
+    handle_check(L, arg, handle_test(L, arg, &response_kind) ? &response_kind : &request_kind); /* raises */
+    return NULL;
 }
 
 /* The same, to be written: raises where they are read-only. */
 static struct headers *headers_writable(lua_State *L, struct view **view) {
     const struct handle *h = handle_at(L, 1);
+    if (h && h->kind == &request_kind) {
+        *view = h->pointer;
+        view_check_request(L, *view);
+        return &(*view)->exchange->request.headers;
+    }
     if (h && h->kind == &copy_kind) luaL_error(L, "these headers are read-only: they are a copy of what came");
     headers_self(L, 1);
-    struct view *v = *view = h->pointer;
-    if (h->kind == &request_kind) {
-        view_check_request(L, v);
-        return &v->exchange->request.headers;
-    }
-    view_check_response(L, v);
-    return &v->exchange->response.headers;
+    *view = h->pointer;
+    view_check_response(L, *view);
+    return &(*view)->exchange->response.headers;
 }
 
 /* ---- names */
@@ -202,9 +204,9 @@ static void check_mine(lua_State *L, struct name name) {
 static void set_line(lua_State *L, struct view *v, struct headers *headers, struct name name, struct slice value) {
     struct header *h = find_line(headers, name);
     value = view_copy(L, v, value);
-    if (h) h->hop = false;
-    if (name.id) headers_set_id(headers, name.id, value);
-    else headers_set(headers, h ? h->name : view_copy(L, v, name.text), value);
+    if (h) headers_replace(headers, h, value);
+    else if (name.id) headers_add_id(headers, name.id, value);
+    else headers_add_other(headers, view_copy(L, v, name.text), value);
 }
 
 static void remove_line(struct headers *headers, struct name name) {
