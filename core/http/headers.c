@@ -54,6 +54,29 @@ static uint64_t load_word(const char *p) {
     return word;
 }
 
+/* The `n` bytes, 1 to 7, and zeros behind. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+static uint64_t load_half(const char *p) {
+    uint32_t half;
+    memcpy(&half, p, sizeof half);
+    return half;
+}
+
+static uint64_t load_byte(const char *p) { return (unsigned char)*p; }
+
+/* Two halves that overlap, or three bytes that do. */
+static uint64_t load_short(const char *p, size_t n) {
+    if (n >= 4) return load_half(p) | load_half(p + n - 4) << 8 * (n - 4);
+    return load_byte(p) | load_byte(p + n / 2) << 8 * (n / 2) | load_byte(p + n - 1) << 8 * (n - 1);
+}
+#else
+static uint64_t load_short(const char *p, size_t n) {
+    uint64_t word = 0;
+    memcpy(&word, p, n);
+    return word;
+}
+#endif
+
 /* Both words without the case of letters. Names of the table are letters and "-" only, and a letter is where bit
  * 0x40 is set: there, and only there, the bit that makes lower case is ignored. */
 static bool same_word(uint64_t known, uint64_t word) {
@@ -62,11 +85,7 @@ static bool same_word(uint64_t known, uint64_t word) {
 }
 
 static bool same_name(const char *known, const char *name, size_t n) {
-    if (n < 8) {
-        uint64_t word = 0;
-        memcpy(&word, name, n);
-        return same_word(load_word(known), word);
-    }
+    if (n < 8) return same_word(load_word(known), load_short(name, n));
     if (!same_word(load_word(known), load_word(name))) return false;
     if (n > 16 && !same_word(load_word(known + 8), load_word(name + 8))) return false;
     return same_word(load_word(known + n - 8), load_word(name + n - 8));

@@ -89,7 +89,7 @@ static void keep_name(lua_State *L, struct name name) {
 
 /* The name at index 2. False: it is that of a method, which is pushed. */
 static bool find_name(lua_State *L, struct name *name) {
-    const struct recalled *r = recall_find(L);
+    const struct recalled *r = recall_find(L, &request_kind);
     if (r) {
         *name = (struct name){ r->text, (enum header_id)r->meaning };
         return true;
@@ -100,7 +100,7 @@ static bool find_name(lua_State *L, struct name *name) {
     if (type == LUA_TNUMBER) {
         name->text.p = lua_tolstring(L, 2, &name->text.n);
         name->id = (enum header_id)lua_tointeger(L, -1);
-        recall_keep(L, name->id);
+        recall_keep(L, &request_kind, name->id);
     }
     lua_pop(L, 1);
     if (type == LUA_TNUMBER) return true;

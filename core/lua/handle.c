@@ -180,10 +180,26 @@ void slot_set(lua_State *L, struct subject *subject, enum handle_slot slot) {
 
 /* ---- Handles */
 
+/* The place of the kind, or a free one. A table of ours: a lookup by pointer in Lua's registry costs six times as
+ * much, and every handle needs its metatable. */
+static struct known_kind *find_kind(struct state *s, const struct handle_kind *kind) {
+    size_t place = (uintptr_t)kind >> 4;
+    for (unsigned tried = 0; tried < KIND_PLACES; tried++, place++) {
+        struct known_kind *known = &s->kinds[place % KIND_PLACES];
+        if (known->kind == kind || !known->kind) return known;
+    }
+    must(!"more kinds of handles than KIND_PLACES");
+    return NULL;
+}
+
+void handle_metatable_push(lua_State *L, const struct handle_kind *kind) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, find_kind(state_of(L), kind)->metatable);
+}
+
 struct handle *handle_new(lua_State *L, const struct handle_kind *kind, void *pointer) {
     struct handle *h = lua_newuserdatauv(L, sizeof *h, 0);
     *h = (struct handle){ .kind = kind, .pointer = pointer };
-    lua_rawgetp(L, LUA_REGISTRYINDEX, kind);
+    handle_metatable_push(L, kind);
     lua_setmetatable(L, -2);
     return h;
 }
@@ -232,19 +248,13 @@ static void add_common(lua_State *L, const struct handle_kind *kind) {
     lua_setfield(L, -2, "__gc");
 }
 
-static void push_recall(lua_State *L) {
-    memset(lua_newuserdatauv(L, RECALL_PLACES * sizeof(struct recalled), 0), 0,
-           RECALL_PLACES * sizeof(struct recalled));
-}
-
 /* With the metatable and the table of names on top, which is popped. */
 static void add_metamethods(lua_State *L, const luaL_Reg *metamethods) {
     int metatable = lua_gettop(L) - 1;
     lua_rawgeti(L, LUA_REGISTRYINDEX, state_of(L)->handle_slots);
-    push_recall(L);
     for (const luaL_Reg *m = metamethods; m && m->name; m++) {
-        for (int upvalue = 0; upvalue < UPVALUE_RECALL; upvalue++) lua_pushvalue(L, metatable + upvalue);
-        lua_pushcclosure(L, m->func, UPVALUE_RECALL);
+        for (int upvalue = 0; upvalue < UPVALUE_SLOTS; upvalue++) lua_pushvalue(L, metatable + upvalue);
+        lua_pushcclosure(L, m->func, UPVALUE_SLOTS);
         lua_setfield(L, metatable, m->name);
     }
     lua_settop(L, metatable);
@@ -259,21 +269,19 @@ void handle_kind_open(lua_State *L, const struct handle_kind *kind, const luaL_R
     lua_pushvalue(L, -1);
     lua_setfield(L, -3, "__index");
     add_metamethods(L, metamethods);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, kind);
+    struct known_kind *known = find_kind(state_of(L), kind);
+    must(!known->kind);
+    *known = (struct known_kind){ .kind = kind, .metatable = luaL_ref(L, LUA_REGISTRYINDEX) };
 }
 
-void recall_keep(lua_State *L, lua_Integer meaning) {
+void recall_keep(lua_State *L, const void *scope, lua_Integer meaning) {
     struct slice text;
     text.p = lua_tolstring(L, 2, &text.n);
     if (text.n > RECALL_TEXT_MAX) return;
     const void *string = lua_topointer(L, 2);
-    struct recalled *r = recall_place(lua_touserdata(L, lua_upvalueindex(UPVALUE_RECALL)), string);
+    struct recalled *r = recall_place(L, scope, string);
     if (r[0].string && !r[1].string) r++;
-    *r = (struct recalled){ .string = string, .text = text, .meaning = meaning };
+    *r = (struct recalled){ .string = string, .scope = scope, .text = text, .meaning = meaning };
 }
 
-bool handle_kind_known(lua_State *L, const void *kind) {
-    bool known = lua_rawgetp(L, LUA_REGISTRYINDEX, kind) == LUA_TTABLE;
-    lua_pop(L, 1);
-    return known;
-}
+bool handle_kind_known(lua_State *L, const void *kind) { return kind && find_kind(state_of(L), kind)->kind == kind; }
