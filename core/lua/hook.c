@@ -251,6 +251,7 @@ enum verdict hook_call(struct subject *subject, enum hook hook, const void *deta
 
 enum verdict hook_go_on(struct subject *subject, struct decision *decision) {
     struct hook_run *run = subject->run;
+    decision_init(decision);
     if (!run) return VERDICT_FAILED;
     const struct site_policy *policy = policy_of(subject);
     must(policy);

@@ -170,17 +170,19 @@ static enum next deliver_refused(struct fetch *f) {
 static enum next pick(struct fetch *f) {
     if (lost_policy(f)) return fail(f, FAIL_HOOK_DRAINED);
     if (!asks_policy(f)) return take_default(f);
+    struct decision decision;
     enum verdict verdict = f->hook_running
-                               ? hook_go_on(&f->subject, &f->decision)
-                               : hook_call(&f->subject, HOOK_PICK_BACKEND, f->tries ? &f->last : NULL, &f->decision);
+                               ? hook_go_on(&f->subject, &decision)
+                               : hook_call(&f->subject, HOOK_PICK_BACKEND, f->tries ? &f->last : NULL, &decision);
     f->hook_running = verdict == VERDICT_WAIT;
     switch (verdict) {
     case VERDICT_WAIT: return WAIT;
     case VERDICT_PICK:
-        pick_copy(&f->pick, &f->decision.pick);
+        pick_copy(&f->pick, &decision.pick);
         f->pick_at = 0;
         return jump(f, FETCH_CHOOSE);
     case VERDICT_REPLY:
+        f->reply = decision.reply;
         end_try(f, false);
         settle(f, FETCH_REPLY);
         return jump(f, FETCH_OVER);

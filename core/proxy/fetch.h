@@ -20,7 +20,7 @@ struct fetch_waiter {
 enum fetch_state {
     FETCH_TRYING, /* no final head yet */
     FETCH_HEAD,   /* `response` is there; the body flows through `body` */
-    FETCH_REPLY,  /* pick_backend returned a reply: `decision.reply` */
+    FETCH_REPLY,  /* pick_backend returned a reply: `reply` */
     FETCH_FAILED  /* `why`; if `response.status` is not 0 a refused response (retry_on status) is kept: deliver it */
 };
 
@@ -78,7 +78,7 @@ struct fetch {
     /* Not zeroed at the start: counts say what is in them. */
     struct server *tried[FETCH_TRIED];
     struct pick pick;
-    struct decision decision;
+    struct reply reply; /* FETCH_REPLY */
 };
 
 struct fetch_options {

@@ -114,8 +114,8 @@ struct error_info {
 };
 
 /* Starts a call. `detail` is for HOOK_PICK_BACKEND a struct last_try (NULL the first time), for HOOK_ON_ERROR a
- * struct error_info, otherwise NULL; it must live until the call has answered. `decision` is initialised by
- * the implementer. */
+ * struct error_info, otherwise NULL; it must live until the call has answered. `decision` need not be initialised; what
+ * it says holds only until the caller has taken it, so a call that waited may go on with another one. */
 enum verdict hook_call(struct subject *, enum hook, const void *detail, struct decision *decision);
 enum verdict hook_go_on(struct subject *, struct decision *decision);
 /* Nobody needs the answer any more: cancels what it waits for, closes its coroutines, innermost first. Safe without a
