@@ -22,8 +22,8 @@ struct field {
     void (*set)(lua_State *L, void *object);
 };
 
-/* handle_kind_open, and the names of `fields` (ended by a NULL name; may be NULL) go into the table that is upvalue 2
- * of the metamethods. */
+/* handle_kind_open, and the names of `fields` (ended by a NULL name; may be NULL) go into the metamethods'
+ * UPVALUE_NAMES. */
 void object_kind_open(lua_State *L, const struct handle_kind *, const struct field *fields, const luaL_Reg *metamethods,
                       const luaL_Reg *methods);
 /* A userdata of `size` bytes that begins with a struct handle and is zero behind it. */
@@ -32,7 +32,8 @@ void *object_new(lua_State *L, const struct handle_kind *, size_t size, int user
  * "req". */
 int object_index(lua_State *L, void *object, const struct field *fields, const char *what);
 int object_newindex(lua_State *L, void *object, const struct field *fields, const char *what);
-/* Raises "WHAT has no field 'x' (did you mean 'y'?)" for the key at index 2; names are the keys of upvalue 2. */
+/* Raises "WHAT has no field 'x' (did you mean 'y'?)" for the key at index 2; names are the keys of
+ * UPVALUE_NAMES. */
 int object_unknown(lua_State *L, const char *what);
 
 /* The handle at `arg` if it is alive, else NULL; its kind is the caller's to look at, and tells handles from userdata

@@ -39,7 +39,7 @@ static const luaL_Reg metamethods[] = { { "__index", client_index },
                                         { "__newindex", client_newindex },
                                         { NULL, NULL } };
 
-void client_push(lua_State *L, struct view *v) { handle_push(L, &v->exchange->subject, HANDLE_CLIENT, &kind, v); }
+void client_push(lua_State *L, struct view *v) { handle_push_part(L, &v->exchange->subject, HANDLE_CLIENT, &kind, v); }
 
 void bind_client_open(lua_State *L) {
     object_kind_open(L, &kind, fields, metamethods, NULL);

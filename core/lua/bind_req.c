@@ -56,7 +56,7 @@ static void get_query(lua_State *L, void *v) {
 
 static void get_ctx(lua_State *L, void *v) {
     struct subject *subject = &exchange_of(v)->subject;
-    if (slot_push(L, subject, HANDLE_CTX)) return;
+    if (slot_push_part(L, subject, HANDLE_CTX)) return;
     lua_createtable(L, 0, 4);
     lua_pushvalue(L, -1);
     slot_set(L, subject, HANDLE_CTX);

@@ -34,6 +34,8 @@ void budget_count_no_more(lua_State *L);
 void meter_enter(struct meter *, lua_State *L, uint64_t used, uint64_t limit);
 void meter_enter_exact(struct meter *, lua_State *L, uint64_t limit);
 uint64_t meter_leave(struct meter *);
+/* May the call that was left have taken milliseconds? Costs nothing: the timer fired meanwhile, or there is none. */
+static inline bool meter_was_long(const struct meter *m) { return m->ticked || m->counting; }
 /* Sets a call aside for another that is made meanwhile, of this state or of another one. */
 struct meter_pause {
     struct meter *of_thread;

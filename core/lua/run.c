@@ -355,6 +355,7 @@ static enum run_status execute(struct hook_run *run) {
     meter_enter(&state->meter, run->root.L, run->endless ? 0 : run->cpu_used, run->cpu_limit);
     enum run_status status = run_strands(run);
     run->cpu_used = meter_leave(&state->meter);
+    if (meter_was_long(&state->meter)) state->worker->loop.long_task = true;
     if (state->meter.late) budget_disarm(run->root.L);
     state->running = NULL;
     set_waiting(run, status == RUN_WAITS);

@@ -43,6 +43,7 @@ struct loop {
     double now;        /* monotonic seconds, see loop_now */
     int index;         /* the worker's number, 0..; the key of per-worker slots */
     bool stopping;
+    bool long_task;    /* set by a task that may have taken long (a script): the turn's time is looked at behind it */
     struct list ready; /* tasks with news */
     struct list dirty; /* conns to flush (conn.c) */
     struct list dead;  /* graves */

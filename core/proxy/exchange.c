@@ -75,9 +75,9 @@ static enum next fail_with_status(struct exchange *x, enum failure why, int stat
 
 static enum next fail(struct exchange *x, enum failure why) { return fail_with_status(x, why, failure_status(why)); }
 
-static enum next reply(struct exchange *x) {
+static enum next reply(struct exchange *x, const struct reply *r) {
     stop_fetch(x);
-    answer_reply(x, &x->decision.reply, SOURCE_REPLY);
+    answer_reply(x, r, SOURCE_REPLY);
     return jump(x, STEP_ON_RESPONSE);
 }
 
@@ -93,9 +93,9 @@ static bool lost_hook(const struct exchange *x, enum hook hook) {
 }
 
 /* Calls a hook, or goes on with the call that waited. */
-static enum verdict ask(struct exchange *x, enum hook hook, const void *detail) {
+static enum verdict ask(struct exchange *x, enum hook hook, const void *detail, struct decision *decision) {
     enum verdict verdict =
-        x->hook_running ? hook_go_on(&x->subject, &x->decision) : hook_call(&x->subject, hook, detail, &x->decision);
+        x->hook_running ? hook_go_on(&x->subject, decision) : hook_call(&x->subject, hook, detail, decision);
     x->hook_running = verdict == VERDICT_WAIT;
     if (verdict == VERDICT_FAILED) x->failed_hook = hook_name(hook);
     return verdict;
@@ -155,9 +155,10 @@ static enum next find_site(struct exchange *x) {
 
 static enum next on_request(struct exchange *x) {
     if (!has_hook(x, HOOK_ON_REQUEST)) return GO_ON;
-    switch (ask(x, HOOK_ON_REQUEST, NULL)) {
+    struct decision decision;
+    switch (ask(x, HOOK_ON_REQUEST, NULL, &decision)) {
     case VERDICT_WAIT: return WAIT;
-    case VERDICT_REPLY: return reply(x);
+    case VERDICT_REPLY: return reply(x, &decision.reply);
     case VERDICT_FAILED: return fail(x, FAIL_HOOK_FAILED);
     default: return GO_ON;
     }
@@ -167,9 +168,10 @@ static enum next on_request(struct exchange *x) {
 
 static enum next cache_key(struct exchange *x) {
     if (!x->site->caches || !has_hook(x, HOOK_CACHE_KEY)) return GO_ON;
-    switch (ask(x, HOOK_CACHE_KEY, NULL)) {
+    struct decision decision;
+    switch (ask(x, HOOK_CACHE_KEY, NULL, &decision)) {
     case VERDICT_WAIT: return WAIT;
-    case VERDICT_KEY: x->cache_key = x->decision.key; return GO_ON;
+    case VERDICT_KEY: x->cache_key = decision.key; return GO_ON;
     case VERDICT_FAILED:
     case VERDICT_NO: x->cache_bypass = true; return GO_ON;
     default: return GO_ON;
@@ -260,7 +262,7 @@ static enum next await_head(struct exchange *x) {
     switch (x->fetch->state) {
     case FETCH_TRYING: return WAIT;
     case FETCH_HEAD: take_response(x); break;
-    case FETCH_REPLY: x->decision = x->fetch->decision; return reply(x);
+    case FETCH_REPLY: return reply(x, &x->fetch->reply);
     case FETCH_FAILED: return take_fetch_failure(x);
     }
     return jump(x, x->fetch->tunnel ? STEP_SEND_HEAD : STEP_ON_RESPONSE);
@@ -271,9 +273,10 @@ static enum next await_head(struct exchange *x) {
 static enum next on_error(struct exchange *x) {
     x->error_hook_ran = true;
     if (!has_hook(x, HOOK_ON_ERROR)) return GO_ON;
-    switch (ask(x, HOOK_ON_ERROR, &x->error)) {
+    struct decision decision;
+    switch (ask(x, HOOK_ON_ERROR, &x->error, &decision)) {
     case VERDICT_WAIT: return WAIT;
-    case VERDICT_REPLY: answer_reply(x, &x->decision.reply, SOURCE_ERROR); return GO_ON;
+    case VERDICT_REPLY: answer_reply(x, &decision.reply, SOURCE_ERROR); return GO_ON;
     default: return GO_ON; /* its own failure leaves the plain page */
     }
 }
@@ -286,11 +289,12 @@ static enum next on_response(struct exchange *x) {
         return fail(x, FAIL_HOOK_DRAINED); /* what it would have hidden stays hidden */
     }
     if (!has_hook(x, HOOK_ON_RESPONSE)) return GO_ON;
-    switch (ask(x, HOOK_ON_RESPONSE, NULL)) {
+    struct decision decision;
+    switch (ask(x, HOOK_ON_RESPONSE, NULL, &decision)) {
     case VERDICT_WAIT: return WAIT;
     case VERDICT_REPLY:
         stop_fetch(x);
-        answer_reply(x, &x->decision.reply, SOURCE_REPLY);
+        answer_reply(x, &decision.reply, SOURCE_REPLY);
         return GO_ON;
     case VERDICT_FAILED:
         x->error_hook_ran = true; /* neither on_error nor on_response is asked about the page for this */
@@ -343,7 +347,8 @@ static enum next body(struct exchange *x) {
 
 static enum next on_log(struct exchange *x) {
     if (x->ended == 0) x->ended = loop_now(&worker_of_exchange(x)->loop);
-    if (has_hook(x, HOOK_ON_LOG) && ask(x, HOOK_ON_LOG, NULL) == VERDICT_WAIT) return WAIT;
+    struct decision ignored;
+    if (has_hook(x, HOOK_ON_LOG) && ask(x, HOOK_ON_LOG, NULL, &ignored) == VERDICT_WAIT) return WAIT;
     return GO_ON;
 }
 
@@ -511,7 +516,7 @@ static void make_id(struct exchange *x, struct worker *w) {
 struct exchange *exchange_create(struct stream *s) {
     struct worker *w = client_worker(s->client);
     struct exchange *x = slab_take(&exchanges);
-    memset(x, 0, offsetof(struct exchange, decision));
+    memset(x, 0, sizeof *x);
     task_init(&x->task, exchange_advance);
     grave_init(&x->grave, exchange_bury);
     list_init(&x->node);

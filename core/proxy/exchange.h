@@ -77,7 +77,6 @@ struct exchange {
     struct deadline total;          /* timeouts.total */
     struct pipe_watch buffer_watch; /* buffer_body */
     struct pipe_reader drop;        /* reads away a request body nobody wants */
-    struct decision decision;       /* last: not zeroed at the start */
 };
 
 /* By the stream: begins an exchange whose head was just read into `request` (whose slices lie in `arena`), which are

@@ -151,7 +151,7 @@ static enum next take_default(struct fetch *f) {
     if (f->tries > 0) return jump(f, FETCH_CHOOSE);
     const struct site *site = f->subject.site ? f->subject.site : f->site;
     if (!site || !site->default_backend) return fail(f, FAIL_NO_BACKEND);
-    f->pick = (struct pick){ .backends = { site->default_backend }, .count = 1 };
+    pick_one(&f->pick, site->default_backend, slice_make(NULL, 0));
     f->pick_at = 0;
     return jump(f, FETCH_CHOOSE);
 }
@@ -165,17 +165,19 @@ static enum next deliver_refused(struct fetch *f) {
 static enum next pick(struct fetch *f) {
     if (lost_policy(f)) return fail(f, FAIL_HOOK_DRAINED);
     if (!asks_policy(f)) return take_default(f);
+    struct decision decision;
     enum verdict verdict = f->hook_running
-                               ? hook_go_on(&f->subject, &f->decision)
-                               : hook_call(&f->subject, HOOK_PICK_BACKEND, f->tries ? &f->last : NULL, &f->decision);
+                               ? hook_go_on(&f->subject, &decision)
+                               : hook_call(&f->subject, HOOK_PICK_BACKEND, f->tries ? &f->last : NULL, &decision);
     f->hook_running = verdict == VERDICT_WAIT;
     switch (verdict) {
     case VERDICT_WAIT: return WAIT;
     case VERDICT_PICK:
-        f->pick = f->decision.pick;
+        pick_copy(&f->pick, &decision.pick);
         f->pick_at = 0;
         return jump(f, FETCH_CHOOSE);
     case VERDICT_REPLY:
+        f->reply = decision.reply;
         end_try(f, false);
         settle(f, FETCH_REPLY);
         return jump(f, FETCH_OVER);
@@ -568,7 +570,8 @@ static void set_subject(struct fetch *f, const struct fetch_options *o) {
 
 struct fetch *fetch_create(const struct fetch_options *o) {
     struct fetch *f = slab_take(&fetches);
-    memset(f, 0, offsetof(struct fetch, decision));
+    memset(f, 0, offsetof(struct fetch, tried));
+    pick_init(&f->pick);
     task_init(&f->task, fetch_advance);
     grave_init(&f->grave, fetch_bury);
     arena_init(&f->arena);
@@ -590,7 +593,7 @@ struct fetch *fetch_create(const struct fetch_options *o) {
     if (o->backend) {
         f->fixed = true;
         if (o->backend->ad_hoc) o->backend->users++;
-        f->pick = (struct pick){ .backends = { o->backend }, .servers = { o->server }, .count = 1 };
+        pick_one(&f->pick, o->backend, o->server);
         f->step = FETCH_CHOOSE;
     }
     if (o->exact) f->exact = server_ref(o->exact);

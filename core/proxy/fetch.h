@@ -20,7 +20,7 @@ struct fetch_waiter {
 enum fetch_state {
     FETCH_TRYING, /* no final head yet */
     FETCH_HEAD,   /* `response` is there; the body flows through `body` */
-    FETCH_REPLY,  /* pick_backend returned a reply: `decision.reply` */
+    FETCH_REPLY,  /* pick_backend returned a reply: `reply` */
     FETCH_FAILED  /* `why`; if `response.status` is not 0 a refused response (retry_on status) is kept: deliver it */
 };
 
@@ -49,10 +49,8 @@ struct fetch {
 
     struct timeouts timeouts;
     struct deadline total;
-    struct pick pick;
     unsigned pick_at;     /* index into pick.backends */
     struct server *exact; /* a reference; NULL: any */
-    struct server *tried[FETCH_TRIED];
     unsigned tried_count, tries;
     struct last_try last;
     struct backend *backend;        /* of the present or last try */
@@ -79,7 +77,10 @@ struct fetch {
     bool request_broken; /* it failed because its request body did */
     bool tunnel;         /* 101: the stream is to be taken with fetch_take_stream */
     bool stopped;
-    struct decision decision; /* last: not zeroed at the start */
+    /* Not zeroed at the start: counts say what is in them. */
+    struct server *tried[FETCH_TRIED];
+    struct pick pick;
+    struct reply reply; /* FETCH_REPLY */
 };
 
 struct fetch_options {

@@ -180,12 +180,14 @@ static unsigned find_bucket(double seconds) {
     return low + (bounds[low] < seconds);
 }
 
-void metric_observe(struct metric *m, int worker, double seconds) {
+void metric_observe(struct metric *m, int worker, double seconds) { metric_observe_times(m, worker, seconds, 1); }
+
+void metric_observe_times(struct metric *m, int worker, double seconds, int64_t times) {
     if (!m || m->kind != METRIC_HISTOGRAM) return;
     if (!(seconds > 0)) seconds = 0;
     if (seconds > 1e9) seconds = 1e9;
-    add_to(m->cells + find_bucket(seconds), worker, 1);
-    add_to(m->cells + SLOT_SUM, worker, (int64_t)(seconds * 1e9));
+    add_to(m->cells + find_bucket(seconds), worker, times);
+    add_to(m->cells + SLOT_SUM, worker, (int64_t)(seconds * 1e9) * times);
 }
 
 static int64_t sum_rows(const cell *cells) {

@@ -32,7 +32,9 @@ struct slice metric_labels(char *to, size_t size, const struct label *labels, si
  * workers: they share a cell, at the price of a locked instruction. */
 void metric_add(struct metric *, int worker, int64_t n);          /* counters and gauges */
 void metric_observe(struct metric *, int worker, double seconds); /* histograms: buckets 100 us … 60 s */
-int64_t metric_value(const struct metric *);                      /* sum over workers */
+/* The same value `times` times (at most a thousand). */
+void metric_observe_times(struct metric *, int worker, double seconds, int64_t times);
+int64_t metric_value(const struct metric *); /* sum over workers */
 
 /* A gauge whose value is asked for when written. */
 void metrics_gauge_with(const char *family, const char *help, double (*read)(void *), void *with);
