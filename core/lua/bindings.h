@@ -17,7 +17,8 @@
     BINDING(hash)                                                                                                      \
     BINDING(clock)                                                                                                     \
     BINDING(backend)                                                                                                   \
-    BINDING(task)
+    BINDING(task)                                                                                                      \
+    BINDING(socket)
 
 #define BINDING_DECLARATION(thing) void bind_##thing##_open(lua_State *L);
 BINDINGS(BINDING_DECLARATION)

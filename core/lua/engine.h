@@ -151,6 +151,16 @@ void *handle_check(lua_State *L, int arg, const struct handle_kind *);
 /* NULL instead of raising on another type; its pointer may be NULL. */
 struct handle *handle_test(lua_State *L, int arg, const struct handle_kind *);
 
+/* What C holds for a script, and gives back when the script's subject (subject_tie) or run (run_tie, run.h) ends:
+ * whatever that end is, also where no <close> handler runs. Untied by list_remove, at any time. */
+struct tie {
+    struct list node;
+    void (*ended)(struct tie *); /* outside of scripts; it is untied already */
+};
+/* To the subject whose script calls: an exchange, with its fetches, or what errand.h runs. */
+void subject_tie(lua_State *L, struct tie *);
+void ties_end(struct list *ties);
+
 bool handle_kind_known(lua_State *L, const void *kind);
 /* By the engine only. */
 void handles_open(struct state *);

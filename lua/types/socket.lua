@@ -1,0 +1,261 @@
+---@meta moongate
+-- luacheck: no unused
+
+-- Sockets, names and locks: what a script may wait for, beside `gate.fetch`.
+
+---@class moongate
+local gate = {}
+
+---Clients for TCP and Unix sockets, with LuaSocket's methods: drivers written for LuaSocket run on them (`require "socket"`
+---gives LuaSocket's names to what is here; say it in the config, since drivers often do so only when they connect, and
+---modules are loaded together with the file). They wait without blocking anybody, 60 s at most unless `settimeout`
+---says otherwise, and never longer than their exchange lives.
+---
+---A socket ends with the exchange or task in which it was made: kept longer, it says `closed`. What was sent is still
+---delivered. A worker has 4096 of them at most (`overloaded`), idle ones in pools included.
+---@class moongate.Sockets
+gate.socket = {}
+
+---What connecting takes beside host and port.
+---@class moongate.ConnectOptions
+---@field pool? string take an idle connection that was put into the pool of this name (and host and port); see setkeepalive
+---@field timeout? moongate.Seconds gate.socket.connect only: in place of settimeout; default 60
+
+---Makes a TCP socket that connects to addresses of either family.
+---
+---```lua
+---local sock <close> = assert(gate.socket.tcp())
+---sock:settimeout(0.5)
+---assert(sock:connect("cache.internal", 6379))
+---```
+---@return moongate.Socket? socket
+---@return string? word
+---@return string? sentence
+function gate.socket.tcp() end
+
+---The same for IPv4 alone.
+---
+---```lua
+---local sock = assert(gate.socket.tcp4())
+---```
+---@return moongate.Socket? socket
+---@return string? word
+---@return string? sentence
+function gate.socket.tcp4() end
+
+---The same for IPv6 alone.
+---
+---```lua
+---local sock = assert(gate.socket.tcp6())
+---```
+---@return moongate.Socket? socket
+---@return string? word
+---@return string? sentence
+function gate.socket.tcp6() end
+
+---Makes a Unix socket, whose connect takes a path.
+---
+---```lua
+---local sock = assert(gate.socket.unix())
+---assert(sock:connect "/run/redis/redis.sock")
+---```
+---@return moongate.Socket? socket
+---@return string? word
+---@return string? sentence
+function gate.socket.unix() end
+
+---Makes a TCP socket and connects it. Waits. World failures as of `connect`.
+---
+---```lua
+---local sock, word = gate.socket.connect("cache.internal", 6379, { timeout = 0.5, pool = "cache" })
+---if not sock then return gate.reply(503, word) end
+---```
+---@param host string a name or an IP
+---@param port integer
+---@param options? moongate.ConnectOptions
+---@return moongate.Socket? socket
+---@return string? word
+---@return string? sentence
+function gate.socket.connect(host, port, options) end
+
+---A socket. One strand at a time may wait in it: a second one raises.
+---@class moongate.Socket
+local Socket = {}
+
+---Connects. Waits. After a failure it may be tried again. Names are resolved as those of backends are, and all their
+---addresses tried in turn.
+---
+---World failures: `timeout`, `connect_refused`, `connect_failed`, `name_not_found`, `name_failed`, `closed`. Raises for a
+---socket that is connected.
+---
+---```lua
+---local ok, word, sentence = sock:connect("localhost", 6379)
+---```
+---@param host string a name or an IP; for a Unix socket the path, and no port
+---@param port? integer
+---@param options? moongate.ConnectOptions
+---@return integer? one
+---@return string? word
+---@return string? sentence
+function Socket:connect(host, port, options) end
+
+---Sends a string, or what `string.sub(data, i, j)` is of it. Waits only while more than 64 KiB are on their way. What
+---was taken over counts as sent.
+---
+---World failures: nil, `closed` or `timeout`, and the place of the last byte that was sent.
+---
+---```lua
+---assert(sock:send "PING\r\n")
+---```
+---@param data string
+---@param i? integer
+---@param j? integer
+---@return integer? last the place of the last byte that was sent
+---@return string? word
+---@return integer? last the same after a failure
+function Socket:send(data, i, j) end
+
+---Receives a line (`"*l"`, the default: to the next LF, which is dropped, and so is every CR), all until the peer closes
+---(`"*a"`), or so many bytes. Waits until all of it is there, 32 MiB at most.
+---
+---World failures: nil, `closed` or `timeout`, and what came before; it is not received again. `too_large` (with a sentence):
+---more than 32 MiB came, or the worker holds 256 MiB for sockets; the socket is closed then.
+---
+---```lua
+---local line, word, partial = sock:receive()
+---local body = sock:receive(tonumber(line))
+---```
+---@param pattern? string|integer "*l", "*a" or a number of bytes
+---@param prefix? string put before what is received, and counted with it: the partial result of an earlier call
+---@return string? data
+---@return string? word
+---@return string? partial
+function Socket:receive(pattern, prefix) end
+
+---Waits until there is something to receive, bytes or an end; false when the time has passed.
+---
+---```lua
+---if sock:readable(0.1) then line = sock:receive() end
+---```
+---@param seconds? moongate.Seconds default 0: look once
+---@return boolean
+function Socket:readable(seconds) end
+
+---Closes it; what was sent is still delivered. A strand that waits in it is told `closed`. Also what `<close>` does.
+---
+---```lua
+---sock:close()
+---```
+---@return integer one
+function Socket:close() end
+
+---Closes one direction: "send" (the peer sees the end of the stream), "receive", or "both" (default).
+---
+---```lua
+---sock:send(request)
+---sock:shutdown "send"
+---```
+---@param mode? string
+---@return integer? one
+---@return string? word
+---@return string? sentence
+function Socket:shutdown(mode) end
+
+---Bounds waiting: with mode "b" (default) from one arrival of bytes to the next, 60 s unless set; with "t" for a
+---method in all, no bound unless set. nil or a negative number: no bound. 0: look once.
+---
+---```lua
+---sock:settimeout(0.2)
+---sock:settimeout(2, "t")
+---```
+---@param seconds? number
+---@param mode? string
+---@return integer one
+function Socket:settimeout(seconds, mode) end
+
+---Sets "tcp-nodelay" and "keepalive" (both are on), "tcp-keepidle" (seconds, 60) or "reuseaddr", now or once it is
+---connected. Raises for other options.
+---
+---```lua
+---sock:setoption("tcp-nodelay", true)
+---```
+---@param option string
+---@param value? boolean|integer
+---@return integer? one
+---@return string? word
+---@return string? sentence
+function Socket:setoption(option, value) end
+
+---Puts the connection into the pool it was connected with, for the next one of this worker who asks for that, and
+---closes the socket. Raises if it was connected without a pool: a connection may be logged in as somebody, so nobody
+---gets one that does not know its name.
+---
+---World failures: `closed`, `dirty` (there are bytes that nobody received). The connection is closed then.
+---
+---```lua
+---local sock = assert(gate.socket.connect("cache.internal", 6379, { pool = "cache" }))
+---if sock:getreusedtimes() == 0 then log_in(sock) end
+---local answer = ask(sock)
+---sock:setkeepalive(30, 10)
+---```
+---@param seconds? moongate.Seconds it stays there; default 60
+---@param size? integer connections of that pool that stay, the newest; default 30
+---@return integer? one
+---@return string? word
+---@return string? sentence
+function Socket:setkeepalive(seconds, size) end
+
+---How often the connection came out of a pool: 0 is a fresh one.
+---
+---```lua
+---if sock:getreusedtimes() == 0 then log_in(sock) end
+---```
+---@return integer? count
+---@return string? word
+---@return string? sentence
+function Socket:getreusedtimes() end
+
+---Who is at the other end: IP, port and "inet" or "inet6"; of a Unix socket the path.
+---
+---```lua
+---local ip, port = sock:getpeername()
+---```
+---@return string? ip
+---@return integer|string|nil port
+---@return string? family
+function Socket:getpeername() end
+
+---The same for this end.
+---
+---```lua
+---local ip, port = sock:getsockname()
+---```
+---@return string? ip
+---@return integer|string|nil port
+---@return string? family
+function Socket:getsockname() end
+
+---Bytes that came, bytes that were sent, and the socket's age in seconds.
+---
+---```lua
+---local received, sent, age = sock:getstats()
+---```
+---@return integer received
+---@return integer sent
+---@return number age
+function Socket:getstats() end
+
+---Are there bytes that came and were not received yet?
+---
+---```lua
+---if sock:dirty() then line = sock:receive() end
+---```
+---@return boolean
+function Socket:dirty() end
+
+---Raises: the descriptor belongs to the worker's loop. It is here to say so to drivers.
+---
+---```lua
+---pcall(sock.getfd, sock)
+---```
+function Socket:getfd() end
