@@ -18,7 +18,8 @@
     BINDING(clock)                                                                                                     \
     BINDING(backend)                                                                                                   \
     BINDING(task)                                                                                                      \
-    BINDING(socket)
+    BINDING(socket)                                                                                                    \
+    BINDING(lock)
 
 #define BINDING_DECLARATION(thing) void bind_##thing##_open(lua_State *L);
 BINDINGS(BINDING_DECLARATION)

@@ -259,3 +259,57 @@ function Socket:dirty() end
 ---pcall(sock.getfd, sock)
 ---```
 function Socket:getfd() end
+
+---@class moongate.LockOptions
+---@field timeout? moongate.Seconds to wait for it; default 5, 0: not at all
+---@field ttl? moongate.Seconds to hold it; default 30. Then it is taken away, and the error log says so
+
+---Locks: `gate.lock(name, options)` waits until nobody else holds the lock of that name, in any worker or generation of
+---the process, and gives a lock to be held in a `<close>` variable. Who waits longest is next.
+---
+---It is given back at the end of the variable's scope, by `release`, when the hook ends in whatever way (also when it is
+---killed or its client leaves), or when its ttl has passed, whichever is first.
+---
+---World failures: `timeout`, `locked` (with a timeout of 0), `overloaded` (65,536 locks and waiting scripts). Raises when
+---the same hook holds that lock already.
+---
+---```lua
+---local lock <close>, word = gate.lock("rebuild", { timeout = 2 })
+---if not lock then return gate.reply(503, "busy: " .. word) end
+---```
+---@class moongate.Locks
+---@overload fun(name: string, options?: moongate.LockOptions): moongate.Lock?, string?, string?
+gate.lock = {}
+
+---The same without waiting: nil, `locked`, sentence while somebody else holds it.
+---
+---```lua
+---local lock <close> = gate.lock.try "refresh"
+---if lock then refresh() end
+---```
+---@param name string
+---@param options? moongate.LockOptions without timeout
+---@return moongate.Lock? lock
+---@return string? word
+---@return string? sentence
+function gate.lock.try(name, options) end
+
+---A lock that is, or was, held.
+---@class moongate.Lock
+local Lock = {}
+
+---Gives the lock back. False if it was not held any more: given back before, or taken away when its ttl passed.
+---
+---```lua
+---if not lock:release() then gate.log("warn", "somebody else may have been at it") end
+---```
+---@return boolean
+function Lock:release() end
+
+---Is it still held?
+---
+---```lua
+---if lock:held() then store(result) end
+---```
+---@return boolean
+function Lock:held() end

@@ -107,6 +107,8 @@ function site.on_request(req)
   note("moongate.Server", keys(gate.backend("app").servers[1]))
   note("moongate.Shared", names(gate.shared "api"))
   note("moongate.Fetched", keys(fetched))
+  note("moongate.Locks", keys(gate.lock))
+  note("moongate.Lock", names(gate.lock.try "api"))
   note("moongate.Sockets", keys(gate.socket))
   note("moongate.Socket", names(gate.socket.tcp()))
 end

@@ -31,6 +31,7 @@ local function values_of(req, res)
     if i > 15 and i % 2 == 0 then sock:connect("127.0.0.1", $PORT) end
     values[#values + 1] = sock
   end
+  for i = 1, 5 do values[#values + 1] = gate.lock.try("hostile" .. i, { ttl = 60 }) end
   if res then values[#values + 1] = res values[#values + 1] = res.headers values[#values + 1] = res.body end
   return values
 end
@@ -48,6 +49,8 @@ local function functions_of(values)
   end
   add("base64.encode", gate.base64.encode)
   add("base64.decode", gate.base64.decode)
+  add("lock.try", gate.lock.try)
+  add("lock", function(...) return gate.lock(...) end)
   for name, f in pairs(gate.socket) do add("socket." .. name, f) end
   for _, value in ipairs(values) do
     local metatable = type(value) == "userdata" and value ~= io.stdout and debug.getmetatable(value)
@@ -69,14 +72,15 @@ local function pick(list)
   return list[(random >> 8) % #list + 1]
 end
 
-local waiting = { ["gate.fetch"] = true, ["socket.connect"] = true }
+-- Calls of those that may wait.
+local waiting = { ["gate.fetch"] = 50, ["socket.connect"] = 20, lock = 50 }
 
 local function torture(req, res, rounds)
   local values = values_of(req, res)
   values.headers, values.args, values.cookies = req.headers, req.args, req.cookies
   local functions, calls = functions_of(values), 0
   for _, f in ipairs(functions) do
-    for _ = 1, waiting[f.name] and 50 or rounds do
+    for _ = 1, waiting[f.name] or rounds do
       local arguments = {}
       for i = 1, pick { 0, 1, 2, 2, 3, 3, 3, 4, 5 } do arguments[i] = pick(values) end
       pcall(f.call, table.unpack(arguments, 1, 5))
