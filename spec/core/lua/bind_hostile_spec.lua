@@ -104,6 +104,7 @@ end
 local site = {
   listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } }, unsafe = { "debug", "io" },
   lua = { hook_cpu = 10, memory = "256M" },
+  timeouts = { head = "100ms", idle = "100ms" }, -- sockets are connected to it that wait without end
 }
 
 function site.on_request(req)
