@@ -19,7 +19,8 @@
     BINDING(backend)                                                                                                   \
     BINDING(task)                                                                                                      \
     BINDING(socket)                                                                                                    \
-    BINDING(lock)
+    BINDING(lock)                                                                                                      \
+    BINDING(dns)
 
 #define BINDING_DECLARATION(thing) void bind_##thing##_open(lua_State *L);
 BINDINGS(BINDING_DECLARATION)

@@ -260,6 +260,35 @@ function Socket:dirty() end
 ---```
 function Socket:getfd() end
 
+---Names: what the resolver of backends knows or asks for. Answers are kept for their TTL, 1 s to 1 h, failures for 1 s.
+---@class moongate.Dns
+gate.dns = {}
+
+---A record of kind SRV or MX.
+---@class moongate.DnsRecord
+---@field target string the name it leads to
+---@field priority integer least first
+---@field weight? integer of SRV
+---@field port? integer of SRV
+
+---Resolves a name. Waits. Without a kind: its addresses, IPv4 first, as for a backend (/etc/hosts and search domains
+---count). "A" and "AAAA": those of one family. "TXT", "CNAME", "PTR" (of an IP, or of the name itself): texts. "SRV" and
+---"MX": records, in the order in which they are to be used.
+---
+---World failures: `name_not_found` (also: no record of that kind), `name_failed`. Raises for other kinds.
+---
+---```lua
+---for _, record in ipairs(gate.dns.resolve("_http._tcp.app.internal", "SRV") or {}) do
+---  gate.log("info", record.target, record.port)
+---end
+---```
+---@param name string
+---@param kind? string
+---@return string[]|moongate.DnsRecord[]|nil list never empty
+---@return string? word
+---@return string? sentence
+function gate.dns.resolve(name, kind) end
+
 ---@class moongate.LockOptions
 ---@field timeout? moongate.Seconds to wait for it; default 5, 0: not at all
 ---@field ttl? moongate.Seconds to hold it; default 30. Then it is taken away, and the error log says so

@@ -50,6 +50,7 @@ local function functions_of(values)
   add("base64.encode", gate.base64.encode)
   add("base64.decode", gate.base64.decode)
   add("lock.try", gate.lock.try)
+  add("dns.resolve", gate.dns.resolve)
   add("lock", function(...) return gate.lock(...) end)
   for name, f in pairs(gate.socket) do add("socket." .. name, f) end
   for _, value in ipairs(values) do
@@ -73,7 +74,7 @@ local function pick(list)
 end
 
 -- Calls of those that may wait.
-local waiting = { ["gate.fetch"] = 50, ["socket.connect"] = 20, lock = 50 }
+local waiting = { ["gate.fetch"] = 50, ["socket.connect"] = 20, ["dns.resolve"] = 20, lock = 50 }
 
 local function torture(req, res, rounds)
   local values = values_of(req, res)
