@@ -4,8 +4,11 @@
  * before anybody borrows them. What remains (the FIN that is still under way) is the fetch's to forgive, once. */
 #include "backend/server_conn.h"
 
+#include "base/log.h"
 #include "base/must.h"
 #include "base/slab.h"
+
+#include <stdlib.h>
 
 static _Thread_local struct slab conns = SLAB(struct server_conn, 256);
 
@@ -13,17 +16,21 @@ static struct server_conn *of_conn(struct conn *c) { return container_of(c, stru
 
 static struct pool *pool_of(struct server_conn *sc) { return &sc->server->pools[sc->conn.loop->index]; }
 
+static void unpool(struct server_conn *sc) {
+    list_remove(&sc->node);
+    pool_of(sc)->count--;
+}
+
 static void server_conn_bury(struct grave *g) {
     struct server_conn *sc = container_of(g, struct server_conn, grave);
     server_unref(sc->server);
+    tls_trust_unref(sc->trust);
+    free(sc->name);
     slab_give(&conns, sc);
 }
 
 static void server_conn_close(struct server_conn *sc) {
-    if (!list_empty(&sc->node)) {
-        list_remove(&sc->node);
-        pool_of(sc)->count--;
-    }
+    if (!list_empty(&sc->node)) unpool(sc);
     if (sc->conn.state != CONN_CLOSED) {
         conn_close(&sc->conn);
         atomic_fetch_sub_explicit(&sc->server->connections, 1, memory_order_relaxed);
@@ -51,8 +58,19 @@ static void on_end(struct conn *c) {
     else server_conn_close(sc);
 }
 
+/* A peer that is misconfigured fails every connection in the same way: told once a second. */
+static void complain_of_tls(const struct server_conn *sc, enum failure why) {
+    static _Thread_local double complained;
+    const char *reason = conn_tls_reason(&sc->conn);
+    if (!reason || loop_now(sc->conn.loop) - complained < 1) return;
+    complained = loop_now(sc->conn.loop);
+    log_warn("backend %s: server %s as \"%s\": %s: %s", sc->server->backend, sc->server->name, sc->name,
+             why == FAIL_RESET ? "TLS broke" : failure_sentence(why), reason);
+}
+
 static void on_broken(struct conn *c, enum failure why) {
     struct server_conn *sc = of_conn(c);
+    if (c->tls) complain_of_tls(sc, why);
     if (sc->borrower) sc->borrower->handlers->on_broken(sc->borrower, why);
     else server_conn_close(sc);
 }
@@ -98,7 +116,12 @@ static void lend(struct server_conn *sc, struct borrower *b) {
     sc->scan = (struct h1_scan){ 0 };
 }
 
-struct server_conn *server_conn_open(struct server *server, struct loop *loop, struct borrower *b, double timeout) {
+static bool is_made_so(const struct server_conn *sc, const struct way *way) {
+    return sc->trust == way->trust && (!sc->trust || slice_equal(slice_of(sc->name), way->name));
+}
+
+struct server_conn *server_conn_open(struct server *server, struct loop *loop, struct borrower *b, double timeout,
+                                     const struct way *way) {
     struct server_conn *sc = slab_take_zeroed(&conns);
     list_init(&sc->node);
     grave_init(&sc->grave, server_conn_bury);
@@ -107,20 +130,26 @@ struct server_conn *server_conn_open(struct server *server, struct loop *loop, s
     lend(sc, b);
     conn_connect(&sc->conn, loop, &server->addr, &handlers);
     conn_deadline(&sc->conn, timeout);
+    if (!way->trust) return sc;
+    sc->trust = tls_trust_ref(way->trust);
+    sc->name = must_strndup(way->name.p, way->name.n);
+    conn_tls_connect(&sc->conn, way->trust, way->name, TLS_ALPN_H1);
     return sc;
 }
 
-struct server_conn *server_conn_borrow(struct server *server, struct loop *loop, struct borrower *b) {
-    struct pool *pool = &server->pools[loop->index];
-    for (struct list *node; (node = list_pop(&pool->idle));) {
-        pool->count--;
+struct server_conn *server_conn_borrow(struct server *server, struct loop *loop, struct borrower *b,
+                                       const struct way *way) {
+    list_each_safe(node, &server->pools[loop->index].idle) {
         struct server_conn *sc = container_of(node, struct server_conn, node);
-        if (conn_reusable(&sc->conn)) {
-            conn_deadline(&sc->conn, 0);
-            lend(sc, b);
-            return sc;
+        if (!is_made_so(sc, way)) continue;
+        if (!conn_reusable(&sc->conn)) {
+            server_conn_close(sc);
+            continue;
         }
-        server_conn_close(sc);
+        unpool(sc);
+        conn_deadline(&sc->conn, 0);
+        lend(sc, b);
+        return sc;
     }
     return NULL;
 }

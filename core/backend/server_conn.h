@@ -24,6 +24,12 @@ struct borrower_handlers {
     void (*on_deadline)(struct borrower *);
 };
 
+/* All that makes connections to one server differ: only one made in the same way can take its place. */
+struct way {
+    struct tls_trust *trust; /* TLS; NULL: plain */
+    struct slice name;       /* with TLS: what the server's certificate bears */
+};
+
 struct server_conn {
     struct conn conn;
     struct list node; /* in the pool while idle, else alone */
@@ -31,16 +37,20 @@ struct server_conn {
     struct server *server;     /* a reference */
     struct borrower *borrower; /* NULL while idle */
     struct h1_scan scan;
-    struct h1_body body; /* reading the response's body */
-    uint32_t uses;       /* requests it has carried, the present one included: 1 is fresh */
-    double idle_limit;
-    bool response_begun; /* a byte of the present response has come */
+    struct h1_body body;     /* reading the response's body */
+    uint32_t uses;           /* requests it has carried, the present one included: 1 is fresh */
+    bool response_begun;     /* a byte of the present response has come */
+    struct tls_trust *trust; /* a reference; NULL: plain */
+    char *name;              /* with TLS: the server's name */
 };
 
-/* An idle conn from the pool, good as far as can be known without a system call; NULL: none. Lent to `b`. */
-struct server_conn *server_conn_borrow(struct server *, struct loop *, struct borrower *b);
-/* Opens a new one, lent to `b`; on_connected or on_broken follows, or on_deadline after `timeout` seconds. */
-struct server_conn *server_conn_open(struct server *, struct loop *, struct borrower *b, double timeout);
+/* An idle conn from the pool that was made in this way, good as far as can be known without a system call; NULL: none.
+ * Lent to `b`. */
+struct server_conn *server_conn_borrow(struct server *, struct loop *, struct borrower *b, const struct way *);
+/* Opens a new one, lent to `b`; on_connected (after the TLS handshake, if there is one) or on_broken follows, or
+ * on_deadline after `timeout` seconds. */
+struct server_conn *server_conn_open(struct server *, struct loop *, struct borrower *b, double timeout,
+                                     const struct way *);
 /* Ends the loan: into the pool when `reusable` and there is room there, otherwise closed. b->conn becomes NULL. */
 void server_conn_give_back(struct borrower *b, bool reusable, const struct backend_settings *);
 /* Closes this worker's idle conns to a server. */

@@ -40,6 +40,8 @@ enum retry_class { RETRY_NEVER, RETRY_CONNECT, RETRY_RESET, RETRY_TIMEOUT };
     FAILURE(CONNECT_FAILED, 502, RETRY_CONNECT, "connect_failed", "the server could not be reached")                   \
     FAILURE(CONNECT_TIMEOUT, 504, RETRY_CONNECT, "connect_timeout",                                                    \
             "the server did not accept the connection in time")                                                        \
+    FAILURE(TLS_FAILED, 502, RETRY_CONNECT, "tls_failed", "the TLS handshake with the server failed")                  \
+    FAILURE(CERTIFICATE, 502, RETRY_CONNECT, "certificate", "the server's certificate is not trusted")                 \
     FAILURE(RESET, 502, RETRY_RESET, "reset", "the server closed the connection before it answered")                   \
     FAILURE(FIRST_BYTE_TIMEOUT, 504, RETRY_TIMEOUT, "first_byte_timeout", "the server did not answer in time")         \
     FAILURE(BETWEEN_TIMEOUT, 504, RETRY_NEVER, "between_timeout", "the server stopped in the middle of its answer")    \

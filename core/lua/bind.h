@@ -108,6 +108,18 @@ struct backend *backend_named(lua_State *L, struct slice name, struct site **sit
 /* The name a handle of gate.backend stands for; p NULL: `arg` is no such handle. */
 struct slice backend_name_at(lua_State *L, int arg);
 
+/* ---- TLS to servers (bind_tls.c) */
+
+struct tls_trust;
+struct lua_trust {
+    struct handle handle;
+    struct tls_trust *trust; /* a reference, the userdata's */
+    struct slice name;       /* within the userdata's user value; p NULL: the host's own */
+};
+/* What stands at `index`: what gate.tls made, or a table of its options, of which it makes one. Pushes it, so that it
+ * lives as long as it is on the stack. Raises, naming `what`, if it is neither, or wrong. */
+const struct lua_trust *trust_check(lua_State *L, int index, const char *what);
+
 /* ---- Arguments */
 
 static inline struct slice text_check(lua_State *L, int arg) {

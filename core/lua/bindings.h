@@ -12,6 +12,7 @@
     BINDING(res)                                                                                                       \
     BINDING(reply)                                                                                                     \
     BINDING(fetch)                                                                                                     \
+    BINDING(tls)                                                                                                       \
     BINDING(shared)                                                                                                    \
     BINDING(log)                                                                                                       \
     BINDING(hash)                                                                                                      \

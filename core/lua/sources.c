@@ -119,6 +119,15 @@ const char *sources_read(struct sources *s, const char *path, size_t *size, cons
     return source->text;
 }
 
+const char *sources_file(struct sources *s, const char *path, size_t *size, const char **why) {
+    char full[PATH_MAX];
+    const char *slash = *path == '/' ? NULL : strrchr(s->main, '/');
+    int folder = slash ? (int)(slash - s->main + 1) : 0;
+    *why = "too long a path";
+    if (snprintf(full, sizeof full, "%.*s%s", folder, s->main, path) >= (int)sizeof full) return NULL;
+    return sources_read(s, full, size, why);
+}
+
 /* ---- Modules */
 
 /* A search under way. */

@@ -204,10 +204,13 @@ static enum next nobody_to_try(struct fetch *f, enum failure why) {
 }
 
 static struct server *choose_server(struct fetch *f, struct backend *backend, enum failure *why) {
+    struct loop *loop = &f->worker->loop;
     if (!f->exact)
-        return backend_choose(backend, &f->worker->loop, f->tried, f->tried_count, f->pick.servers[f->pick_at], why);
+        return backend_choose(backend, loop, f->tried, f->tried_count, f->pick.servers[f->pick_at], &f->spec, why);
     *why = FAIL_NO_SERVER;
-    return f->tries == 0 ? server_ref(f->exact) : NULL;
+    if (f->tries > 0) return NULL;
+    f->spec = backend_spec(backend, loop, f->exact);
+    return server_ref(f->exact);
 }
 
 static enum next choose(struct fetch *f) {
@@ -243,9 +246,9 @@ static bool is_closed_by_peer(const struct server_conn *sc) {
     return n >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK);
 }
 
-static void borrow(struct fetch *f) {
+static void borrow(struct fetch *f, const struct way *way) {
     if (f->fresh_only) return;
-    while (server_conn_borrow(f->server, &f->worker->loop, &f->borrower)) {
+    while (server_conn_borrow(f->server, &f->worker->loop, &f->borrower, way)) {
         if (method_is_idempotent(f->request->method) || !is_closed_by_peer(f->borrower.conn)) return;
         server_conn_give_back(&f->borrower, false, settings_of(f));
     }
@@ -257,9 +260,12 @@ static enum next connect_step(struct fetch *f) {
     atomic_fetch_add_explicit(&f->server->active, 1, memory_order_relaxed);
     f->server_active = true;
     f->news = FETCH_NO_NEWS;
-    borrow(f);
+    char text[ADDR_TEXT];
+    struct way way = { .trust = settings_of(f)->trust };
+    if (way.trust) way.name = backend_tls_name(f->backend, f->spec, f->server, text);
+    borrow(f, &way);
     if (f->borrower.conn) return GO_ON;
-    server_conn_open(f->server, loop, &f->borrower, first_of(settings_of(f)->connect, f->timeouts.connect));
+    server_conn_open(f->server, loop, &f->borrower, first_of(settings_of(f)->connect, f->timeouts.connect), &way);
     return jump(f, FETCH_SEND);
 }
 
@@ -319,7 +325,7 @@ static void write_head(struct fetch *f) {
 static enum next send_step(struct fetch *f) {
     struct server_conn *sc = f->borrower.conn;
     if (f->news == FETCH_BROKEN) return try_failed(f, f->news_why);
-    if (sc->conn.state == CONN_CONNECTING) return WAIT;
+    if (sc->conn.state < CONN_OPEN) return WAIT;
     server_succeeded(f->server);
     write_head(f);
     if (f->request_body) {
@@ -451,7 +457,8 @@ static void pump(struct fetch *f) {
     conn_consumed(&sc->conn);
     bool waiting = pipe_room(&f->body) > 0; /* all is decoded but what is no whole piece of framing */
     if (waiting && (sc->conn.ended || f->news == FETCH_BROKEN)) {
-        if (f->response.framing.kind == FRAMING_UNTIL_CLOSE && f->news != FETCH_BROKEN) finish_body(f);
+        bool closed = f->news != FETCH_BROKEN && !conn_truncated(&sc->conn);
+        if (f->response.framing.kind == FRAMING_UNTIL_CLOSE && closed) finish_body(f);
         else break_body(f, f->news == FETCH_BROKEN && f->request_broken ? f->news_why : FAIL_TRUNCATED);
         return;
     }
@@ -528,7 +535,10 @@ static void note_broken(struct fetch *f, enum failure why) {
 }
 
 /* A server that answers and closes before it has read the whole request resets the conn: what it said still counts. */
-static void on_broken(struct borrower *b, enum failure why) { note_broken(of_borrower(b), why); }
+static void on_broken(struct borrower *b, enum failure why) {
+    of_borrower(b)->why_more = conn_tls_reason(&b->conn->conn);
+    note_broken(of_borrower(b), why);
+}
 
 static void on_room(struct borrower *b) { pipe_reader_has_room(&of_borrower(b)->body_reader); }
 

@@ -55,8 +55,10 @@ struct fetch {
     struct server *tried[FETCH_TRIED];
     unsigned tried_count, tries;
     struct last_try last;
-    struct backend *backend; /* of the present or last try */
-    struct server *server;   /* a reference; NULL: none */
+    struct backend *backend;        /* of the present or last try */
+    struct server *server;          /* a reference; NULL: none */
+    const struct server_spec *spec; /* of `backend`: what the server stands for; NULL: not known */
+    const char *why_more;           /* FETCH_FAILED: what TLS said, for ever; NULL: nothing */
     struct borrower borrower;
     struct backend_waiter resolving;
     bool fixed; /* the maker chose the backend: policy is not asked */
@@ -112,10 +114,10 @@ struct server_conn *fetch_take_conn(struct fetch *, struct borrower *b);
 /* Its policy ends now: a waiting pick_backend fails with HOOK_DRAINED. */
 void fetch_let_go(struct fetch *);
 
-/* ---- ad hoc backends (proxy/ad_hoc.c): made from a URL, keyed by scheme and authority, per worker, expire after 60
- * s unused. */
-/* NULL if the host is too long. */
-struct backend *ad_hoc_backend(struct worker *, const struct target *url);
+/* ---- ad hoc backends (proxy/ad_hoc.c): made from a URL, keyed by scheme, authority, and for https trust and name, per
+ * worker, expire after 60 s unused. */
+/* `trust` and `name` are for https: NULL: the system's roots; p NULL: the URL's host. NULL if the host is too long. */
+struct backend *ad_hoc_backend(struct worker *, const struct target *url, struct tls_trust *trust, struct slice name);
 /* A fetch that counted among its users ends. */
 void ad_hoc_give_back(struct backend *);
 void ad_hoc_close_all(struct worker *);

@@ -8,6 +8,7 @@
 
 #include "base/map.h"
 #include "base/must.h"
+#include "net/tls.h"
 #include "server/settings.h"
 
 #include <stdio.h>
@@ -116,9 +117,9 @@ static void sort_by_line(struct errors *errors, size_t from) {
 
 static size_t count_errors(const struct errors *errors) { return errors->count - errors->warnings; }
 
-bool config_read_text(struct config *config, const struct value *tree, const char *file, struct slice text,
-                      struct errors *errors) {
-    struct reader reader = { .config = config, .errors = errors };
+static bool read_with(struct config *config, const struct value *tree, struct sources *sources, const char *file,
+                      struct slice text, struct errors *errors) {
+    struct reader reader = { .config = config, .sources = sources, .errors = errors };
     size_t first = errors->count, before = count_errors(errors);
     *config = (struct config){ .file = file ? must_strdup(file) : NULL };
     settings_preset(PLACE_TOP, config);
@@ -132,7 +133,15 @@ bool config_read(struct config *config, const struct value *tree, struct sources
     size_t size = 0;
     const char *file = sources ? sources_path(sources, 0) : NULL;
     const char *text = file ? sources_text(sources, 0, &size) : NULL;
-    return config_read_text(config, tree, file, slice_make(text, size), errors);
+    return read_with(config, tree, sources, file, slice_make(text, size), errors);
+}
+
+bool config_read_text(struct config *config, const struct value *tree, const char *file, struct slice text,
+                      struct errors *errors) {
+    struct sources *sources = sources_create(file ? file : "", NULL);
+    bool ok = read_with(config, tree, sources, file, text, errors);
+    sources_destroy(sources);
+    return ok;
 }
 
 /* ---- hooks */
@@ -186,6 +195,8 @@ static void fini_backend(struct config_backend *backend) {
         free(backend->specs[i].host);
     }
     free(backend->specs);
+    tls_trust_unref(backend->settings.trust);
+    free(backend->settings.tls_name);
     free(backend->settings.health.path);
     free(backend->settings.health.host);
     free(backend->name);

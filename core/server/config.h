@@ -83,7 +83,8 @@ struct config {
  * errors were added. `sources` serves to find lines (may be NULL: then there are none). Unknown names, wrong types,
  * wrong ranges, two sites with the same host on one listener, listeners that disagree in options, backends without
  * servers: all are errors with a path. What is allowed but not wise (fail = { … = "continue" }, raw_target) is a
- * warning. No network, no files. */
+ * warning. No network. Files that it names (certificates, keys) are read through `sources`, relative to
+ * the config. */
 bool config_read(struct config *config, const struct value *tree, struct sources *sources, struct errors *errors);
 /* The same with the file's name (NULL: no lines) and text at hand. */
 bool config_read_text(struct config *config, const struct value *tree, const char *file, struct slice text,

@@ -3,6 +3,7 @@
 #include "server/config.h"
 
 #include "base/must.h"
+#include "net/tls.h"
 
 #include <stdlib.h>
 
@@ -19,6 +20,8 @@ static struct backend *build_backend(const struct config_backend *from, uint32_t
         specs[i].host = copy_text(from->specs[i].host);
     }
     struct backend_settings settings = from->settings;
+    settings.trust = tls_trust_ref(settings.trust);
+    settings.tls_name = copy_text(settings.tls_name);
     settings.health.path = copy_text(settings.health.path);
     settings.health.host = copy_text(settings.health.host);
     struct backend *backend =

@@ -271,6 +271,7 @@ void settings_preset(enum place place, void *base) {
         if (row->place != place) continue;
         void *field = field_of(row, base);
         switch (row->type) {
+        case SETTING_BOOLEAN: *(bool *)field = row->preset != 0; break;
         case SETTING_COUNT:
         case SETTING_WORD: *(unsigned *)field = (unsigned)row->preset; break;
         case SETTING_SECONDS: *(double *)field = row->preset; break;

@@ -41,6 +41,7 @@ const char *const settings_places[PLACE_COUNT] = {
     [PLACE_KEEPALIVE] = "`keepalive`",
     [PLACE_RETRY] = "`retry`",
     [PLACE_HEALTH] = "`health`",
+    [PLACE_BACKEND_TLS] = "a backend's `tls`",
 };
 
 #define HOOK_ROW(place_, name_, hook_)                                                                                 \
@@ -128,7 +129,7 @@ const struct setting settings_table[] = {
     ROW(BACKEND, "retry", TABLE, config_backend, settings, .table = PLACE_RETRY),
     ROW(BACKEND, "timeouts", TABLE, config_backend, settings, .table = PLACE_BACKEND_TIMEOUTS),
     ROW(BACKEND, "max_connections", COUNT, config_backend, settings.max_connections, .high = 10e6),
-    ROW(BACKEND, "tls", LATER, config_backend, settings, .later = "TLS comes with a later version"),
+    ROW(BACKEND, "tls", OWN, config_backend, settings, .read = read_backend_tls),
     ROW(BACKEND, "queue", LATER, config_backend, settings, .later = "queues come with a later version"),
 
     ROW(SERVER, "name", TEXT, server_spec, name),
@@ -152,6 +153,14 @@ const struct setting settings_table[] = {
     ROW(HEALTH, "rise", COUNT, backend_settings, health.rise, .low = 1, .high = 100, .preset = 2),
     ROW(HEALTH, "fall", COUNT, backend_settings, health.fall, .low = 1, .high = 100, .preset = 3),
     ROW(HEALTH, "status", OWN, backend_settings, health, .read = read_health_status),
+
+    ROW(BACKEND_TLS, "verify", BOOLEAN, trust_setting, verify, .preset = true),
+    ROW(BACKEND_TLS, "name", TEXT, trust_setting, name),
+    ROW(BACKEND_TLS, "ca", TEXT, trust_setting, ca),
+    ROW(BACKEND_TLS, "cert", TEXT, trust_setting, cert),
+    ROW(BACKEND_TLS, "key", TEXT, trust_setting, key),
+    ROW(BACKEND_TLS, "pins", OWN, trust_setting, pins, .read = read_pins),
+    ROW(BACKEND_TLS, "versions", OWN, trust_setting, versions, .read = read_versions),
 
     { .name = NULL },
 };

@@ -64,6 +64,7 @@ function gate.redirect(url, status) end
 ---@field body? string
 ---@field timeout? moongate.Seconds for all of it; default 10
 ---@field max? moongate.Bytes of the answer's body; default 8M
+---@field tls? moongate.Tls|moongate.TlsOptions for an https URL: whom to trust; default the system's roots
 
 ---The whole answer to gate.fetch.
 ---@class moongate.Fetched
@@ -90,6 +91,29 @@ function gate.redirect(url, status) end
 ---@return string? word
 ---@return string? sentence
 function gate.fetch(target, options) end
+
+---What connections to a server trust. Nothing: the system's roots, and the server's own name.
+---@class moongate.TlsOptions
+---@field ca? string the only roots: a file, relative to the config (while it is loaded only), or PEM itself
+---@field cert? string our own certificate with its chain, for servers that ask for one
+---@field key? string its key; if it does not stand beside the certificate
+---@field verify? boolean false: any certificate is taken
+---@field pins? string|string[] "sha256/BASE64" of public keys, one of which the server's chain must have
+---@field versions? string|string[] "1.2", "1.3"; both
+---@field name? string what the certificate bears, also sent as SNI; the host's name
+
+---@class moongate.Tls
+
+---What connections to servers trust, made once: for the `tls` of gate.fetch and of sockets. Files are read while the
+---config is loaded; in a hook `ca`, `cert` and `key` are PEM. Raises if they cannot be used.
+---
+---```lua
+---local internal = gate.tls { ca = "internal.pem", name = "billing.internal" }
+---local res = gate.fetch("https://10.0.0.7/invoices", { tls = internal })
+---```
+---@param options moongate.TlsOptions
+---@return moongate.Tls
+function gate.tls(options) end
 
 ---A server of a backend, as this moment saw it.
 ---@class moongate.Server

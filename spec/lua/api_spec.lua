@@ -112,6 +112,7 @@ function site.on_request(req)
   note("moongate.Lock", names(gate.lock.try "api"))
   note("moongate.Sockets", keys(gate.socket))
   note("moongate.Socket", names(gate.socket.tcp()))
+  note("moongate.Tls", {})
 end
 
 function site.on_response(req, res)
