@@ -16,13 +16,14 @@
 
 #include "base/clock.h"
 #include "base/must.h"
+#include "net/tls.h"
 
 #include <math.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { HOST_MAX = 255, POOL_MAX = 64, KEY_SIZE = HOST_MAX + POOL_MAX + 16, KEEP_DEFAULT = 30, KEEP_MAX = 1024 };
+enum { HOST_MAX = 255, POOL_MAX = 64, KEY_SIZE = 2 * HOST_MAX + POOL_MAX + 128, KEEP_DEFAULT = 30, KEEP_MAX = 1024 };
 static const double TIMEOUT_DEFAULT = 60, TIMEOUT_MAX = 86400, TIMEOUT_LEAST = 1e-6, IDLE_DEFAULT = 60;
 
 /* ---- self */
@@ -141,6 +142,8 @@ static int finish_connect(lua_State *L, struct socket_handle *h) {
     struct socket *s = h->socket;
     if (!s) return fail_closed(L);
     if (s->state != SOCKET_OPEN && s->why == FAIL_CONNECT_TIMEOUT) return fail_world(L, FAIL_TIMEOUT);
+    if (s->state != SOCKET_OPEN && s->reason)
+        return fail_world_with(L, failure_word(s->why), "%s: %s", failure_sentence(s->why), s->reason);
     if (s->state != SOCKET_OPEN) return fail_world(L, s->why == FAIL_NONE ? FAIL_CLOSED : s->why);
     apply_options(h);
     lua_pushinteger(L, 1);
@@ -165,8 +168,7 @@ static int connected_k(lua_State *L, int status, lua_KContext context) {
 
 /* What a connect is asked for. */
 struct connect_request {
-    struct slice host; /* "unix:/path" for Unix sockets */
-    uint16_t port;
+    struct socket_target to;
     char unix_path[sizeof "unix:" + sizeof((struct sockaddr_un *)0)->sun_path];
     char key[KEY_SIZE]; /* "" without a pool */
 };
@@ -177,20 +179,48 @@ static void read_unix(lua_State *L, struct connect_request *q) {
         luaL_argerror(L, 2, "a path has 1 to 107 bytes");
     memcpy(q->unix_path, "unix:", 5);
     memcpy(q->unix_path + 5, path.p, path.n);
-    q->host = slice_make(q->unix_path, path.n + 5);
+    q->to.host = slice_make(q->unix_path, path.n + 5);
 }
 
 static void read_host(lua_State *L, struct connect_request *q) {
-    q->host = text_check(L, 2);
-    if (q->host.n == 0 || q->host.n > HOST_MAX) luaL_argerror(L, 2, "a host has 1 to 255 bytes");
+    struct slice host = text_check(L, 2);
+    if (host.n == 0 || host.n > HOST_MAX) luaL_argerror(L, 2, "a host has 1 to 255 bytes");
     lua_Integer port = luaL_checkinteger(L, 3);
     if (port < 1 || port > 65535) luaL_argerror(L, 3, "a port is 1 to 65535");
-    if (q->host.p[0] == '[' && q->host.p[q->host.n - 1] == ']') q->host = slice_make(q->host.p + 1, q->host.n - 2);
-    if (slice_starts_with(q->host, SLICE("unix:"))) luaL_argerror(L, 2, "a host name or an IP expected");
-    q->port = (uint16_t)port;
+    if (host.p[0] == '[' && host.p[host.n - 1] == ']') host = slice_make(host.p + 1, host.n - 2);
+    if (slice_starts_with(host, SLICE("unix:"))) luaL_argerror(L, 2, "a host name or an IP expected");
+    q->to.host = host;
+    q->to.port = (uint16_t)port;
 }
 
-/* The options lie at `arg`. */
+/* Whom to trust, of the value on top: a table or what gate.tls made; true is the same as an empty table. What it
+ * gives is pushed, and lives as long as that. */
+static void read_trust(lua_State *L, const char *what, struct tls_trust **trust, struct slice *name) {
+    if (lua_isboolean(L, -1) && lua_toboolean(L, -1)) lua_newtable(L);
+    const struct lua_trust *t = trust_check(L, -1, what);
+    *trust = t->trust;
+    *name = t->name;
+}
+
+static void check_name(lua_State *L, const char *what, const struct tls_trust *trust, struct slice name,
+                       struct slice host) {
+    if (!name.p && tls_trust_verifies(trust) && slice_starts_with(host, SLICE("unix:")))
+        luaL_error(L, "%s: a Unix socket has no name: say { name = } or { verify = false }", what);
+}
+
+static void read_tls(lua_State *L, int arg, struct connect_request *q) {
+    int type = option_push(L, arg, "tls");
+    if (type == LUA_TNIL || (type == LUA_TBOOLEAN && !lua_toboolean(L, -1))) return;
+    read_trust(L, "connect: tls", &q->to.trust, &q->to.name);
+    check_name(L, "connect: tls", q->to.trust, q->to.name, q->to.host);
+}
+
+static void write_hex(char *to, size_t size, struct slice bytes) {
+    for (size_t i = 0; i < bytes.n && 2 * i + 2 < size; i++)
+        snprintf(to + 2 * i, size - 2 * i, "%02x", (unsigned char)bytes.p[i]);
+}
+
+/* The options lie at `arg`. A pool's key is all that its connections must have in common. */
 static void read_pool(lua_State *L, const struct socket_handle *h, int arg, struct connect_request *q) {
     int type = option_push(L, arg, "pool");
     if (type == LUA_TNIL) return;
@@ -198,7 +228,9 @@ static void read_pool(lua_State *L, const struct socket_handle *h, int arg, stru
     struct slice name = text_check(L, -1);
     if (name.n == 0 || name.n > POOL_MAX || memchr(name.p, 0, name.n))
         luaL_argerror(L, arg, "the name of a pool has 1 to 64 bytes");
-    snprintf(q->key, sizeof q->key, "%.*s %d %u %.*s", FMT(name), h->family, q->port, FMT(q->host));
+    int n = snprintf(q->key, sizeof q->key, "%.*s %d %u %.*s %.*s ", FMT(name), h->family, q->to.port, FMT(q->to.host),
+                     FMT(q->to.name));
+    if (q->to.trust) write_hex(q->key + n, sizeof q->key - (size_t)n, tls_trust_digest(q->to.trust));
 }
 
 static bool take_pooled(struct socket_handle *h, const struct connect_request *q) {
@@ -216,31 +248,87 @@ static bool take_pooled(struct socket_handle *h, const struct connect_request *q
 
 /* Stack: the socket, where to, options. */
 static int begin_connect(lua_State *L, struct socket_handle *h, lua_KFunction k) {
-    struct connect_request q = { .port = 0 };
+    struct connect_request q = { .to = { .family = h->family } };
+    int options = h->family == AF_UNIX ? 3 : 4;
     if (!h->socket) return fail_closed(L);
     if (h->socket->state != SOCKET_NEW) return luaL_error(L, "this socket is connected already");
     if (h->family == AF_UNIX) read_unix(L, &q);
     else read_host(L, &q);
-    read_pool(L, h, h->family == AF_UNIX ? 3 : 4, &q);
+    read_tls(L, options, &q);
+    read_pool(L, h, options, &q);
     wait_check(L);
     socket_begin(h);
     h->ready = is_connected;
     h->deaf = false;
     if (!take_pooled(h, &q)) {
-        double seconds = wait_seconds(h);
-        socket_connect(h->socket, state_of(L)->worker->resolver, q.host, q.port, h->family, seconds);
+        q.to.seconds = wait_seconds(h);
+        socket_connect(h->socket, state_of(L)->worker->resolver, &q.to);
     }
+    lua_settop(L, options);
     if (is_connected(h)) return k(L, LUA_OK, (lua_KContext)h);
     return socket_await(L, h, "connect", k);
 }
 
 /* sock:connect(host, port[, { pool = }]); of a Unix socket sock:connect(path[, { pool = }]) */
 static int method_connect(lua_State *L) {
-    static const char *const names[] = { "pool", NULL };
+    static const char *const names[] = { "pool", "tls", NULL };
     struct socket_handle *h = socket_self(L);
     lua_settop(L, 4);
     options_check(L, h->family == AF_UNIX ? 3 : 4, "connect", names);
     return begin_connect(L, h, connect_k);
+}
+
+/* ---- TLS on a connection that stands */
+
+/* What was sent has left, so that the handshake may begin. */
+static bool is_flushed(struct socket_handle *h) {
+    struct socket *s = h->socket;
+    return !s || s->state != SOCKET_OPEN || s->conn.out.size == 0;
+}
+
+static bool is_name(struct slice s) { return s.n > 0 && s.n <= 253 && !memchr(s.p, 0, s.n); }
+
+/* Stack: the socket, a name or nil, what it is to trust. */
+static int begin_handshake(lua_State *L, struct socket_handle *h) {
+    struct tls_trust *trust;
+    struct slice name;
+    if (!h->socket || h->socket->state != SOCKET_OPEN) return fail_closed(L);
+    if (h->socket->conn.in.size) return fail_world_with(L, "dirty", "bytes came before the handshake");
+    read_trust(L, "sslhandshake", &trust, &name);
+    if (!lua_isnil(L, 2)) name = text_check(L, 2);
+    check_name(L, "sslhandshake", trust, name, slice_of(h->socket->name));
+    wait_check(L);
+    h->ready = is_connected;
+    socket_secure(h->socket, trust, name);
+    free(h->socket->key); /* whoever takes it from a pool expects what was put there by connect */
+    h->socket->key = NULL;
+    return socket_await(L, h, "sslhandshake", connect_k);
+}
+
+static int flushed_k(lua_State *L, int status, lua_KContext context) {
+    (void)status;
+    struct socket_handle *h = (struct socket_handle *)context;
+    return socket_woken(h) ? begin_handshake(L, h) : fail_world(L, FAIL_TIMEOUT);
+}
+
+/* sock:sslhandshake(tls, name): a table of gate.tls's options, or what that made; nothing: the system's roots. */
+static int method_sslhandshake(lua_State *L) {
+    struct socket_handle *h = socket_self(L);
+    lua_settop(L, 3);
+    lua_insert(L, 2);
+    if (lua_isnil(L, 3)) {
+        lua_newtable(L);
+        lua_replace(L, 3);
+    }
+    if (!lua_isnil(L, 2) && (lua_type(L, 2) != LUA_TSTRING || !is_name(text_check(L, 2))))
+        return luaL_argerror(L, 2, "a name has 1 to 253 bytes");
+    if (!h->socket || h->socket->state != SOCKET_OPEN) return fail_closed(L);
+    if (h->socket->trust) return luaL_error(L, "this connection speaks TLS already");
+    conn_flush(&h->socket->conn);
+    socket_begin(h);
+    h->ready = is_flushed;
+    if (!is_flushed(h)) return socket_await(L, h, "sslhandshake", flushed_k);
+    return begin_handshake(L, h);
 }
 
 /* ---- making one */
@@ -276,7 +364,7 @@ static int socket_unix(lua_State *L) { return push_new(L, AF_UNIX); }
 
 /* gate.socket.connect(host, port[, { pool =, timeout = }]) */
 static int socket_connect_new(lua_State *L) {
-    static const char *const names[] = { "pool", "timeout", NULL };
+    static const char *const names[] = { "pool", "tls", "timeout", NULL };
     lua_settop(L, 3);
     options_check(L, 3, "gate.socket.connect", names);
     option_push(L, 3, "timeout");
@@ -416,6 +504,7 @@ static int method_setkeepalive(lua_State *L) {
 /* ---- open */
 
 static const luaL_Reg methods[] = { { "connect", method_connect },
+                                    { "sslhandshake", method_sslhandshake },
                                     { "send", socket_send },
                                     { "receive", socket_receive },
                                     { "readable", socket_readable },

@@ -164,7 +164,8 @@ static int go_on_with_receive(lua_State *L, struct socket_handle *h, bool in_tim
         push_received(L, h, n, h->kind == RECEIVE_LINE ? 1 : 0);
         return 1;
     }
-    if (is_over(h) && h->kind == RECEIVE_ALL && s->conn.in.size > 0) {
+    /* What TLS did not end itself, somebody on the way may have cut off: that is not all. */
+    if (is_over(h) && h->kind == RECEIVE_ALL && s->conn.in.size > 0 && !conn_truncated(&s->conn)) {
         push_received(L, h, s->conn.in.size, 0);
         return 1;
     }

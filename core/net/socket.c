@@ -1,7 +1,8 @@
 /* Sockets of scripts. Connecting is a walk: name, addresses, one conn after the other in the same place, each with its
  * share of the time that is left, so that an address that swallows what is sent to it leaves some to the next one.
  *
- * try_next is the one place where it is decided which address is connected to.
+ * TLS begins under the same roof, in place of the plain conn or on top of one that is open: on_connected comes after its
+ * handshake. try_next is the one place where it is decided which address is connected to.
  *
  * Pools are found by a key that the caller makes of all in which two conns may differ. The newest is taken first, so
  * that the oldest expire. An idle conn that speaks, ends or breaks is closed at once: whatever it said, nobody asked.
@@ -25,7 +26,9 @@ struct socket_pool {
 
 static void socket_bury(struct grave *g) {
     struct socket *s = container_of(g, struct socket, grave);
+    tls_trust_unref(s->trust);
     free(s->addrs);
+    free(s->name);
     free(s->key);
     free(s);
 }
@@ -90,6 +93,12 @@ static bool has_family(const struct socket *s, const struct addr *a) {
     return s->family == AF_UNSPEC || a->u.sa.sa_family == s->family;
 }
 
+static void begin_tls(struct socket *s) {
+    struct slice name = slice_of(s->name);
+    if (slice_starts_with(name, SLICE("unix:"))) name = slice_make("", 0);
+    conn_tls_connect(&s->conn, s->trust, name, TLS_ALPN_NONE);
+}
+
 static void try_next(struct socket *s) {
     double now = loop_now(s->set->loop);
     while (s->next < s->count && !has_family(s, &s->addrs[s->next])) s->next++;
@@ -102,6 +111,7 @@ static void try_next(struct socket *s) {
     conn_close(&s->conn);
     s->state = SOCKET_CONNECTING;
     conn_connect(&s->conn, s->set->loop, to, &handlers);
+    if (s->trust) begin_tls(s);
     if (s->patience > 0) {
         double share = (s->patience - now) / (s->count - s->next + 1);
         conn_deadline(&s->conn, share > 0.001 ? share : 0.001);
@@ -127,23 +137,42 @@ static void socket_on_answer(struct question *q) {
     try_next(s);
 }
 
-void socket_connect(struct socket *s, struct resolver *resolver, struct slice host, uint16_t port, int family,
-                    double seconds) {
+static void set_trust(struct socket *s, struct tls_trust *trust, struct slice name) {
+    tls_trust_unref(s->trust);
+    s->trust = tls_trust_ref(trust);
+    if (!name.p) return;
+    free(s->name);
+    s->name = must_strndup(name.p, name.n);
+}
+
+void socket_connect(struct socket *s, struct resolver *resolver, const struct socket_target *to) {
     struct addr addr = { 0 };
     must(s->state == SOCKET_NEW);
     s->why = FAIL_NONE;
-    s->port = port;
-    s->family = family;
-    s->patience = seconds > 0 ? loop_now(s->set->loop) + seconds : 0;
-    if (addr_from_ip(&addr, host, port) || (slice_starts_with(host, SLICE("unix:")) && addr_parse(&addr, host))) {
+    s->reason = NULL;
+    s->port = to->port;
+    s->family = to->family;
+    s->patience = to->seconds > 0 ? loop_now(s->set->loop) + to->seconds : 0;
+    set_trust(s, to->trust, to->name.p ? to->name : to->host);
+    if (addr_from_ip(&addr, to->host, to->port) ||
+        (slice_starts_with(to->host, SLICE("unix:")) && addr_parse(&addr, to->host))) {
         set_addrs(s, &addr, 1);
         try_next(s);
         return;
     }
     s->state = SOCKET_RESOLVING;
-    s->question = question_create(host, s->set->mailbox, socket_on_answer);
+    s->question = question_create(to->host, s->set->mailbox, socket_on_answer);
     s->question->with = s;
     resolver_ask(resolver, s->question);
+}
+
+void socket_secure(struct socket *s, struct tls_trust *trust, struct slice name) {
+    set_trust(s, trust, name);
+    s->why = FAIL_NONE;
+    s->reason = NULL;
+    s->count = s->next = 0; /* no other address */
+    s->state = SOCKET_CONNECTING;
+    begin_tls(s);
 }
 
 void socket_stop_connecting(struct socket *s) {
@@ -171,6 +200,7 @@ static void on_broken(struct conn *c, enum failure why) {
     case SOCKET_CLOSING: end_socket(s); return;
     case SOCKET_CONNECTING:
         s->why = why;
+        s->reason = conn_tls_reason(c);
         try_next(s);
         return;
     default:
@@ -204,6 +234,7 @@ static const struct conn_handlers handlers = {
     .on_broken = on_broken,
     .on_connected = on_connected,
     .on_room = on_room,
+    .on_flushed = on_room,
     .on_deadline = on_deadline,
 };
 

@@ -32,7 +32,7 @@ struct sockets {
 enum socket_state {
     SOCKET_NEW,        /* never connected, or not yet again: `why` says what became of the last connect */
     SOCKET_RESOLVING,  /* its name is looked up */
-    SOCKET_CONNECTING, /* one of its addresses is tried */
+    SOCKET_CONNECTING, /* one of its addresses is tried, or its TLS handshake is under way */
     SOCKET_OPEN,
     SOCKET_BROKEN, /* `why`; what had arrived can still be read */
     SOCKET_IDLE,   /* in a pool */
@@ -53,9 +53,12 @@ struct socket {
     struct question *question;
     struct addr *addrs;
     unsigned count, next;
-    int family; /* AF_UNSPEC: whichever there is */
+    int family;
     uint16_t port;
-    double patience; /* loop time at which connecting ends; 0: never */
+    double patience;         /* loop time at which connecting ends; 0: never */
+    struct tls_trust *trust; /* a reference; NULL: it is plain, or not yet TLS */
+    char *name;              /* what it was connected to, or the name its certificate must bear */
+    const char *reason;      /* of TLS_FAILED and CERTIFICATE: more about it; may be NULL. Static */
 
     struct list node;    /* in set->all */
     struct list by_age;  /* in set->idle */
@@ -71,10 +74,21 @@ void sockets_fini(struct sockets *);
 
 /* NULL: there are too many. */
 struct socket *socket_create(struct sockets *);
-/* Connects a NEW one, within `seconds` (0: however long), to "unix:/path" or to a name or IP and a port, of one
- * `family` or of any. on_news follows when it is OPEN or NEW again. A numeric address that may not be connected to is
- * refused at once. */
-void socket_connect(struct socket *, struct resolver *, struct slice host, uint16_t port, int family, double seconds);
+
+struct socket_target {
+    struct slice host; /* "unix:/path", or a name or IP */
+    uint16_t port;
+    int family;              /* AF_UNSPEC: whichever there is */
+    double seconds;          /* in all; 0: however long */
+    struct tls_trust *trust; /* speak TLS; NULL: not */
+    struct slice name;       /* for its certificate; p NULL: the host */
+};
+
+/* Connects a NEW one. on_news follows when it is OPEN or NEW again, which it may be on return already. */
+void socket_connect(struct socket *, struct resolver *, const struct socket_target *);
+/* An OPEN plain one, with nothing to read or write, speaks TLS from now on. on_news follows when it is OPEN again, or
+ * NEW: the connection is lost then. `name`: p NULL: the host it was connected to. */
+void socket_secure(struct socket *, struct tls_trust *, struct slice name);
 /* Gives up a connect that is under way: NEW again, with TIMEOUT for a reason. */
 void socket_stop_connecting(struct socket *);
 /* Lets `in` gather up to so many bytes (never less than CONN_IN_LIMIT). False: too many for one socket, or for the

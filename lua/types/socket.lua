@@ -19,6 +19,7 @@ gate.socket = {}
 ---What connecting takes beside host and port.
 ---@class moongate.ConnectOptions
 ---@field pool? string take an idle connection that was put into the pool of this name (and host and port); see setkeepalive
+---@field tls? boolean|moongate.Tls|moongate.TlsOptions speak TLS; true: trust the system's roots
 ---@field timeout? moongate.Seconds gate.socket.connect only: in place of settimeout; default 60
 
 ---Makes a TCP socket that connects to addresses of either family.
@@ -85,8 +86,8 @@ local Socket = {}
 ---Connects. Waits. After a failure it may be tried again. Names are resolved as those of backends are, and all their
 ---addresses tried in turn.
 ---
----World failures: `timeout`, `connect_refused`, `connect_failed`, `name_not_found`, `name_failed`, `closed`. Raises for a
----socket that is connected.
+---World failures: `timeout`, `connect_refused`, `connect_failed`, `name_not_found`, `name_failed`, `closed`, and with TLS
+---`tls_failed` and `certificate`. Raises for a socket that is connected.
 ---
 ---```lua
 ---local ok, word, sentence = sock:connect("localhost", 6379)
@@ -98,6 +99,26 @@ local Socket = {}
 ---@return string? word
 ---@return string? sentence
 function Socket:connect(host, port, options) end
+
+---Begins to speak TLS on a plain connection that stands: STARTTLS, or a driver's own way. Waits. What it trusts is a
+---table of gate.tls's options, or what that made; nothing: the system's roots. The certificate must bear the name that
+---was connected to, unless they say another. `require "ssl"` gives LuaSec's names to this. Connections for a pool are
+---made with connect's `tls` instead.
+---
+---World failures: `tls_failed`, `certificate`, `timeout`, `closed`, after which the connection is lost; `dirty`: bytes came
+---before the handshake, from anybody. Raises if it speaks TLS already.
+---
+---```lua
+---sock:send "STARTTLS\r\n"
+---assert(sock:receive() == "OK")
+---assert(sock:sslhandshake { name = "mail.internal" })
+---```
+---@param tls? moongate.Tls|moongate.TlsOptions
+---@param name? string what the certificate must bear, in place of theirs
+---@return integer? one
+---@return string? word
+---@return string? sentence
+function Socket:sslhandshake(tls, name) end
 
 ---Sends a string, or what `string.sub(data, i, j)` is of it. Waits only while more than 64 KiB are on their way. What
 ---was taken over counts as sent.
@@ -116,7 +137,7 @@ function Socket:connect(host, port, options) end
 function Socket:send(data, i, j) end
 
 ---Receives a line (`"*l"`, the default: to the next LF, which is dropped, and so is every CR), all until the peer closes
----(`"*a"`), or so many bytes. Waits until all of it is there, 32 MiB at most.
+---(`"*a"`; a TLS stream whose end its peer did not announce is `closed`, not all), or so many bytes. Waits until all of it is there, 32 MiB at most.
 ---
 ---World failures: nil, `closed` or `timeout`, and what came before; it is not received again. `too_large` (with a sentence):
 ---more than 32 MiB came, or the worker holds 256 MiB for sockets; the socket is closed then.

@@ -89,8 +89,18 @@ describe("gate.lock", function()
   it("is given back by a hook that fails, is killed, or is cancelled while it holds or waits", function()
     probe.exchange { on_request = "verdict: gate.lock 'name' error 'oops'" }
     assert.equal("moongate.lock", probe.request "return gate.lock.try 'name'")
-    probe.exchange { on_request = "verdict: local lock <close> = gate.lock 'name' while true do end" }
-    assert.equal("moongate.lock", probe.request "return gate.lock.try 'name'")
+    local proxy = support.moongate.start { workers = 1, config = [[
+      local gate = require "moongate"
+      local site = { listen = "127.0.0.1:$PORT" }
+      function site.on_request(req)
+        local lock <close> = assert(gate.lock.try "name")
+        while req.path == "/late" do end
+        return gate.reply(200, "held")
+      end
+      return site
+    ]] }
+    assert.equal(500, http.get(proxy.port, "/late").status)
+    assert.equal("held", http.get(proxy.port, "/").body)
 
     local mark = probe.proxy:log_mark()
     local function leave_in(script)
