@@ -110,3 +110,10 @@ struct lock_figures lock_figures(void) {
     return (struct lock_figures){ .held = atomic_load_explicit(&held, memory_order_relaxed),
                                   .waiting = atomic_load_explicit(&waiting, memory_order_relaxed) };
 }
+
+void locks_close_all(void) {
+    for (unsigned i = 0; i < TABLES; i++) {
+        must(tables[i].locks.count == 0);
+        map_fini(&tables[i].locks);
+    }
+}

@@ -39,3 +39,5 @@ struct lock_figures {
     size_t held, waiting;
 };
 struct lock_figures lock_figures(void);
+/* At the end of the process: nobody claims any more. */
+void locks_close_all(void);

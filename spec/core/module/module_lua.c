@@ -13,6 +13,7 @@
 #include "base/must.h"
 #include "lua/engine.h"
 #include "net/resolver.h"
+#include "store/lock.h"
 #include "store/metrics.h"
 #include "store/shared.h"
 
@@ -198,6 +199,7 @@ static void free_rig(struct rig *rig) {
     free(rig);
     if (--rigs > 0) return;
     metrics_close();
+    locks_close_all();
     shared_close_all();
 }
 
