@@ -52,6 +52,9 @@ enum retry_class { RETRY_NEVER, RETRY_CONNECT, RETRY_RESET, RETRY_TIMEOUT };
     FAILURE(RESPONSE_HEADERS_TOO_LARGE, 502, RETRY_NEVER, "response_headers_too_large",                                \
             "the server's headers are too large")                                                                      \
     FAILURE(TRUNCATED, 502, RETRY_NEVER, "truncated", "the server closed the connection in the middle of its answer")  \
+    /* what scripts wait for */                                                                                        \
+    FAILURE(TIMEOUT, 504, RETRY_NEVER, "timeout", "the time set for it has passed")                                    \
+    FAILURE(CLOSED, 502, RETRY_NEVER, "closed", "the connection is closed")                                            \
     /* ours */                                                                                                         \
     FAILURE(OVERLOADED, 503, RETRY_NEVER, "overloaded", "there are too many connections")                              \
     FAILURE(DRAINING, 503, RETRY_NEVER, "draining", "the proxy is shutting down")                                      \

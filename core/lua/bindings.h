@@ -18,7 +18,10 @@
     BINDING(hash)                                                                                                      \
     BINDING(clock)                                                                                                     \
     BINDING(backend)                                                                                                   \
-    BINDING(task)
+    BINDING(task)                                                                                                      \
+    BINDING(socket)                                                                                                    \
+    BINDING(lock)                                                                                                      \
+    BINDING(dns)
 
 #define BINDING_DECLARATION(thing) void bind_##thing##_open(lua_State *L);
 BINDINGS(BINDING_DECLARATION)

@@ -200,6 +200,16 @@ static inline const struct recalled *recall_find(lua_State *L, const void *scope
 /* The string at index 2 is a key of UPVALUE_NAMES and means this. Ignored if it is not short. */
 void recall_keep(lua_State *L, const void *scope, lua_Integer meaning);
 
+/* What C holds for a script, and gives back when the script's subject (subject_tie) or run (run_tie, run.h) ends:
+ * whatever that end is, also where no <close> handler runs. Untied by list_remove, at any time. */
+struct tie {
+    struct list node;
+    void (*ended)(struct tie *); /* outside of scripts; it is untied already */
+};
+/* To the subject whose script calls: an exchange, with its fetches, or what errand.h runs. */
+void subject_tie(lua_State *L, struct tie *);
+void ties_end(struct list *ties);
+
 bool handle_kind_known(lua_State *L, const void *kind);
 /* By the engine only. */
 void handles_open(struct state *);

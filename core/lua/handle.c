@@ -23,6 +23,7 @@ struct handles {
     struct subject *subject;
     struct list node; /* in state->handles */
     struct handle *first;
+    struct list ties;
     int base;        /* its slots are base + enum handle_slot */
     uint32_t filled; /* bits of slots */
     struct handles *next_free;
@@ -37,6 +38,7 @@ static struct handles *make_set(struct state *s) {
     set->state = s;
     set->base = (int)(s->handle_sets++ * HANDLE_SLOTS) + 1;
     list_init(&set->node);
+    list_init(&set->ties);
     return set;
 }
 
@@ -69,6 +71,7 @@ static void null_handles(struct handles *set) {
 void handles_end(struct subject *subject) {
     struct handles *set = subject->handles;
     if (!set) return;
+    ties_end(&set->ties);
     null_handles(set);
     subject->handles = NULL;
     set->subject = NULL;
@@ -176,6 +179,19 @@ bool slot_push(lua_State *L, struct subject *subject, enum handle_slot slot) {
 void slot_set(lua_State *L, struct subject *subject, enum handle_slot slot) {
     fill_slot(L, handles_of(state_of(L), subject_of_slots(subject)), slot);
     lua_pop(L, 1);
+}
+
+/* ---- Ties */
+
+void subject_tie(lua_State *L, struct tie *tie) {
+    list_push(&handles_of(state_of(L), subject_of_slots(subject_of(L)))->ties, &tie->node);
+}
+
+void ties_end(struct list *ties) {
+    for (struct list *node; (node = list_pop(ties));) {
+        struct tie *tie = container_of(node, struct tie, node);
+        tie->ended(tie);
+    }
 }
 
 /* ---- Handles */

@@ -232,6 +232,7 @@ static struct hook_run *take_run(struct state *state) {
     run->root.run = run;
     run->state = state;
     list_init(&run->ready);
+    list_init(&run->ties);
     list_init(&run->spawned);
     list_init(&run->node);
     return run;
@@ -295,12 +296,15 @@ void run_close(struct hook_run *run) {
     cancel_wait(&run->root);
     close_coroutines(run, &run->root);
     set_waiting(run, false);
+    ties_end(&run->ties);
     run->subject->run = NULL;
     run->subject = NULL;
     list_remove(&run->node);
     spawned_begin(run);
     give_run(run);
 }
+
+void run_tie(lua_State *L, struct tie *tie) { list_push(&run_of(L)->ties, &tie->node); }
 
 /* Resumes one strand until it waits or ends, inside of script territory. */
 static int resume_strand(struct hook_run *run, struct strand *s, int *results) {

@@ -3,7 +3,9 @@
  * take place on the helper thread.
  *
  * `require "a.b"` looks for a/b.lua and a/b/init.lua beside the config, then in the directories of MOONGATE_PATH, if
- * it is set, else in the program's own lua/ and its parent (for "scripts.cors"). */
+ * it is set, else in the program's own lua/, its parent (for "scripts.cors") and lua/compat/, which gives the names of
+ * other people's modules ("socket") to what Moongate has; they stand apart so that a Lua that is not ours, with lua/ on
+ * its path, still finds the originals. */
 #include "base/datadir.h"
 #include "base/map.h"
 #include "base/must.h"
@@ -213,10 +215,11 @@ static bool relative_path(char *to, size_t size, const char *module) {
 static bool try_installed(struct search *q) {
     const char *path = getenv("MOONGATE_PATH");
     if (path && *path) return try_list(q, path);
-    char directory[PATH_MAX + sizeof "/lua"];
+    char directory[PATH_MAX + sizeof "/lua/compat"];
     snprintf(directory, sizeof directory, "%s/lua", datadir());
     if (try_directory(q, directory) || try_directory(q, datadir())) return true;
-    return false;
+    snprintf(directory, sizeof directory, "%s/lua/compat", datadir());
+    return try_directory(q, directory);
 }
 
 const char *sources_find(struct sources *s, const char *module, const char **text, size_t *size, char *tried,

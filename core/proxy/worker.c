@@ -42,6 +42,7 @@ void worker_init(struct worker *w, unsigned index, unsigned count) {
     *w = (struct worker){ .index = index, .count = count };
     loop_init(&w->loop, (int)index);
     mailbox_open(&w->mailbox, &w->loop);
+    sockets_init(&w->sockets, &w->loop, &w->mailbox);
     list_init(&w->clients);
     list_init(&w->exchanges);
     list_init(&w->tunnels);
@@ -58,6 +59,7 @@ static void drop_idle(void *with, const struct server *s) {
 
 void worker_fini(struct worker *w) {
     must(list_empty(&w->clients) && list_empty(&w->exchanges) && !w->generation);
+    sockets_fini(&w->sockets);
     mailbox_close(&w->mailbox);
     loop_fini(&w->loop);
 }
@@ -104,6 +106,7 @@ void worker_close_all(struct worker *w) {
 
 void worker_close_pools(struct worker *w) {
     ad_hoc_close_all(w);
+    sockets_drop_idle(&w->sockets);
     servers_each(drop_idle, &w->loop);
 }
 

@@ -19,6 +19,7 @@
 #include "server/status.h"
 #include "server/tenure.h"
 #include "server/worker_thread.h"
+#include "store/lock.h"
 #include "store/metrics.h"
 #include "store/shared.h"
 
@@ -376,6 +377,7 @@ static void instance_fini(struct instance *instance) {
     free(instance->next_askers.ids);
     pthread_mutex_destroy(&instance->figures.lock);
     setup_fini(&instance->setup);
+    locks_close_all();
     shared_close_all();
     metrics_close();
     ask_close();

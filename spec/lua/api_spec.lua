@@ -7,7 +7,9 @@ local it = support.it
 
 -- What the files describe ---------------------------------------------------------------------------------------------
 
-local files = { "lua/types/gate.lua", "lua/types/request.lua", "lua/types/response.lua", "lua/types/site.lua" }
+local files = {
+  "lua/types/gate.lua", "lua/types/request.lua", "lua/types/response.lua", "lua/types/site.lua", "lua/types/socket.lua",
+}
 
 ---@class api.Function
 ---@field where string
@@ -33,7 +35,9 @@ local function read_types()
       local name, parent = line:match "^%-%-%-@class ([%w_.]+) ?:? ?([%w_.]*)"
       if name then
         current = name
-        classes[name] = { fields = {}, functions = {}, comment = comment, parent = parent ~= "" and parent or nil }
+        -- Several files may add to one class.
+        classes[name] = classes[name]
+          or { fields = {}, functions = {}, comment = comment, parent = parent ~= "" and parent or nil }
       end
       local field, rest = line:match "^%-%-%-@field ([%w_]+%??) (.+)$"
       if field then classes[current].fields[field:gsub("%?$", "")] = rest end
@@ -107,6 +111,11 @@ function site.on_request(req)
   note("moongate.Server", keys(gate.backend("app").servers[1]))
   note("moongate.Shared", names(gate.shared "api"))
   note("moongate.Fetched", keys(fetched))
+  note("moongate.Dns", keys(gate.dns))
+  note("moongate.Locks", keys(gate.lock))
+  note("moongate.Lock", names(gate.lock.try "api"))
+  note("moongate.Sockets", keys(gate.socket))
+  note("moongate.Socket", names(gate.socket.tcp()))
   note("moongate.Tls", {})
   note("moongate.ClientTls", { gate.fetch("https://localhost:$PORT2/tls", { tls = { verify = false } }).body })
 end
