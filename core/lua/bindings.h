@@ -13,6 +13,7 @@
     BINDING(reply)                                                                                                     \
     BINDING(fetch)                                                                                                     \
     BINDING(shared)                                                                                                    \
+    BINDING(limit)                                                                                                     \
     BINDING(log)                                                                                                       \
     BINDING(hash)                                                                                                      \
     BINDING(clock)                                                                                                     \

@@ -19,6 +19,7 @@
 #include "server/status.h"
 #include "server/tenure.h"
 #include "server/worker_thread.h"
+#include "store/limit.h"
 #include "store/metrics.h"
 #include "store/shared.h"
 
@@ -377,6 +378,7 @@ static void instance_fini(struct instance *instance) {
     pthread_mutex_destroy(&instance->figures.lock);
     setup_fini(&instance->setup);
     shared_close_all();
+    limit_close_all();
     metrics_close();
     ask_close();
     close(instance->orders);

@@ -177,4 +177,115 @@ function Shared:clear() end
 ---@return integer max
 function Shared:memory() end
 
+---@class moongate.LimitOptions
+---@field name string 1 to 64 characters of visible ASCII; what metrics and fields call it
+---@field rate? number how many a key may take, of cost 1, in the time `per`
+---@field per? moongate.Seconds default 1
+---how many it may take at once after a rest; default the rate, at least 1
+---@field burst? integer
+---@field concurrent? integer how many places a key may hold at once
+---let all through, and count what would have been refused
+---@field dry_run? boolean
+---memory for keys, at least 64K; default 16M, which is room for 450,000 keys that owe something
+---@field max? moongate.Bytes
+---what a new key gets when there is no room for it; default "deny". Keys that owe nothing make room by themselves
+---@field on_full? "deny"|"allow"
+
+---A limit: what each key may take in a time (`take`), and how many of them may be under way at once (`enter`). One for
+---all workers, exact over all of them, to the few milliseconds that a turn lasts. Reloads change what it allows, at
+---once, and forget nothing. A key is any text or number; only its hash is kept.
+---@class moongate.Limit
+local Limit = {}
+
+---Makes the limit of that name; only while the file is loaded. Made twice it must be the same. At most 1024.
+---
+---```lua
+---local per_key = gate.limit { name = "per-key", rate = 100, per = "1m", burst = 20 }
+---```
+---@param options moongate.LimitOptions
+---@return moongate.Limit
+function gate.limit(options) end
+
+---Takes from what the key may have: true and how many more it could take now, or false and the seconds until it could.
+---A refused take costs nothing. In a dry run it is always true; where it would have been false, what is left is minus
+---the wait. "full" comes third where there was no room to remember the key, and `on_full` decided.
+---
+---```lua
+---local ok, wait = per_key:take(key)
+---if not ok then return gate.reply(429, "slow down\n", { ["Retry-After"] = math.ceil(wait) }) end
+---```
+---@param key string|number
+---@param cost? number 0 or more, fractions too; default 1. More than the burst is never let through (wait: math.huge)
+---@return boolean ok
+---@return number left_or_wait
+---@return "full"? word
+function Limit:take(key, cost) end
+
+---What `take` would say, without taking. With a cost of 0: what is left now.
+---
+---```lua
+---local _, left = per_key:peek(key, 0)
+---```
+---@param key string|number
+---@param cost? number
+---@return boolean ok
+---@return number left_or_wait
+function Limit:peek(key, cost) end
+
+---Forgets what the key has taken; places it holds stay its own.
+---
+---```lua
+---if solved_captcha then attempts:reset(req.client.ip) end
+---```
+---@param key string|number
+---@return boolean known false: it owed nothing
+function Limit:reset(key) end
+
+---Header fields that tell a client where it stands: RateLimit and RateLimit-Policy (of the IETF's draft), the older
+---RateLimit-Limit, RateLimit-Remaining and RateLimit-Reset, and Retry-After when nothing is left. The burst is the
+---quota.
+---
+---```lua
+---if not per_key:take(key) then return gate.reply(429, "slow down\n", per_key:fields(key)) end
+---```
+---@param key string|number
+---@return table<string, string|integer>
+function Limit:fields(key) end
+
+---Takes a place among the `concurrent` ones of the key, or gives nil, "limited" (or "full", without room to remember
+---the key). The place is held until the exchange is over: its body is sent, its tunnel closed, its client gone, whatever
+---becomes of the script. To hold it for a stretch of the script only, declare it `<close>`, or give it back with
+---`slot:leave()`. Outside of an exchange (gate.spawn, gate.every) it is held until then, or until it is collected. At
+---most 32 in one exchange.
+---
+---```lua
+---if not per_user:enter(user) then return gate.reply(429, "one at a time\n") end
+---```
+---@param key string|number
+---@return moongate.Slot? slot
+---@return string? word "limited" or "full"; beside a slot: it was let through by dry_run or on_full
+---@return string? sentence
+function Limit:enter(key) end
+
+---How many places the key holds now.
+---
+---```lua
+---gate.log("info", user, "has", per_user:active(user), "under way")
+---```
+---@param key string|number
+---@return integer
+function Limit:active(key) end
+
+---A place that is held. `local slot <close> = limit:enter(key)` gives it back at the end of the block.
+---@class moongate.Slot
+local Slot = {}
+
+---Gives the place back.
+---
+---```lua
+---slot:leave()
+---```
+---@return boolean given_back false: it was before
+function Slot:leave() end
+
 return gate
