@@ -14,6 +14,7 @@
     BINDING(fetch)                                                                                                     \
     BINDING(shared)                                                                                                    \
     BINDING(limit)                                                                                                     \
+    BINDING(map)                                                                                                       \
     BINDING(log)                                                                                                       \
     BINDING(hash)                                                                                                      \
     BINDING(clock)                                                                                                     \

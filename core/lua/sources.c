@@ -2,6 +2,8 @@
  * and for every worker see the same bytes while an editor writes. Used by one thread at a time: all runs of a load
  * take place on the helper thread.
  *
+ * What is made of a file of data (gate.map) takes the place of its text, for all runs to come.
+ *
  * `require "a.b"` looks for a/b.lua and a/b/init.lua beside the config, then in the directories of MOONGATE_PATH, if
  * it is set, else in the program's own lua/ and its parent (for "scripts.cors"). */
 #include "base/datadir.h"
@@ -22,9 +24,12 @@ enum { FILE_MAX = 8 << 20 };
 
 struct source {
     char *path;
-    char *text; /* NULL: it could not be read */
+    unsigned as; /* what is made of it: another source each; 0: Lua */
+    char *text;  /* NULL: it could not be read, or something is kept in its place */
     size_t size;
     const char *why;
+    void *kept;
+    void (*release)(void *kept);
 };
 
 struct sources {
@@ -46,6 +51,7 @@ struct sources *sources_create(const char *config_path, int (*open_file)(const c
 void sources_destroy(struct sources *s) {
     if (!s) return;
     for (size_t i = 0; i < s->count; i++) {
+        if (s->list[i].kept) s->list[i].release(s->list[i].kept);
         free(s->list[i].path);
         free(s->list[i].text);
     }
@@ -58,7 +64,7 @@ const char *sources_main(const struct sources *s) { return s->main; }
 
 static const struct source *nth_read(const struct sources *s, size_t i) {
     for (size_t at = 0; at < s->count; at++)
-        if (s->list[at].text && i-- == 0) return &s->list[at];
+        if ((s->list[at].text || s->list[at].kept) && i-- == 0) return &s->list[at];
     return NULL;
 }
 
@@ -74,15 +80,17 @@ const char *sources_text(const struct sources *s, size_t i, size_t *size) {
 }
 
 /* Reads all of an open file, which it closes. */
-static char *read_all(int fd, size_t *size, const char **why) {
+static char *read_all(int fd, size_t most, size_t *size, const char **why) {
     struct stat about;
     char *text = NULL;
     *size = 0;
     *why = "not a regular file";
     if (fstat(fd, &about) != 0 || !S_ISREG(about.st_mode)) goto done;
     *why = "too large";
-    if (about.st_size > FILE_MAX) goto done;
-    text = must_malloc((size_t)about.st_size + 1);
+    if ((size_t)about.st_size > most) goto done;
+    *why = "there is no memory for it";
+    text = malloc((size_t)about.st_size + 1);
+    if (!text) goto done;
     for (ssize_t n; *size < (size_t)about.st_size; *size += (size_t)n) {
         n = read(fd, text + *size, (size_t)about.st_size - *size);
         if (n < 0 && errno == EINTR) n = 0;
@@ -94,27 +102,57 @@ done:
     return text;
 }
 
-static struct source *add(struct sources *s, const char *path) {
+static struct source *add(struct sources *s, const char *path, unsigned as, size_t most) {
     if (s->count == s->room) {
         s->room = s->room ? s->room * 2 : 8;
         s->list = must_realloc(s->list, s->room * sizeof *s->list);
     }
     struct source *source = &s->list[s->count++];
-    *source = (struct source){ .path = must_strdup(path) };
+    *source = (struct source){ .path = must_strdup(path), .as = as };
     int fd = s->open_file(path);
     if (fd < 0) source->why = errno == ENOENT || errno == ENOTDIR ? "no such file" : strerrordesc_np(errno);
-    else source->text = read_all(fd, &source->size, &source->why);
+    else source->text = read_all(fd, most, &source->size, &source->why);
     return source;
 }
 
+static struct source *find_or_add(struct sources *s, const char *path, unsigned as, size_t most) {
+    for (size_t i = 0; i < s->count; i++)
+        if (s->list[i].as == as && strcmp(s->list[i].path, path) == 0) return &s->list[i];
+    return add(s, path, as, most);
+}
+
 const char *sources_read(struct sources *s, const char *path, size_t *size, const char **why) {
-    const struct source *source = NULL;
-    for (size_t i = 0; i < s->count && !source; i++)
-        if (strcmp(s->list[i].path, path) == 0) source = &s->list[i];
-    if (!source) source = add(s, path);
+    const struct source *source = find_or_add(s, path, 0, FILE_MAX);
     *size = source->size;
     *why = source->why;
     return source->text;
+}
+
+/* ---- Data */
+
+/* Beside the config, unless it is absolute. */
+static char *find_beside_config(const struct sources *s, const char *name) {
+    const char *slash = strrchr(s->main, '/');
+    char *path;
+    if (*name == '/' || !slash) return must_strdup(name);
+    must(asprintf(&path, "%.*s%s", (int)(slash + 1 - s->main), s->main, name) >= 0);
+    return path;
+}
+
+struct data_source sources_data(struct sources *s, const char *name, unsigned as, size_t most) {
+    char *path = find_beside_config(s, name);
+    const struct source *source = find_or_add(s, path, as, most);
+    free(path);
+    return (struct data_source){ source->path, source->text, source->size, source->why, source->kept };
+}
+
+void sources_keep(struct sources *s, const char *path, unsigned as, void *kept, void (*release)(void *kept)) {
+    struct source *source = find_or_add(s, path, as, 0);
+    must(source->text && !source->kept);
+    free(source->text);
+    source->text = NULL;
+    source->kept = kept;
+    source->release = release;
 }
 
 /* ---- Modules */

@@ -172,3 +172,12 @@ struct slice packed_read(struct slice from, struct packed *out) {
     must(!"packed by us");
     return from;
 }
+
+struct slice packed_skip(struct slice from) {
+    struct packed v;
+    for (size_t left = 1; left > 0; left--) {
+        from = packed_read(from, &v);
+        if (v.kind == PACKED_TABLE) left += 2 * v.table.pairs;
+    }
+    return from;
+}

@@ -49,6 +49,8 @@ struct packed {
 
 /* Reads the value at the front; what stands behind it. */
 struct slice packed_read(struct slice from, struct packed *out);
+/* What stands behind the value at the front, tables with all that is in them. */
+struct slice packed_skip(struct slice from);
 /* The same for a length alone, which records of other make begin with. */
 struct slice packed_read_size(struct slice from, size_t *out);
 void packing_size(struct packing *, size_t);

@@ -288,4 +288,74 @@ local Slot = {}
 ---@return boolean given_back false: it was before
 function Slot:leave() end
 
+---@class moongate.MapOptions
+---of a file; default by its ending .csv, .tsv or .json, else "lines"
+---@field format? "lines"|"csv"|"tsv"|"json"
+---what values of lines, CSV and TSV are; default "string"
+---@field type? "string"|"number"
+
+---A big table that is only read: lists of addresses, keys, hosts, redirects. It lies outside of Lua, once for all workers,
+---and takes some 11 bytes for each entry besides its text. `#map` is the number of entries, and `pairs(map)` goes over
+---them in the order of the file (of a table: of its keys). There is no `map[key]`, lest a key that a client chose be the
+---name of a function.
+---@class moongate.Map
+local Map = {}
+
+---Makes a map of a table, or of a file: only while the file is loaded. A path is relative to the config's folder; the
+---user who serves must be able to read it, or it lies under `--keys`. The file is read once for a load, and again by a reload; where its bytes are the same, the map is. `moongate check` reads
+---it, too; what is wrong is told with its line.
+---
+---"lines": a key, white space, a value, to the end of the line; lines that are empty or begin with # are left out. "csv":
+---two columns, with quotes as in RFC 4180. "tsv": two columns. A key alone stands for true. "json": one object, whose
+---values may be anything but null. A key may come twice only with the same value. Files of up to 512 MiB, keys of 1 to
+---1024 bytes; tables of up to 200,000 values.
+---
+---```lua
+---local moved = gate.map "moved.csv"
+---```
+---@param source string|table
+---@param options? moongate.MapOptions
+---@return moongate.Map
+function gate.map(source, options) end
+
+---The value, or nil. A table is a copy.
+---
+---```lua
+---local to = moved:get(req.path)
+---if to then return gate.redirect(to, 301) end
+---```
+---@param key string|number
+---@return moongate.Plain?
+function Map:get(key) end
+
+---The value of the longest key that a text begins with, and that key, or nil. "/api" begins "/apis", too: end keys that
+---are folders with "/".
+---
+---```lua
+---local backend = routes:longest_prefix(req.path)
+---```
+---@param text string
+---@return moongate.Plain? value
+---@return string? key
+function Map:longest_prefix(text) end
+
+---The value for a host name, and its key, or nil: that of the name itself, else of "*.b.example" for "a.b.example", else
+---of "*.example".
+---
+---```lua
+---local tenant = tenants:host(req.host)
+---```
+---@param name string
+---@return moongate.Plain? value
+---@return string? key
+function Map:host(name) end
+
+---How many bytes it takes, once for all.
+---
+---```lua
+---gate.log("info", #moved, "entries in", moved:memory(), "bytes")
+---```
+---@return integer
+function Map:memory() end
+
 return gate

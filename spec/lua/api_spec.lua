@@ -89,6 +89,7 @@ local function note(class, list) found[#found + 1] = class .. ": " .. table.conc
 
 local site = { listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } }, unsafe = { "debug" } }
 local limit = gate.limit { name = "api", rate = 1, concurrent = 9 }
+local map = gate.map {}
 
 function site.on_request(req)
   if req.path == "/plain" then return gate.reply(200, "plain") end
@@ -108,6 +109,7 @@ function site.on_request(req)
   note("moongate.Server", keys(gate.backend("app").servers[1]))
   note("moongate.Shared", names(gate.shared "api"))
   note("moongate.Limit", names(limit))
+  note("moongate.Map", names(map))
   note("moongate.Slot", names(limit:enter "api"))
   note("moongate.Fetched", keys(fetched))
 end

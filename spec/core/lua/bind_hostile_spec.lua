@@ -17,6 +17,8 @@ end
 
 local limit = gate.limit { name = "hostile", rate = 1000, burst = 20, concurrent = 10, max = "64K" }
 
+local map = gate.map { x = { 1, 2, y = "z" }, ["*.a"] = 1 }
+
 local function values_of(req, res)
   local values = {
     "", "x", "app", "/", "all", "\0", ("x"):rep(100), ("x"):rep(70000), "a\r\nb: c", "500ms", "1K", "-1", "Host",
@@ -24,7 +26,8 @@ local function values_of(req, res)
     0 / 0, math.maxinteger, math.mininteger, 2 ^ 53, true, false, {}, { 1, 2, 3 }, { a = "b" }, { ["X-A"] = "b" },
     { ["a b"] = {} }, { [{}] = 1 }, { max = "64K" }, { timeout = 0.001, path = "/x" }, { headers = { a = {} } },
     lying(), lying { a = 1 }, print, coroutine.create(print), gate, io.stdout, gate.reply(200, "x", { a = "b" }),
-    gate.backend "app", gate.shared("hostile", { max = "256K" }), limit, limit:enter "slot" or {}, req, req.headers, req.args, req.cookies, req.client,
+    gate.backend "app", gate.shared("hostile", { max = "256K" }), limit, limit:enter "slot" or {},
+    map, req, req.headers, req.args, req.cookies, req.client,
     req.cache, req.ctx, req.body,
   }
   if res then values[#values + 1] = res values[#values + 1] = res.headers values[#values + 1] = res.body end
