@@ -30,6 +30,7 @@
 enum { SHARDS_LEAST = 16, SHARDS_MOST = 4096, SHARD_BYTES = 256 << 10, FIRST_ROOM = 16, SWEEP = 16 };
 static const double TICKS_PER_SECOND = LIMIT_TICKS_PER_NS * 1e9;
 static const int64_t TICKS_MOST = INT64_MAX / 4;
+static const int64_t LATE_MOST = (int64_t)LIMIT_TICKS_PER_NS * 1000000000; /* no turn is so much older than another */
 
 enum outcome { OUTCOME_ALLOWED, OUTCOME_LIMITED, OUTCOME_DRY_RUN, OUTCOME_FULL, OUTCOMES };
 
@@ -211,17 +212,18 @@ static struct limit_answer answer_full(const struct limit_rule *rule) {
 }
 
 /* What a take comes to for a key that has paid at `*paid`, which moves on if it is allowed. A rule that became stricter
- * at a reload does not let anybody wait longer than its own whole burst takes. */
+ * at a reload does not let anybody wait longer than its own whole burst takes. (A key is a little further ahead than
+ * that for a worker whose turn began a little earlier, which is no reason to let it off.) */
 static struct limit_answer judge(const struct limit_rule *rule, int64_t *paid, double cost, int64_t now) {
     int64_t from = *paid > now ? *paid : now;
-    if (from - now > rule->tolerance) *paid = from = now + rule->tolerance;
+    if (from - now > rule->tolerance + LATE_MOST) *paid = from = now + rule->tolerance;
     double added = cost * (double)rule->interval;
     bool never = added > (double)rule->tolerance;
     int64_t next = never ? from : from + (int64_t)ceil(added);
     bool ok = !never && next - now <= rule->tolerance;
     if (ok) *paid = from = next;
     struct limit_answer a = { .verdict = ok ? LIMIT_ALLOWED : LIMIT_REFUSED, .passes = ok || rule->dry_run };
-    a.left = (rule->tolerance - (from - now)) / rule->interval;
+    if (from - now < rule->tolerance) a.left = (rule->tolerance - (from - now)) / rule->interval;
     a.resets = seconds_of(from - now);
     if (!ok) a.wait = never ? HUGE_VAL : seconds_of(next - now - rule->tolerance);
     return a;

@@ -19,6 +19,7 @@ int module_uri_open(lua_State *L);
 int module_net_open(lua_State *L);
 int module_store_open(lua_State *L);
 int module_limit_open(lua_State *L);
+int module_frozen_open(lua_State *L);
 int module_lua_open(lua_State *L);
 int module_proxy_open(lua_State *L);
 

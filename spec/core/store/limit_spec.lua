@@ -100,6 +100,13 @@ describe("a limit", function()
     assert.equal(40, count(limit.rule { rate = 10, per = 1, burst = 50 }, "k", 101.01, 50))
   end)
 
+  it("lets nobody off because another worker's turn began earlier", function()
+    local rule = limit.rule { rate = 100, per = 1, burst = 10 }
+    assert.equal(10, count(rule, "k", 100.005, 20))
+    for _ = 1, 100 do assert.same({ "refused", false, 0 }, { table.unpack({ limit.take(l, rule, "k", 100) }, 1, 3) }) end
+    assert.equal(0, count(rule, "k", 100.005, 20))
+  end)
+
   it("lets all through in a dry run, and says what it would have done", function()
     local rule = limit.rule { rate = 1, per = 1, burst = 1, concurrent = 1, dry_run = true }
     assert.same({ "allowed", true, 0 }, { table.unpack({ limit.take(l, rule, "k", 100) }, 1, 3) })
