@@ -192,7 +192,7 @@ static int shared_incr_method(lua_State *L) {
 static int shared_touch_method(lua_State *L) {
     struct dictionary *d = dictionary_self(L);
     struct slice key = key_check(L);
-    lua_pushboolean(L, shared_touch(d->shared, key, ttl_opt(L, 3, 0)));
+    lua_pushboolean(L, shared_touch(d->shared, bounds_of(d), key, ttl_opt(L, 3, 0)));
     return 1;
 }
 

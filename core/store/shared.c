@@ -8,9 +8,10 @@
  * ones, a write that finds the dictionary full drops all of them, shard after shard, never with two locks held, and
  * then tries once more. A read takes an expired key for absent and leaves it.
  *
- * Where the config says `evict = "lru"`, the nodes of a shard also stand in the order of their use, and a write that
- * still finds no room drops the last of its own shard, then of the next ones. Over the whole dictionary that is only
- * nearly the order of use, which is what it takes to lock one shard at a time.
+ * Nodes of a shard also stand in the order of their use. Where the config says `evict = "lru"`, each use bears the next
+ * number of the dictionary, and a write that still finds no room drops the node with the lowest: every shard shows that
+ * of its first node to those who have not locked it. (Choosing among the nodes of one's own shard was tried: in small
+ * dictionaries it drops what was used a moment ago.)
  *
  * Walks go over the buckets in the order of their reversed numbers: when a table doubles, bucket i becomes i and
  * i + room, neighbours in that order, so that a walk in steps neither misses nor repeats what stays.
@@ -41,7 +42,9 @@ struct node {
         double number;
     };
     uint32_t heap_index; /* in the shard's heap, when it expires */
-    uint32_t key_size, size;
+    uint32_t size;
+    uint32_t used; /* number of its last use; they go round */
+    uint16_t key_size;
     uint8_t kind; /* enum shared_kind */
     char bytes[];
 };
@@ -54,12 +57,16 @@ struct shard {
     struct node **table, **heap;
     size_t room, count, heap_room, heap_count;
     struct list uses;
+    atomic_ullong oldest; /* written under the lock: THERE and `used` of the first in uses; 0: there is none */
 } __attribute__((aligned(64)));
+
+static const unsigned long long THERE = 1ull << 32;
 
 struct shared {
     struct shard shards[SHARDS];
     atomic_size_t bytes, count;
     atomic_llong evicted, refused;
+    atomic_uint uses; /* numbered so far */
     struct slice name;
     bool metered;
     struct shared *next;
@@ -121,7 +128,7 @@ static void heap_remove(struct shard *s, struct node *n) {
     else heap_sink(s, i, last);
 }
 
-/* ---- nodes and the table */
+/* ---- nodes */
 
 static bool has_bytes(enum shared_kind kind) { return kind == SHARED_STRING || kind == SHARED_TABLE; }
 
@@ -152,7 +159,7 @@ static void set_scalar(struct node *n, const struct shared_value *v) {
 static struct node *make_node(struct slice key, uint64_t hash, const struct shared_value *v, double expires) {
     struct node *n = malloc(sizeof *n + key.n + value_size(v));
     if (!n) return NULL;
-    *n = (struct node){ .hash = hash, .expires = expires, .key_size = (uint32_t)key.n, .kind = (uint8_t)v->kind };
+    *n = (struct node){ .hash = hash, .expires = expires, .key_size = (uint16_t)key.n, .kind = (uint8_t)v->kind };
     list_init(&n->use);
     memcpy(n->bytes, key.p, key.n);
     if (!has_bytes(v->kind)) {
@@ -163,6 +170,48 @@ static struct node *make_node(struct slice key, uint64_t hash, const struct shar
     if (v->string.n) memcpy(n->bytes + key.n, v->string.p, v->string.n);
     return n;
 }
+
+/* ---- the order of use */
+
+static void show_oldest(struct shard *s) {
+    unsigned long long oldest = 0;
+    if (!list_empty(&s->uses)) oldest = THERE | container_of(s->uses.next, struct node, use)->used;
+    atomic_store_explicit(&s->oldest, oldest, memory_order_relaxed);
+}
+
+/* Numbers cost a line that all workers write, so only those who evict have them. */
+static void add_use(struct shared *d, struct shard *s, struct node *n, bool numbered) {
+    if (numbered) n->used = atomic_fetch_add_explicit(&d->uses, 1, memory_order_relaxed);
+    list_push(&s->uses, &n->use);
+    if (s->uses.next == &n->use) show_oldest(s);
+}
+
+static void remove_use(struct shard *s, struct node *n) {
+    bool first = s->uses.next == &n->use;
+    list_remove(&n->use);
+    if (first) show_oldest(s);
+}
+
+static void note_use(struct shared *d, struct shard *s, struct node *n, const struct shared_bounds *bounds) {
+    if (!bounds->evicts) return;
+    remove_use(s, n);
+    add_use(d, s, n, true);
+}
+
+/* The shard whose first node was used longest ago; NULL: there is none. */
+static struct shard *find_oldest(struct shared *d) {
+    struct shard *found = NULL;
+    uint32_t now = atomic_load_explicit(&d->uses, memory_order_relaxed), age = 0;
+    for (int i = 0; i < SHARDS; i++) {
+        unsigned long long oldest = atomic_load_explicit(&d->shards[i].oldest, memory_order_relaxed);
+        if (!oldest || (found && now - (uint32_t)oldest <= age)) continue;
+        found = &d->shards[i];
+        age = now - (uint32_t)oldest;
+    }
+    return found;
+}
+
+/* ---- the table */
 
 /* Doubles the table; without memory the chains grow longer instead. */
 static bool grow_table(struct shard *s) {
@@ -194,7 +243,7 @@ static struct node **find_place(struct shard *s, struct slice key, uint64_t hash
 static void drop_node(struct shared *d, struct shard *s, struct node **place) {
     struct node *n = *place;
     *place = n->next;
-    list_remove(&n->use);
+    remove_use(s, n);
     if (n->expires != 0) heap_remove(s, n);
     s->count--;
     atomic_fetch_sub_explicit(&d->count, 1, memory_order_relaxed);
@@ -207,11 +256,6 @@ static void drop_found(struct shared *d, struct shard *s, const struct node *n) 
     struct node **place = find_place(s, key_of(n), n->hash);
     must(place && *place == n);
     drop_node(d, s, place);
-}
-
-static void note_use(struct shard *s, struct node *n) {
-    list_remove(&n->use);
-    list_push(&s->uses, &n->use);
 }
 
 /* ---- expiry */
@@ -235,10 +279,8 @@ static void drop_all_due(struct shared *d) {
 
 /* ---- operations on one locked shard */
 
-static unsigned shard_of(uint64_t hash) { return (unsigned)(hash >> 60); }
-
 static struct shard *lock_shard(struct shared *d, uint64_t hash) {
-    struct shard *s = &d->shards[shard_of(hash)];
+    struct shard *s = &d->shards[hash >> 60];
     pthread_mutex_lock(&s->lock);
     return s;
 }
@@ -261,13 +303,13 @@ static bool reserve_bytes(struct shared *d, size_t limit, size_t more, size_t le
 
 /* Puts a node for the key in, in place of the one it may have. False when the dictionary is full or there is no
  * memory. */
-static bool put_node(struct shared *d, struct shard *s, size_t limit, struct slice key, uint64_t hash,
-                     const struct shared_value *v, double expires) {
+static bool put_node(struct shared *d, struct shard *s, const struct shared_bounds *bounds, struct slice key,
+                     uint64_t hash, const struct shared_value *v, double expires) {
     if (s->count >= s->room && !grow_table(s)) return false;
     if (expires != 0 && !heap_reserve(s)) return false;
     struct node **place = find_place(s, key, hash), *old = *place;
     size_t more = node_cost(key.n, value_size(v)), less = old ? cost_of(old) : 0;
-    if (!reserve_bytes(d, limit, more, less)) return false;
+    if (!reserve_bytes(d, bounds->bytes, more, less)) return false;
     struct node *n = make_node(key, hash, v, expires);
     if (!n) {
         atomic_fetch_add_explicit(&d->bytes, less - more, memory_order_relaxed);
@@ -275,15 +317,15 @@ static bool put_node(struct shared *d, struct shard *s, size_t limit, struct sli
     }
     n->next = old ? old->next : NULL;
     *place = n;
-    list_push(&s->uses, &n->use);
     if (old) {
-        list_remove(&old->use);
+        remove_use(s, old);
         if (old->expires != 0) heap_remove(s, old);
         free(old);
     } else {
         s->count++;
         atomic_fetch_add_explicit(&d->count, 1, memory_order_relaxed);
     }
+    add_use(d, s, n, bounds->evicts);
     if (expires != 0) heap_add(s, n);
     return true;
 }
@@ -307,7 +349,7 @@ struct change {
 };
 
 static bool put_changed(struct shared *d, struct shard *s, struct change *c, const struct shared_value *v) {
-    c->done = put_node(d, s, c->bounds->bytes, c->key, c->hash, v, c->expires);
+    c->done = put_node(d, s, c->bounds, c->key, c->hash, v, c->expires);
     return c->done;
 }
 
@@ -360,7 +402,7 @@ static bool change_by_incr(struct shared *d, struct shard *s, struct change *c) 
     struct shared_value sum = add_values(base, c->value);
     if (n) {
         set_scalar(n, &sum);
-        if (c->bounds->evicts) note_use(s, n);
+        note_use(d, s, n, c->bounds);
         c->done = true;
     } else if (!put_changed(d, s, c, &sum)) return false;
     c->sum = sum;
@@ -377,19 +419,18 @@ static bool try_change(struct shared *d, struct change *c) {
     return ok;
 }
 
-/* Drops what was used longest ago, beginning with the key's own shard, until there is room for it. */
+/* Drops what was used longest ago until there is room. */
 static void evict_for(struct shared *d, const struct change *c) {
     size_t need = node_cost(c->key.n, c->kind == CHANGE_INCR ? 0 : value_size(c->value));
-    for (unsigned i = 0; i < SHARDS; i++) {
-        struct shard *s = &d->shards[(shard_of(c->hash) + i) % SHARDS];
+    while (atomic_load_explicit(&d->bytes, memory_order_relaxed) + need > c->bounds->bytes) {
+        struct shard *s = find_oldest(d);
+        if (!s) return;
         pthread_mutex_lock(&s->lock);
-        while (!list_empty(&s->uses) &&
-               atomic_load_explicit(&d->bytes, memory_order_relaxed) + need > c->bounds->bytes) {
+        if (!list_empty(&s->uses)) {
             drop_found(d, s, container_of(s->uses.next, struct node, use));
             atomic_fetch_add_explicit(&d->evicted, 1, memory_order_relaxed);
         }
         pthread_mutex_unlock(&s->lock);
-        if (atomic_load_explicit(&d->bytes, memory_order_relaxed) + need <= c->bounds->bytes) return;
     }
 }
 
@@ -488,7 +529,7 @@ void shared_get(struct shared *d, const struct shared_bounds *bounds, struct sli
     if (n) {
         *out = copy_value(value_of(n), room, size);
         if (ttl_left) *ttl_left = time_left(n);
-        if (bounds->evicts) note_use(s, n);
+        note_use(d, s, n, bounds);
     }
     pthread_mutex_unlock(&s->lock);
 }
@@ -516,7 +557,7 @@ bool shared_remove(struct shared *d, struct slice key) {
     return live;
 }
 
-bool shared_touch(struct shared *d, struct slice key, double ttl) {
+bool shared_touch(struct shared *d, const struct shared_bounds *bounds, struct slice key, double ttl) {
     if (!is_key(key)) return false;
     uint64_t hash = hash_bytes(key);
     double expires = expiry_of(ttl);
@@ -527,7 +568,7 @@ bool shared_touch(struct shared *d, struct slice key, double ttl) {
         if (n->expires != 0) heap_remove(s, n);
         n->expires = expires;
         if (expires != 0) heap_add(s, n);
-        note_use(s, n);
+        note_use(d, s, n, bounds);
     }
     pthread_mutex_unlock(&s->lock);
     return ok;
@@ -565,6 +606,7 @@ size_t shared_clear(struct shared *d) {
         list_init(&nodes);
         pthread_mutex_lock(&s->lock);
         list_splice(&nodes, &s->uses);
+        show_oldest(s);
         if (s->room) memset(s->table, 0, s->room * sizeof(struct node *));
         s->count = s->heap_count = 0;
         pthread_mutex_unlock(&s->lock);

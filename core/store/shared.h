@@ -53,7 +53,7 @@ void shared_get(struct shared *, const struct shared_bounds *, struct slice key,
 enum shared_kind shared_look(struct shared *, struct slice key, double *ttl_left);
 bool shared_remove(struct shared *, struct slice key);
 /* Lets it live `ttl` seconds from now. False: there is no such key. */
-bool shared_touch(struct shared *, struct slice key, double ttl);
+bool shared_touch(struct shared *, const struct shared_bounds *, struct slice key, double ttl);
 /* Adds to a number (absent: to `start`, with `ttl`); the kinds stay integer where both are. `*out` is NIL if what is
  * there is no number, or nothing is there and `start` is NULL. */
 enum failure shared_incr(struct shared *, const struct shared_bounds *, struct slice key, const struct shared_value *by,

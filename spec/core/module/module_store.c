@@ -225,7 +225,7 @@ static int shared_on_remove(lua_State *L) {
 }
 
 static int shared_on_touch(lua_State *L) {
-    lua_pushboolean(L, shared_touch(check_shared(L), module_check_slice(L, 2), luaL_optnumber(L, 3, 0)));
+    lua_pushboolean(L, shared_touch(check_shared(L), &bounds, module_check_slice(L, 2), luaL_optnumber(L, 3, 0)));
     return 1;
 }
 
@@ -316,7 +316,7 @@ static void *run_hammering(void *arg) {
         shared_set(h->shared, &bounds, key, &text, i % 3 ? 0 : 0.0001, SHARED_ALWAYS, NULL);
         shared_get(h->shared, &bounds, key, room, sizeof room, &out, NULL);
         shared_value_fini(&out);
-        if (i % 7 == 0) shared_touch(h->shared, key, 0.0002);
+        if (i % 7 == 0) shared_touch(h->shared, &bounds, key, 0.0002);
         if (i % 5 == 0) shared_remove(h->shared, key);
     }
     return NULL;

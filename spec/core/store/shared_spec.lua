@@ -259,6 +259,13 @@ describe("a shared dictionary", function()
     end)
 
     it("drops what was used longest ago where that is wanted", function()
+      shared.bounds(20000, true)
+      for i = 1, 200 do
+        assert.is_true((shared.set(small, "n" .. i, ("x"):rep(500))))
+        for j = math.max(1, i - 15), i do assert(shared.get(small, "n" .. j), i) end
+      end
+      shared.clear(small)
+      shared.bounds(20000, false)
       local count = fill()
       shared.bounds(20000, true)
       shared.get(small, "key1")
