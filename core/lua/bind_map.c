@@ -13,7 +13,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-enum { FILE_MOST = 512 << 20, NAME_BYTES = 4000, WHY_BYTES = 256, STEPS_PER_PROBE = 8 };
+enum { FILE_MOST = 512 << 20, NAME_BYTES = 4000, WHY_BYTES = 1024, STEPS_PER_PROBE = 8 };
 
 struct map_handle {
     struct handle handle;
@@ -205,11 +205,11 @@ static struct frozen *parse_file(const struct data_source *data, const struct wa
                                  char *why) {
     struct frozen_maker *maker = frozen_begin();
     enum frozen_fault fault;
-    char what[WHY_BYTES / 2] = "";
+    struct frozen_trouble trouble;
     uint32_t line;
-    if (!frozen_read(maker, slice_make(data->text, data->size), w->format, w->numbers, &line, what, sizeof what)) {
+    if (!frozen_read(maker, slice_make(data->text, data->size), w->format, w->numbers, &trouble)) {
         frozen_abandon(maker);
-        snprintf(why, WHY_BYTES, "%s:%" PRIu32 ": %s", data->path, line, what);
+        snprintf(why, WHY_BYTES, "%s:%" PRIu32 ": %s", data->path, trouble.line, trouble.what);
         return NULL;
     }
     struct frozen *f = frozen_end(maker, source, &fault, &line);

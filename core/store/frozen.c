@@ -153,7 +153,7 @@ static struct frozen *make_empty(struct frozen_maker *m, struct digest source) {
 /* Enters the entry at `*from`, which moves on; it is moved down to `*to`, where the former one ends, unless it is one
  * that is there. False: a clash. */
 static bool enter(struct frozen *f, size_t *from, size_t *to) {
-    struct slice key, value, there = { NULL, 0 };
+    struct slice key, value, there = SLICE("");
     value = read_entry(f->entries + *from, f->entries + f->size, &key);
     size_t end = (size_t)(packed_skip(value).p - f->entries), size = end - *from;
     value.n = (size_t)(f->entries + end - value.p);

@@ -19,14 +19,12 @@ struct reading {
     struct slice rest;
     uint32_t line;
     bool numbers;
-    char *why;
-    size_t size;
-    char *unquoted; /* CSV: room for one line's fields */
-    size_t room;
+    struct frozen_trouble *trouble;
+    char *unquoted; /* CSV: room for one entry's fields */
 };
 
 static bool fail(struct reading *r, const char *what) {
-    snprintf(r->why, r->size, "%s", what);
+    snprintf(r->trouble->what, sizeof r->trouble->what, "%s", what);
     return false;
 }
 
@@ -217,7 +215,7 @@ static bool add_member(struct reading *r, const char *key, const json_t *value) 
     char why[96];
     if (!p) return fail(r, *key ? "a key is longer than 1024 bytes" : "a key is empty");
     if (pack_json(r, p, value, 0)) return true;
-    snprintf(why, sizeof why, "'%.40s': %.40s", key, r->why);
+    snprintf(why, sizeof why, "'%.40s': %.40s", key, r->trouble->what);
     return fail(r, why);
 }
 
@@ -251,13 +249,12 @@ enum frozen_format frozen_format_of(struct slice path) {
     return FROZEN_LINES;
 }
 
-/* NOLINTNEXTLINE(readability-non-const-parameter): `why` is written through `reading` */
-bool frozen_read(struct frozen_maker *maker, struct slice text, enum frozen_format format, bool numbers, uint32_t *line,
-                 char *why, size_t size) {
+bool frozen_read(struct frozen_maker *maker, struct slice text, enum frozen_format format, bool numbers,
+                 struct frozen_trouble *trouble) {
     static bool (*const readers[])(struct reading *) = { read_lines, read_csv, read_tsv, read_json };
     if (slice_starts_with(text, SLICE("\xEF\xBB\xBF"))) text = slice_skip(text, 3);
-    struct reading r = { .maker = maker, .rest = text, .numbers = numbers, .why = why, .size = size };
+    struct reading r = { .maker = maker, .rest = text, .numbers = numbers, .trouble = trouble };
     bool ok = readers[format](&r);
-    *line = r.line;
+    trouble->line = r.line;
     return ok;
 }

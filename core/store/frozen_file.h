@@ -13,7 +13,11 @@ enum frozen_format {
 /* By the ending of its name; "lines" for all others. */
 enum frozen_format frozen_format_of(struct slice path);
 
-/* Adds all there is to the maker. `numbers`: values of lines, CSV and TSV are numbers, else strings. False: `*line`
- * and `why` (of `size` bytes) say what is wrong. */
-bool frozen_read(struct frozen_maker *, struct slice text, enum frozen_format, bool numbers, uint32_t *line, char *why,
-                 size_t size);
+struct frozen_trouble {
+    uint32_t line;
+    char what[128];
+};
+
+/* Adds all there is to the maker. `numbers`: values of lines, CSV and TSV are numbers, else strings. False: what is
+ * wrong. */
+bool frozen_read(struct frozen_maker *, struct slice text, enum frozen_format, bool numbers, struct frozen_trouble *);

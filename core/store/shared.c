@@ -505,7 +505,7 @@ static struct shared_value copy_value(struct shared_value v, char *room, size_t 
     if (!has_bytes(v.kind)) return v;
     v.owned = v.string.n > size;
     char *p = v.owned ? malloc(v.string.n) : room;
-    if (!p && v.owned) return (struct shared_value){ .kind = SHARED_NIL };
+    if (!p) return (struct shared_value){ .kind = SHARED_NIL };
     if (v.string.n) memcpy(p, v.string.p, v.string.n);
     v.string.p = p;
     return v;

@@ -16,10 +16,10 @@ local gate = {}
 
 ---@alias moongate.Plain string|number|boolean|table tables of these, to any depth up to 32, read raw; no functions
 
----A dictionary that all workers see, and that reloads leave alone. Each of its functions takes effect at once and as a
----whole. Values are copies: a table that was stored is another one when it is read. It never drops what has not expired
----unless its options say so: a full one refuses with `full`, and a value that would not fit into an empty one with
----`too_large`.
+---A dictionary that all workers see, and that reloads leave alone. Each of its functions takes effect at once and as
+---a whole. Values are copies: a table that was stored is another one when it is read. It never drops what has not
+---expired unless its options say so: a full one refuses with `full`, and a value that would not fit into an empty one
+---with `too_large`.
 ---@class moongate.Shared
 local Shared = {}
 
@@ -82,8 +82,8 @@ function Shared:add(key, value, ttl) end
 ---@return string? sentence
 function Shared:replace(key, value, ttl) end
 
----Adds to a number, in one step for all workers, and gives the sum. World failure: `full`. Raises if what is stored is
----no number.
+---Adds to a number, in one step for all workers, and gives the sum. World failure: `full`. Raises if what is stored
+---is no number.
 ---
 ---```lua
 ---if hits:incr(req.client.ip, 1, 0, 60) > 100 then return 429 end
@@ -99,8 +99,8 @@ function Shared:incr(key, by, start, ttl) end
 
 ---Replaces a value by what a function makes of it, in one step for all workers, and gives it. The function gets the
 ---value, or nil; what it returns is stored, nil removes. Nothing is locked while it runs: if another has changed the
----value meanwhile, it is called again with the new one. So it may not wait, and does nothing that must happen once. What
----it raises is raised, and nothing is stored. World failures: `full`, `too_large`.
+---value meanwhile, it is called again with the new one. So it may not wait, and does nothing that must happen once.
+---What it raises is raised, and nothing is stored. World failures: `full`, `too_large`.
 ---
 ---```lua
 ---local order = orders:update(id, function(order) order.paid = true return order end)
@@ -191,9 +191,9 @@ function Shared:memory() end
 ---what a new key gets when there is no room for it; default "deny". Keys that owe nothing make room by themselves
 ---@field on_full? "deny"|"allow"
 
----A limit: what each key may take in a time (`take`), and how many of them may be under way at once (`enter`). One for
----all workers, exact over all of them, to the few milliseconds that a turn lasts. Reloads change what it allows, at
----once, and forget nothing. A key is any text or number; only its hash is kept.
+---A limit: what each key may take in a time (`take`), and how many of them may be under way at once (`enter`). One
+---for all workers, exact over all of them, to the few milliseconds that a turn lasts. Reloads change what it allows,
+---at once, and forget nothing. A key is any text or number; only its hash is kept.
 ---@class moongate.Limit
 local Limit = {}
 
@@ -206,9 +206,9 @@ local Limit = {}
 ---@return moongate.Limit
 function gate.limit(options) end
 
----Takes from what the key may have: true and how many more it could take now, or false and the seconds until it could.
----A refused take costs nothing. In a dry run it is always true; where it would have been false, what is left is minus
----the wait. "full" comes third where there was no room to remember the key, and `on_full` decided.
+---Takes from what the key may have: true and how many more it could take now, or false and the seconds until it
+---could. A refused take costs nothing. In a dry run it is always true; where it would have been false, what is left
+---is minus the wait. "full" comes third where there was no room to remember the key, and `on_full` decided.
 ---
 ---```lua
 ---local ok, wait = per_key:take(key)
@@ -253,10 +253,10 @@ function Limit:reset(key) end
 function Limit:fields(key) end
 
 ---Takes a place among the `concurrent` ones of the key, or gives nil, "limited" (or "full", without room to remember
----the key). The place is held until the exchange is over: its body is sent, its tunnel closed, its client gone, whatever
----becomes of the script. To hold it for a stretch of the script only, declare it `<close>`, or give it back with
----`slot:leave()`. Outside of an exchange (gate.spawn, gate.every) it is held until then, or until it is collected. At
----most 32 in one exchange.
+---the key). The place is held until the exchange is over: its body is sent, its tunnel closed, its client gone,
+---whatever becomes of the script. To hold it for a stretch of the script only, declare it `<close>`, or give it back
+---with `slot:leave()`. Outside of an exchange (gate.spawn, gate.every) it is held until then, or until it is
+---collected. At most 32 in one exchange.
 ---
 ---```lua
 ---if not per_user:enter(user) then return gate.reply(429, "one at a time\n") end
@@ -294,21 +294,22 @@ function Slot:leave() end
 ---what values of lines, CSV and TSV are; default "string"
 ---@field type? "string"|"number"
 
----A big table that is only read: lists of addresses, keys, hosts, redirects. It lies outside of Lua, once for all workers,
----and takes some 11 bytes for each entry besides its text. `#map` is the number of entries, and `pairs(map)` goes over
----them in the order of the file (of a table: of its keys). There is no `map[key]`, lest a key that a client chose be the
----name of a function.
+---A big table that is only read: lists of addresses, keys, hosts, redirects. It lies outside of Lua, once for all
+---workers, and takes some 11 bytes for each entry besides its text. `#map` is the number of entries, and `pairs(map)`
+---goes over them in the order of the file (of a table: of its keys). There is no `map[key]`, lest a key that a client
+---chose be the name of a function.
 ---@class moongate.Map
 local Map = {}
 
 ---Makes a map of a table, or of a file: only while the file is loaded. A path is relative to the config's folder; the
----user who serves must be able to read it, or it lies under `--keys`. The file is read once for a load, and again by a reload; where its bytes are the same, the map is. `moongate check` reads
----it, too; what is wrong is told with its line.
+---user who serves must be able to read it, or it lies under `--keys`. The file is read once for a load, and again by
+---a reload; where its bytes are the same, the map is. `moongate check` reads it, too; what is wrong is told with its
+---line.
 ---
----"lines": a key, white space, a value, to the end of the line; lines that are empty or begin with # are left out. "csv":
----two columns, with quotes as in RFC 4180. "tsv": two columns. A key alone stands for true. "json": one object, whose
----values may be anything but null. A key may come twice only with the same value. Files of up to 512 MiB, keys of 1 to
----1024 bytes; tables of up to 200,000 values.
+---"lines": a key, white space, a value, to the end of the line; lines that are empty or begin with # are left out.
+---"csv": two columns, with quotes as in RFC 4180. "tsv": two columns. A key alone stands for true. "json": one
+---object, whose values may be anything but null. A key may come twice only with the same value. Files of up to 512
+---MiB, keys of 1 to 1024 bytes; tables of up to 200,000 values.
 ---
 ---```lua
 ---local moved = gate.map "moved.csv"
@@ -328,8 +329,8 @@ function gate.map(source, options) end
 ---@return moongate.Plain?
 function Map:get(key) end
 
----The value of the longest key that a text begins with, and that key, or nil. "/api" begins "/apis", too: end keys that
----are folders with "/".
+---The value of the longest key that a text begins with, and that key, or nil. "/api" begins "/apis", too: end keys
+---that are folders with "/".
 ---
 ---```lua
 ---local backend = routes:longest_prefix(req.path)
@@ -339,8 +340,8 @@ function Map:get(key) end
 ---@return string? key
 function Map:longest_prefix(text) end
 
----The value for a host name, and its key, or nil: that of the name itself, else of "*.b.example" for "a.b.example", else
----of "*.example".
+---The value for a host name, and its key, or nil: that of the name itself, else of "*.b.example" for "a.b.example",
+---else of "*.example".
 ---
 ---```lua
 ---local tenant = tenants:host(req.host)

@@ -19,10 +19,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct slice text = slice_make((const char *)data + 1, size - 1);
     struct frozen_maker *maker = frozen_begin();
     enum frozen_fault why;
-    char what[64];
+    struct frozen_trouble trouble;
     uint32_t line;
-    if (!frozen_read(maker, text, (enum frozen_format)(data[0] & 3), (data[0] & 4) != 0, &line, what, sizeof what)) {
-        must(line >= 1 && line <= size + 1 && *what);
+    if (!frozen_read(maker, text, (enum frozen_format)(data[0] & 3), (data[0] & 4) != 0, &trouble)) {
+        must(trouble.line >= 1 && trouble.line <= size + 1 && *trouble.what);
         frozen_abandon(maker);
         return 0;
     }

@@ -52,7 +52,8 @@ describe("gate.map", function()
   it("gives what a table holds, by text, numbers by theirs", function()
     assert.equal("1|1.5|text|true|false|nil|x|yes|yes", said([[{
       a = 1, b = 1.5, c = "text", d = true, e = false, f = { g = { "x" } }, [7] = "yes", get = "a key like others" }]],
-      [[return m:get "a", m:get "b", m:get "c", m:get "d", m:get "e", m:get "h", m:get("f").g[1], m:get(7), m:get "7"]]))
+      [[return m:get "a", m:get "b", m:get "c", m:get "d", m:get "e", m:get "h", m:get("f").g[1], m:get(7),
+        m:get "7"]]))
   end)
 
   it("gives copies of the tables in it", function()
@@ -183,7 +184,8 @@ describe("gate.map", function()
       assert(text:find("refused: .*c.lua:2: gate.map: .*") and text:find(case[2], 1, true), name .. ": " .. text)
     end
     for value, file in pairs { ["x"] = "a,x\n", ["empty"] = "a,\n", ["hex"] = "b,1\na,inf\n" } do
-      assert.matches("l.csv:%d: its value is no number", checked("'l.csv', { type = 'number' }", { ["l.csv"] = file }), value)
+      local text = checked("'l.csv', { type = 'number' }", { ["l.csv"] = file })
+      assert.matches("l.csv:%d: its value is no number", text, value)
     end
   end)
 

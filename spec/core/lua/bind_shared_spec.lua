@@ -96,7 +96,8 @@ describe("gate.shared", function()
 
   it("stores nothing when the function of an update raises, waits or returns what is none", function()
     for body, sentence in pairs {
-      ["error('mine', 0)"] = "mine", ["gate.sleep(0.01)"] = "cannot wait inside", ["return print"] = "returned a function",
+      ["error('mine', 0)"] = "mine", ["gate.sleep(0.01)"] = "cannot wait inside",
+      ["return print"] = "returned a function",
       ["return { print }"] = "a function is none", ["return req"] = "returned a userdata",
     } do
       assert.equal("false|true|1", said(([[

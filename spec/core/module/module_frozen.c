@@ -61,14 +61,14 @@ static int frozen_on_read(lua_State *L) {
     static const char *const formats[] = { "lines", "csv", "tsv", "json", NULL };
     struct slice text = module_check_slice(L, 1);
     struct frozen_maker *maker = frozen_begin();
-    char what[100];
+    struct frozen_trouble trouble;
     uint32_t line;
-    if (!frozen_read(maker, text, (enum frozen_format)luaL_checkoption(L, 2, NULL, formats), lua_toboolean(L, 3), &line,
-                     what, sizeof what)) {
+    enum frozen_format format = (enum frozen_format)luaL_checkoption(L, 2, NULL, formats);
+    if (!frozen_read(maker, text, format, lua_toboolean(L, 3), &trouble)) {
         frozen_abandon(maker);
         lua_pushnil(L);
-        lua_pushstring(L, what);
-        lua_pushinteger(L, line);
+        lua_pushstring(L, trouble.what);
+        lua_pushinteger(L, trouble.line);
         return 3;
     }
     enum frozen_fault why;

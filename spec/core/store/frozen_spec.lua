@@ -18,7 +18,9 @@ describe("a frozen map", function()
   end)
 
   it("gives the values of its keys, of every kind, and nothing for others", function()
-    local values = { "text", "", "a\0b", ("x"):rep(100000), 0, -1, 63, 64, math.maxinteger, math.mininteger, 0.5, true, false }
+    local values = {
+      "text", "", "a\0b", ("x"):rep(100000), 0, -1, 63, 64, math.maxinteger, math.mininteger, 0.5, true, false,
+    }
     local list = {}
     for i, value in ipairs(values) do list[2 * i - 1], list[2 * i] = "k" .. i, value end
     local f = make(list)
@@ -120,9 +122,10 @@ describe("a frozen map", function()
     end)
 
     it("reads numbers strictly", function()
-      assert.equal("a=1|b=-2|c=0.5|d=1e+20|e=true", shown("a 1\nb -2\nc 5e-1\nd 100000000000000000000\ne", "lines", true))
-      for _, text in ipairs { "x", "1x", "1 2", "nan", "inf", "-", "1e999", ("1"):rep(65) } do
-        assert.equal("1: its value is no number", shown("a " .. text, "lines", true))
+      local text = "a 1\nb -2\nc 5e-1\nd 100000000000000000000\ne"
+      assert.equal("a=1|b=-2|c=0.5|d=1e+20|e=true", shown(text, "lines", true))
+      for _, number in ipairs { "x", "1x", "1 2", "nan", "inf", "-", "1e999", ("1"):rep(65) } do
+        assert.equal("1: its value is no number", shown("a " .. number, "lines", true))
       end
     end)
 

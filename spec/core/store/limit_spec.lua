@@ -53,7 +53,8 @@ describe("a limit", function()
   end)
 
   it("never lets through more than burst + rate * time, whatever the rate", function()
-    for _, r in ipairs { { 3, 1, 1 }, { 7, 3, 10 }, { 1e6, 1, 5 }, { 333333, 1, 100 }, { 1, 86400, 3 }, { 0.7, 1, 2 } } do
+    local rules = { { 3, 1, 1 }, { 7, 3, 10 }, { 1e6, 1, 5 }, { 333333, 1, 100 }, { 1, 86400, 3 }, { 0.7, 1, 2 } }
+    for _, r in ipairs(rules) do
       local rule = limit.rule { rate = r[1], per = r[2], burst = r[3] }
       local interval, allowed = r[2] / r[1], 0
       for i = 0, 6400 do
@@ -103,7 +104,9 @@ describe("a limit", function()
   it("lets nobody off because another worker's turn began earlier", function()
     local rule = limit.rule { rate = 100, per = 1, burst = 10 }
     assert.equal(10, count(rule, "k", 100.005, 20))
-    for _ = 1, 100 do assert.same({ "refused", false, 0 }, { table.unpack({ limit.take(l, rule, "k", 100) }, 1, 3) }) end
+    for _ = 1, 100 do
+      assert.same({ "refused", false, 0 }, { table.unpack({ limit.take(l, rule, "k", 100) }, 1, 3) })
+    end
     assert.equal(0, count(rule, "k", 100.005, 20))
   end)
 
