@@ -16,9 +16,9 @@
 --
 -- A key may come a hundred times a minute, twenty of them at once:
 --
---     $ for i in $(seq 40); do curl -s -H 'X-Api-Key: eager' http://127.0.0.1:8080/ ; done | tail -1
+--     $ curl -s -H 'X-Api-Key: eager' 'http://127.0.0.1:8080/[1-40]' | tail -1
 --     slow down
---     $ curl -si -H 'X-Api-Key: eager' http://127.0.0.1:8080/ | grep -i retry-after
+--     $ curl -si -H 'X-Api-Key: eager' 'http://127.0.0.1:8080/[1-40]' | grep -i retry-after | tail -1
 --     Retry-After: 1
 --
 -- The canary fails at /report; the user gets the answer of the stable version. Whose software it is, nobody needs to

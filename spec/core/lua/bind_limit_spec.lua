@@ -193,10 +193,18 @@ describe("gate.limit", function()
   end)
 
   it("gives the places of a killed script back", function()
-    local client = net.connect(proxy.port)
-    client:send(head_of [[local slot <close> = assert(limits.places:enter "killed") while true do end]])
-    client:read_until "500 Internal"
-    support.eventually("the place is free", function() return active "killed" == 0 end)
+    local gate = moongate.start { config = [[
+      local gate = require "moongate"
+      local places = gate.limit { name = "killed", concurrent = 2 }
+      return { listen = "127.0.0.1:$PORT", on_request = function(req)
+        if req.path == "/active" then return gate.reply(200, tostring(places:active "k")) end
+        local slot <close> = assert(places:enter "k")
+        assert(places:enter "k")
+        while true do end
+      end }
+    ]] }
+    assert.equal(500, http.get(gate.port, "/").status)
+    support.eventually("the places are free", function() return http.get(gate.port, "/active").body == "0" end)
   end)
 
   it("holds the place of a spawned function until its block ends", function()
