@@ -10,6 +10,7 @@ local files = {
   { "lua/types/response.lua", "The response" },
   { "lua/types/gate.lua", "The module" },
   { "lua/types/socket.lua", "Sockets, names, locks" },
+  { "lua/types/state.lua", "State of policy" },
 }
 
 -- Reading -------------------------------------------------------------------------------------------------------------

@@ -59,6 +59,8 @@ enum retry_class { RETRY_NEVER, RETRY_CONNECT, RETRY_RESET, RETRY_TIMEOUT };
     FAILURE(OVERLOADED, 503, RETRY_NEVER, "overloaded", "there are too many connections")                              \
     FAILURE(DRAINING, 503, RETRY_NEVER, "draining", "the proxy is shutting down")                                      \
     FAILURE(TOO_LARGE, 500, RETRY_NEVER, "too_large", "the body is larger than the limit")                             \
+    FAILURE(FULL, 500, RETRY_NEVER, "full", "there is no room for more")                                               \
+    FAILURE(LIMITED, 429, RETRY_NEVER, "limited", "the limit is reached")                                              \
     FAILURE(CANCELLED, 0, RETRY_NEVER, "cancelled", "nobody waits for it any more")                                    \
     FAILURE(CLIENT_LEFT, 0, RETRY_NEVER, "client_left", "the client left")
 

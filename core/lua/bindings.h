@@ -14,6 +14,8 @@
     BINDING(fetch)                                                                                                     \
     BINDING(tls)                                                                                                       \
     BINDING(shared)                                                                                                    \
+    BINDING(limit)                                                                                                     \
+    BINDING(map)                                                                                                       \
     BINDING(log)                                                                                                       \
     BINDING(hash)                                                                                                      \
     BINDING(clock)                                                                                                     \

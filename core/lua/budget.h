@@ -43,6 +43,11 @@ struct meter_pause {
 };
 void meter_pause(struct meter *, struct meter_pause *);
 void meter_go_on(struct meter *, const struct meter_pause *);
+/* So much of the call was the core's work, not the script's. Only where the time it began is known: while a file is
+ * loaded. */
+static inline void meter_forgive(struct meter *m, uint64_t us) {
+    if (m->exact) m->entered += us;
+}
 /* Another coroutine runs from now on. */
 static inline void meter_switch(struct meter *m, lua_State *L) { m->L = L; }
 /* A coroutine that goes back to the pool and may have been late. */

@@ -438,9 +438,17 @@ static void exchange_bury(struct grave *g) {
     worker_exchange_gone(w);
 }
 
+static void give_back_held(struct exchange *x) {
+    for (struct list *node; (node = list_pop(&x->held));) {
+        struct held *held = container_of(node, struct held, node);
+        held->give_back(held);
+    }
+}
+
 static enum next done(struct exchange *x) {
     drop_fetch(x);
     leave_site(x);
+    give_back_held(x);
     pipe_remove_reader(&x->drop);
     pipe_fini(&x->request_body);
     pipe_fini(&x->reply_body);
@@ -521,6 +529,7 @@ struct exchange *exchange_create(struct stream *s) {
     grave_init(&x->grave, exchange_bury);
     list_init(&x->node);
     list_init(&x->fetch_waiter.node);
+    list_init(&x->held);
     arena_init(&x->arena);
     pipe_init(&x->request_body, request_body_has_room, NULL);
     pipe_init(&x->reply_body, NULL, NULL);

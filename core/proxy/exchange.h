@@ -26,6 +26,12 @@ enum exchange_step {
 
 enum { REQUEST_ID_SIZE = 16 };
 
+/* What policy took for as long as an exchange lives, its body or tunnel included: a place under a limit. */
+struct held {
+    struct list node;
+    void (*give_back)(struct held *); /* when it is over; the list is left already */
+};
+
 struct exchange {
     struct task task;
     struct subject subject;
@@ -74,6 +80,7 @@ struct exchange {
     struct tunnel *tunnel;
     struct site_metrics *metrics;   /* NULL before a site is found */
     struct slice site_name;         /* outlives the generation, for the log line */
+    struct list held;               /* struct held */
     struct deadline total;          /* timeouts.total */
     struct pipe_watch buffer_watch; /* buffer_body */
     struct pipe_reader drop;        /* reads away a request body nobody wants */

@@ -19,6 +19,7 @@
 #include "server/status.h"
 #include "server/tenure.h"
 #include "server/worker_thread.h"
+#include "store/limit.h"
 #include "store/lock.h"
 #include "store/metrics.h"
 #include "store/shared.h"
@@ -379,6 +380,7 @@ static void instance_fini(struct instance *instance) {
     setup_fini(&instance->setup);
     locks_close_all();
     shared_close_all();
+    limit_close_all();
     metrics_close();
     ask_close();
     close(instance->orders);

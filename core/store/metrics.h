@@ -20,6 +20,10 @@ void metrics_close(void);
  * lock: keep the pointer. `help` is used the first time. NULL when `limit` series of that family exist
  * (10,000: labels a stranger can choose must not grow without end); every function below takes NULL. */
 struct metric *metric_get(enum metric_kind, const char *family, const char *help, struct slice labels);
+/* The same for a counter or gauge whose value is asked for when it is wanted, by any thread, without a lock of ours;
+ * nothing is added to it. `with` lives as long as the metrics. */
+struct metric *metric_get_with(enum metric_kind, const char *family, const char *help, struct slice labels,
+                               int64_t (*read)(const void *), const void *with);
 /* Escapes and writes `name="value"` pairs into `to`, without a NUL. What does not fit is cut: the end of a value, then
  * whole pairs. Bytes that are no UTF-8 become "?". */
 struct label {

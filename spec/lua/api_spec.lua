@@ -9,6 +9,7 @@ local it = support.it
 
 local files = {
   "lua/types/gate.lua", "lua/types/request.lua", "lua/types/response.lua", "lua/types/site.lua", "lua/types/socket.lua",
+  "lua/types/state.lua",
 }
 
 ---@class api.Function
@@ -92,6 +93,9 @@ local site = {
   unsafe = { "debug" },
 }
 
+local limit = gate.limit { name = "api", rate = 1, concurrent = 9 }
+local map = gate.map {}
+
 function site.on_request(req)
   if req.path == "/plain" then return gate.reply(200, "plain") end
   if req.path == "/tls" then return gate.reply(200, table.concat(names(req.client.tls), " ")) end
@@ -110,6 +114,9 @@ function site.on_request(req)
   note("moongate.Backend", names(gate.backend "app"))
   note("moongate.Server", keys(gate.backend("app").servers[1]))
   note("moongate.Shared", names(gate.shared "api"))
+  note("moongate.Limit", names(limit))
+  note("moongate.Map", names(map))
+  note("moongate.Slot", names(limit:enter "api"))
   note("moongate.Fetched", keys(fetched))
   note("moongate.Dns", keys(gate.dns))
   note("moongate.Locks", keys(gate.lock))
@@ -214,7 +221,7 @@ describe("the API files", function()
   end)
 
   it("name only types that they describe", function()
-    local aliases = { Seconds = true, Bytes = true, HeaderTable = true, Pick = true, PickAnswer = true }
+    local aliases = { Plain = true, Seconds = true, Bytes = true, HeaderTable = true, Pick = true, PickAnswer = true }
     local problems = {}
     for _, path in ipairs(files) do
       for line in io.lines(path) do
