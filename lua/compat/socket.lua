@@ -1,6 +1,6 @@
 -- LuaSocket's names over gate.socket and gate.dns, for drivers that say `require "socket"`. A config that has a
--- socket.lua beside it gets that one instead. Drivers often require it, or socket.unix, not before they connect; modules
--- are loaded with the file, so a config says `require "socket"` itself, and both are there.
+-- socket.lua beside it gets that one instead. Drivers often require it, or socket.unix, not before they connect;
+-- modules are loaded with the file, so a config says `require "socket"` itself, and both are there.
 --
 -- Not here: servers (bind, listen, accept) and UDP, which raise and say so, as does a local address to connect from.
 -- `select` waits for one socket.
