@@ -13,6 +13,7 @@
 #include "http/date.h"
 #include "http/framing.h"
 #include "proxy/exchange.h"
+#include "proxy/handshake.h"
 
 #include <unistd.h>
 
@@ -51,6 +52,7 @@ static void client_bury(struct grave *g) {
 void client_close(struct client *c) {
     if (c->state == CLIENT_CLOSED) return;
     c->state = CLIENT_CLOSED;
+    handshake_cancel(c->handshake);
     pipe_remove_reader(&c->reader);
     conn_close(&c->conn);
     list_remove(&c->node);

@@ -25,14 +25,15 @@ struct client {
     struct addr addr;          /* the other side, as accepted */
     struct exchange *exchange; /* NULL: none */
     struct h1_scan scan;
-    uint8_t state;             /* enum client_state */
-    bool keep_alive;           /* after the present exchange */
-    bool last_request;         /* the client said that no other follows (Connection: close, or HTTP/1.0) */
-    bool body_unread;          /* the request body has not been read to its end */
-    bool chunked;              /* the answer's body is written in chunks */
-    struct pipe_reader reader; /* of the answer's body */
-    struct tunnel *tunnel;     /* CLIENT_TUNNEL */
-    uint64_t mark;             /* bytes moved either way when the deadline was set */
+    uint8_t state;               /* enum client_state */
+    bool keep_alive;             /* after the present exchange */
+    bool last_request;           /* the client said that no other follows (Connection: close, or HTTP/1.0) */
+    bool body_unread;            /* the request body has not been read to its end */
+    bool chunked;                /* the answer's body is written in chunks */
+    struct pipe_reader reader;   /* of the answer's body */
+    struct tunnel *tunnel;       /* CLIENT_TUNNEL */
+    struct handshake *handshake; /* policy is asked for a certificate; NULL: it is not */
+    uint64_t mark;               /* bytes moved either way when the deadline was set */
     uint32_t requests;
 };
 
@@ -43,6 +44,8 @@ static inline struct worker *client_worker(const struct client *c) { return work
 /* client_tls.c: TLS begins, where the listener has it; the answer to a handshake's question for certificates. */
 void client_begin_tls(struct client *);
 void client_on_hello(struct conn *, struct slice name);
+/* What the config shows to who asks for `name`; NULL: nothing. */
+struct tls_certificates *client_certificates(const struct client *, struct slice name);
 void client_on_handshake(struct conn *);
 void client_note_broken(const struct client *, enum failure why);
 /* "https" or "http": how the client speaks to us. */
