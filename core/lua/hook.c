@@ -115,12 +115,18 @@ static void push_error_info(lua_State *L, const struct error_info *info) {
     }
 }
 
+/* nil: the client did not say. */
+static void push_name(lua_State *L, const struct slice *name) {
+    if (name->n) lua_pushlstring(L, name->p, name->n);
+    else lua_pushnil(L);
+}
+
 /* Pushes the arguments of the run's hook; their number. */
 static int push_arguments(struct hook_run *run, lua_State *L) {
     struct subject *subject = run->subject;
     switch (run->hook) {
-    case HOOK_ON_CONNECT:
-    case HOOK_ON_CERTIFICATE: return 0;
+    case HOOK_ON_CONNECT: return 0;
+    case HOOK_ON_CERTIFICATE: push_name(L, run->detail); return 1;
     default: break;
     }
     req_push(L, subject);

@@ -331,9 +331,9 @@ void conn_tls_accept(struct conn *c, struct tls_service *service) {
     c->shake = TLS_SHAKE_READ;
 }
 
-void conn_tls_present(struct conn *c, struct tls_certificates *certificates) {
+void conn_tls_present(struct conn *c, struct tls_certificates *certificates, struct slice name) {
     if (!c->tls) return;
-    tls_present(c->tls, certificates);
+    tls_present(c->tls, certificates, name);
     if (c->state == CONN_SHAKING && c->shake == TLS_SHAKE_WAIT) ev_feed_event(c->loop->ev, &c->io, EV_CUSTOM);
 }
 

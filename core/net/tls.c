@@ -163,7 +163,9 @@ static enum failure judge_handshake(struct tls *t) {
 /* ---- the handshake */
 
 static void forget_hello(struct tls *t) {
-    if (t->hello) tls_certificates_unref(t->hello->certificates);
+    if (!t->hello) return;
+    tls_certificates_unref(t->hello->certificates);
+    free(t->hello->name);
     free(t->hello);
     t->hello = NULL;
 }
@@ -416,8 +418,7 @@ struct tls *tls_accept(struct conn *conn, struct loop *loop, int fd, struct tls_
 
 static bool show_certificates(struct tls *t) {
     struct tls_hello *h = t->hello;
-    const char *name = SSL_get_servername(t->ssl, TLSEXT_NAMETYPE_host_name);
-    h->shown_count = tls_certificates_choose(h->certificates, slice_of(name), h->shown);
+    h->shown_count = tls_certificates_choose(h->certificates, slice_of(h->name), h->shown);
     for (unsigned i = 0; i < h->shown_count; i++) {
         const struct tls_identity *id = h->shown[i];
         if (SSL_use_cert_and_key(t->ssl, id->leaf, id->key, id->chain, 1) != 1) return false;
@@ -437,11 +438,12 @@ int tls_on_hello(SSL *ssl, void *with) {
     return h->state == HELLO_REFUSED ? 0 : -1;
 }
 
-void tls_present(struct tls *t, struct tls_certificates *certificates) {
+void tls_present(struct tls *t, struct tls_certificates *certificates, struct slice name) {
     struct tls_hello *h = t->hello;
     if (!h || h->state != HELLO_ASKED) return;
     h->state = certificates ? HELLO_PRESENTED : HELLO_REFUSED;
     h->certificates = tls_certificates_ref(certificates);
+    h->name = must_strndup(name.n ? name.p : "", name.n);
 }
 
 const char *tls_reason(const struct tls *t) { return t->reason; }

@@ -101,6 +101,7 @@ struct tls_hello {
     struct conn *conn; /* who is asked for certificates */
     enum { HELLO_NEW, HELLO_ASKED, HELLO_PRESENTED, HELLO_REFUSED } state;
     struct tls_certificates *certificates; /* a reference; NULL: none yet */
+    char *name;                            /* that they are shown for */
     const struct tls_identity *shown[TLS_SHOWN];
     unsigned shown_count;
 };

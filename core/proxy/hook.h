@@ -25,12 +25,13 @@ enum hook {
 const char *hook_name(enum hook); /* "on_request", … */
 
 enum verdict {
-    VERDICT_CARRY_ON, /* nothing returned (or no such hook): as configured */
-    VERDICT_WAIT,     /* see above */
-    VERDICT_REPLY,    /* decision->reply */
-    VERDICT_PICK,     /* pick_backend: decision->pick */
-    VERDICT_NO,       /* false: cache_key: bypass; pick_backend re-asked: deliver what there is */
-    VERDICT_KEY,      /* cache_key: decision->key */
+    VERDICT_CARRY_ON,    /* nothing returned (or no such hook): as configured */
+    VERDICT_WAIT,        /* see above */
+    VERDICT_REPLY,       /* decision->reply */
+    VERDICT_PICK,        /* pick_backend: decision->pick */
+    VERDICT_NO,          /* false: cache_key: bypass; pick_backend re-asked: deliver what there is */
+    VERDICT_KEY,         /* cache_key: decision->key */
+    VERDICT_CERTIFICATE, /* on_certificate: decision->certificate */
     VERDICT_FAILED /* it raised, ran out of budget or memory, or returned nonsense: logged with file:line and traceback;
                           the caller fails closed. (With the site's fail = "continue" the implementer says CARRY_ON.) */
 };
@@ -72,8 +73,14 @@ static inline void pick_copy(struct pick *to, const struct pick *from) {
         to->servers[i] = from->servers[i];
     }
 }
+/* What on_certificate returned, in the subject's arena: a name that one of the config's certificates bears, or PEM. */
+struct certificate_text {
+    struct slice name;      /* p NULL: it is PEM */
+    struct slice cert, key; /* key p NULL: beside the certificate */
+};
 
 struct decision {
+    struct certificate_text certificate;
     struct reply reply;
     struct slice key; /* cache_key: its parts, encoded so that different lists differ */
     struct pick pick;
@@ -81,7 +88,7 @@ struct decision {
 
 static inline void decision_init(struct decision *d) { memset(d, 0, offsetof(struct decision, pick.backends)); }
 
-enum subject_kind { SUBJECT_EXCHANGE, SUBJECT_FETCH, SUBJECT_KEEPER };
+enum subject_kind { SUBJECT_EXCHANGE, SUBJECT_FETCH, SUBJECT_KEEPER, SUBJECT_HANDSHAKE };
 
 struct site;
 struct worker;
@@ -114,8 +121,9 @@ struct error_info {
 };
 
 /* Starts a call. `detail` is for HOOK_PICK_BACKEND a struct last_try (NULL the first time), for HOOK_ON_ERROR a
- * struct error_info, otherwise NULL; it must live until the call has answered. `decision` need not be initialised; what
- * it says holds only until the caller has taken it, so a call that waited may go on with another one. */
+ * struct error_info, for HOOK_ON_CERTIFICATE the struct slice asked for, otherwise NULL; it must live until the call
+ * has answered. `decision` need not be initialised; what it says holds only until the caller has taken it, so a call
+ * that waited may go on with another one. */
 enum verdict hook_call(struct subject *, enum hook, const void *detail, struct decision *decision);
 enum verdict hook_go_on(struct subject *, struct decision *decision);
 /* Nobody needs the answer any more: cancels what it waits for, closes its coroutines, innermost first. Safe without a

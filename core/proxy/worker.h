@@ -7,6 +7,8 @@
 #include "net/socket.h"
 #include "proxy/site.h"
 
+enum { WORKER_SHOWN = 64 };
+
 struct worker {
     struct loop loop;
     struct mailbox mailbox;
@@ -18,6 +20,9 @@ struct worker {
     struct list clients;       /* all: client->node */
     struct list exchanges;     /* all: exchange->node */
     struct list tunnels;
+    struct list handshakes;                       /* that policy is asked about (proxy/handshake.c) */
+    struct tls_certificates *shown[WORKER_SHOWN]; /* references: what on_certificate returned lately */
+    unsigned shown_next;
     struct list ears;
     unsigned client_count;
     bool draining;                       /* answers carry Connection: close; no new clients */

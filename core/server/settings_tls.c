@@ -275,31 +275,13 @@ void read_listener_tls(struct reader *r, const struct spot *at, const struct val
         reader_expected(r, at, "true, \"internal\" or a table such as { cert = \"site.pem\", key = \"site.key\" }", v);
         return;
     }
-    size_t before = r->errors->count - r->errors->warnings;
     l->certificates = tls_certificates_create();
     read_service(r, at, v->kind == VALUE_TABLE ? v : &none, l);
     if (internal) add_internal(r, at, l->certificates);
     warn_of_expiry(r, at, l->certificates);
-    if (r->errors->count - r->errors->warnings == before) return;
-    tls_certificates_unref(l->certificates);
-    l->certificates = NULL;
 }
 
 /* ---- between listeners and sites */
-
-static bool listens_on(const struct config_site *site, unsigned listener) {
-    for (unsigned i = 0; i < site->listener_count; i++)
-        if (site->listeners[i] == listener) return true;
-    return false;
-}
-
-static bool has_certificate(const struct config *config, unsigned listener) {
-    const struct tls_certificates *own = config->listeners[listener].certificates;
-    if (!own || tls_certificates_count(own)) return true; /* none: its errors were told */
-    for (unsigned i = 0; i < config->site_count; i++)
-        if (config->sites[i].certificates && listens_on(&config->sites[i], listener)) return true;
-    return false;
-}
 
 static bool meets_tls(const struct config *config, const struct config_site *site) {
     for (unsigned i = 0; i < site->listener_count; i++)
@@ -320,12 +302,6 @@ static void check_names(struct reader *r, const struct config_site *site) {
 
 void settings_check_tls(struct reader *r) {
     const struct config *config = r->config;
-    for (unsigned i = 0; i < config->listener_count; i++) {
-        const struct config_listener *l = &config->listeners[i];
-        if (l->tls && !has_certificate(config, i))
-            errors_add(r->errors, config->file, l->line, l->path,
-                       "TLS without a certificate: neither here nor in the `tls` of a site on it");
-    }
     for (unsigned i = 0; i < config->site_count; i++) {
         const struct config_site *site = &config->sites[i];
         if (!site->certificates) continue;

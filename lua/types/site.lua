@@ -22,6 +22,8 @@
 ---@field pick_backend? moongate.Pick|fun(req: moongate.Request, last: moongate.LastTry?): moongate.PickAnswer
 ---once, on the final answer; a reply replaces it
 ---@field on_response? fun(req: moongate.Request, res: moongate.Response): moongate.Reply|integer|nil
+---in a TLS handshake: the name of one of the config's certificates, or PEM; nothing: as configured. There is no request yet
+---@field on_certificate? fun(name: string?): string|moongate.CertificateText|nil
 ---@field on_log? fun(req: moongate.Request, res: moongate.Response) after the answer
 ---the core is about to answer by itself
 ---@field on_error? fun(req: moongate.Request, err: moongate.ErrorInfo): moongate.Reply|integer|nil
@@ -38,6 +40,11 @@
 ---what makes the next one be tried; integers are statuses
 ---@field retry_on? ("connect"|"reset"|"timeout"|"5xx"|integer)[]
 ---@field timeout? moongate.Seconds for the first byte of each
+
+---A certificate as on_certificate may return it.
+---@class moongate.CertificateText
+---@field cert string PEM: the certificate, then its chain
+---@field key? string PEM; nil: it stands in `cert`
 
 ---The try that failed.
 ---@class moongate.LastTry

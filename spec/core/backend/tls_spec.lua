@@ -270,7 +270,7 @@ describe("TLS to a backend", function()
     says("backends.app.tls.ca: server.key: holds no certificates in PEM", '{ ca = "server.key" }')
     says("backends.app.tls.key: other.key: it is not that of the certificate",
       '{ cert = "server.pem", key = "other.key" }')
-    says("backends.app.tls.cert: server.pem: holds no key in PEM", '{ cert = "server.pem" }')
+    says("backends.app.tls.key: server.pem: holds no key in PEM", '{ cert = "server.pem" }')
     says("backends.app.tls.key: a key without `cert`", '{ key = "server.key" }')
     says('backends.app.tls.pins[1]: expected "sha256/"', '{ pins = { "abc" } }')
     says('backends.app.tls.versions: expected "1.2" or "1.3", got "1.1"', '{ versions = "1.1" }')

@@ -15,6 +15,12 @@ describe("a TLS listener", function()
     two = tls.certificate(dir, "two", { ca = ca, names = { "DNS:two.test" } })
     two_rsa = tls.certificate(dir, "two_rsa", { ca = ca, names = { "DNS:two.test" }, rsa = true })
     wild = tls.certificate(dir, "wild", { ca = ca, names = { "DNS:*.wild.test" } })
+    -- What a TLS client says first, as bytes.
+    local server = net.listen()
+    local client = support.process.spawn { "openssl", "s_client", "-connect", server.address, "-servername", "slow.test" }
+    support.process.write_file(dir .. "/hello", server:accept():read_exactly(300))
+    client:kill()
+    server:close()
     person = tls.certificate(dir, "person", { ca = ca, names = { "DNS:person.test", "email:me@person.test" } })
   end)
 
@@ -323,6 +329,68 @@ describe("a TLS listener", function()
     gate = simple('"internal"', nil, { env = { XDG_STATE_HOME = state } })
     assert.equal(first, net.connect_tls(gate.port).handle.secure:getpeercertificate():digest "sha256")
     assert.equal(tonumber("600", 8), uv.fs_stat(state .. "/moongate/internal.pem").mode & tonumber("777", 8))
+  end)
+
+  describe("asks on_certificate", function()
+    local function asking_for(body, load)
+      return start(([[
+        local gate = require "moongate"
+        %s
+        return {
+          listen = { "127.0.0.1:$PORT", tls = { { cert = "$CERTS/one.pem", key = "$CERTS/one.key" },
+            { cert = "$CERTS/two.pem", key = "$CERTS/two.key" } } },
+          on_certificate = function(name) %s end, on_request = 204,
+        }
+      ]]):format(load or "", body))
+    end
+
+    it("which may name another one, return one, or leave it", function()
+      local text = "[[" .. support.process.read_file(person.cert) .. "]], [[" .. support.process.read_file(person.key) .. "]]"
+      local gate = asking_for([[
+        if name == "dynamic.test" then return { cert = cert, key = key } end
+        if name == "other.test" then return "two.test" end
+        if not name then return "two.test" end
+      ]], "local cert, key = " .. text)
+      for _ = 1, 3 do assert.equal("person", shown(gate, "dynamic.test")) end
+      assert.equal("two", shown(gate, "other.test"))
+      assert.equal("two", shown(gate))
+      assert.equal("one", shown(gate, "one.test"))
+      assert.equal("one", shown(gate, "nobody.test"))
+    end)
+
+    it("which may wait, while others are served", function()
+      local gate = asking_for [[ if name == "slow.test" then gate.sleep(0.2) end return "two.test" ]]
+      local slow = support.spawn(function() return shown(gate, "slow.test") end)
+      assert.equal("two", shown(gate, "fast.test"))
+      assert.is_falsy(slow.done)
+      assert.equal("two", slow:join())
+    end)
+
+    it("and ends the handshake when it fails, or returns what is no certificate", function()
+      local gate = asking_for [[ if name == "raise.test" then error "no" end return name == "bad.test" and 5 or { cert = "x" } ]]
+      assert.is_nil((shown(gate, "raise.test")))
+      gate:wait_log "on_certificate of .* failed: .*no"
+      assert.is_nil((shown(gate, "bad.test")))
+      gate:wait_log "returned a number; expected a name"
+      assert.is_nil((shown(gate, "pem.test")))
+      gate:wait_log 'on_certificate of .* returned for "pem.test" what is no certificate'
+    end)
+
+    it("and forgets it when the client leaves", function()
+      local gate = asking_for [[ gate.sleep(30) ]]
+      local raw = net.connect(gate.port)
+      raw:send(support.process.read_file(dir .. "/hello"))
+      gate:reload_with [[return { listen = { "127.0.0.1:$PORT", tls = { cert = "$CERTS/one.pem", key = "$CERTS/one.key" } },
+        on_request = 204 }]]
+      raw:close()
+      assert.equal("one", shown(gate))
+    end)
+
+    it("which is certificate enough for a listener", function()
+      local file = dir .. "/hooked.lua"
+      support.process.write_file(file, 'return { listen = { 8443, tls = true }, on_certificate = function() end, on_request = 204 }')
+      assert.equal(0, (moongate.run { "check", file }))
+    end)
   end)
 
   describe("is refused in a config", function()

@@ -89,8 +89,7 @@ local wrong = {
     { "return { listen = { 80, { 81, tsl = true } } }", 'listen[2].tsl: unknown setting, did you mean "tls"?' },
     { "return { listen = { { 80, h2c = 1 } } }", "listen[1].h2c: expected true or false, got 1" },
     { "return { listen = { { 80, proxy_protocol = true } } }", "listen[1].proxy_protocol: the PROXY protocol comes with a later version" },
-    { "return { listen = { { 80, tls = {} } } }", "listen[1]: TLS without a certificate: neither here nor in the `tls` of a site on it" },
-    { "return { listen = { { 80, tls = true } } }", "listen[1]: TLS without a certificate: neither here nor in the `tls` of a site on it" },
+    { "return { listen = { { 80, tls = 5 } } }", 'listen[1].tls: expected true, "internal" or a table such as { cert = "site.pem", key = "site.key" }, got 5' },
     { "return { listen = { 80, tls = { cert = 'x.pem' } } }", "listen.tls.cert: x.pem: no such file" },
   },
   ["hosts"] = {
