@@ -17,7 +17,12 @@
     BINDING(hash)                                                                                                      \
     BINDING(clock)                                                                                                     \
     BINDING(backend)                                                                                                   \
-    BINDING(task)
+    BINDING(task)                                                                                                      \
+    BINDING(hex)                                                                                                       \
+    BINDING(time)                                                                                                      \
+    BINDING(uuid)                                                                                                      \
+    BINDING(url)                                                                                                       \
+    BINDING(cookie)
 
 #define BINDING_DECLARATION(thing) void bind_##thing##_open(lua_State *L);
 BINDINGS(BINDING_DECLARATION)
