@@ -22,7 +22,8 @@
     BINDING(time)                                                                                                      \
     BINDING(uuid)                                                                                                      \
     BINDING(url)                                                                                                       \
-    BINDING(cookie)
+    BINDING(cookie)                                                                                                    \
+    BINDING(json)
 
 #define BINDING_DECLARATION(thing) void bind_##thing##_open(lua_State *L);
 BINDINGS(BINDING_DECLARATION)

@@ -7,6 +7,57 @@
 ---@class moongate
 local gate = {}
 
+---JSON (RFC 8259). 64-bit integers stay integers, floats are written so that they read back as the same.
+---@class moongate.Json
+---what stands for null in tables; in a text to be written, nil does, too
+---@field null lightuserdata
+gate.json = {}
+
+---@class moongate.JsonDecodeOptions
+---@field max_depth? integer 1 to 128; default 64
+
+---Reads a text of at most 8 MiB. Arrays are marked as gate.json.array does it; of two equal names the last counts.
+---World failure: `bad_json`, with line and column; also for integers beyond 64 bits, and for more values than 64 MiB hold.
+---
+---```lua
+---local order, word, why = gate.json.decode(req.body:text "64K")
+---if not order then return gate.reply(400, why) end
+---```
+---@param text string
+---@param options? moongate.JsonDecodeOptions
+---@return any value
+---@return string? word
+---@return string? sentence
+function gate.json.decode(text, options) end
+
+---@class moongate.JsonEncodeOptions
+---@field indent? integer spaces for each level, 0 to 8; default: all in one line
+---@field sort_keys? boolean
+
+---Writes a value. A table is an array if it is marked or has a value at 1, else an object, the empty one too; tables are
+---read raw. World failure: `bad_json`, a string that is not UTF-8, since strings come from strangers. Raises, naming the
+---path, for arrays with holes, keys that are no strings, cycles, functions, infinity and NaN, more than 128 levels or
+---8 MiB.
+---
+---```lua
+---return gate.reply(200, gate.json.encode { id = req.id, tags = gate.json.array {} })
+---```
+---@param value any
+---@param options? moongate.JsonEncodeOptions
+---@return string? text
+---@return string? word
+---@return string? sentence
+function gate.json.encode(value, options) end
+
+---Marks a table as an array, so that an empty one is written as `[]`, and gives it back. Raises if it has a metatable.
+---
+---```lua
+---local found = gate.json.array()
+---```
+---@param list? table default: a new one
+---@return table
+function gate.json.array(list) end
+
 ---Bytes as hexadecimal digits.
 ---@class moongate.Hex
 gate.hex = {}
