@@ -32,4 +32,8 @@ measure("url.parse", 10000, function() gate.url.parse "https://user@example.com:
 measure("cookie.build", 10000, function() gate.cookie.build("sid", "abc", { path = "/", secure = true }) end)
 measure("time.iso", 20000, function() gate.time.iso(784111777) end)
 
+local few = gate.cidr { "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8" }
+measure("cidr:has, 4 prefixes, IPv4", 20000, function() few:has "192.168.1.1" end)
+measure("cidr:has, 4 prefixes, IPv6", 20000, function() few:has "fd00:1234::1" end)
+
 return { listen = 8080, on_request = 200 }

@@ -23,7 +23,8 @@
     BINDING(uuid)                                                                                                      \
     BINDING(url)                                                                                                       \
     BINDING(cookie)                                                                                                    \
-    BINDING(json)
+    BINDING(json)                                                                                                      \
+    BINDING(cidr)
 
 #define BINDING_DECLARATION(thing) void bind_##thing##_open(lua_State *L);
 BINDINGS(BINDING_DECLARATION)

@@ -22,9 +22,13 @@ enum { FILE_MAX = 8 << 20 };
 
 struct source {
     char *path;
-    char *text; /* NULL: it could not be read */
+    char *text; /* NULL: it could not be read, or something was made of it */
     size_t size;
     const char *why;
+    /* A data file: */
+    const void *kind;
+    void *made;
+    void (*release)(void *made);
 };
 
 struct sources {
@@ -48,6 +52,7 @@ void sources_destroy(struct sources *s) {
     for (size_t i = 0; i < s->count; i++) {
         free(s->list[i].path);
         free(s->list[i].text);
+        if (s->list[i].made) s->list[i].release(s->list[i].made);
     }
     free(s->list);
     free(s->main);
@@ -58,7 +63,7 @@ const char *sources_main(const struct sources *s) { return s->main; }
 
 static const struct source *nth_read(const struct sources *s, size_t i) {
     for (size_t at = 0; at < s->count; at++)
-        if (s->list[at].text && i-- == 0) return &s->list[at];
+        if ((s->list[at].text || s->list[at].made) && i-- == 0) return &s->list[at];
     return NULL;
 }
 
@@ -74,14 +79,14 @@ const char *sources_text(const struct sources *s, size_t i, size_t *size) {
 }
 
 /* Reads all of an open file, which it closes. */
-static char *read_all(int fd, size_t *size, const char **why) {
+static char *read_all(int fd, size_t most, size_t *size, const char **why) {
     struct stat about;
     char *text = NULL;
     *size = 0;
     *why = "not a regular file";
     if (fstat(fd, &about) != 0 || !S_ISREG(about.st_mode)) goto done;
     *why = "too large";
-    if (about.st_size > FILE_MAX) goto done;
+    if ((size_t)about.st_size > most) goto done;
     text = must_malloc((size_t)about.st_size + 1);
     for (ssize_t n; *size < (size_t)about.st_size; *size += (size_t)n) {
         n = read(fd, text + *size, (size_t)about.st_size - *size);
@@ -94,27 +99,59 @@ done:
     return text;
 }
 
-static struct source *add(struct sources *s, const char *path) {
+static struct source *add_source(struct sources *s, const char *path) {
     if (s->count == s->room) {
         s->room = s->room ? s->room * 2 : 8;
         s->list = must_realloc(s->list, s->room * sizeof *s->list);
     }
     struct source *source = &s->list[s->count++];
     *source = (struct source){ .path = must_strdup(path) };
-    int fd = s->open_file(path);
-    if (fd < 0) source->why = errno == ENOENT || errno == ENOTDIR ? "no such file" : strerrordesc_np(errno);
-    else source->text = read_all(fd, &source->size, &source->why);
     return source;
 }
 
+int sources_open(const struct sources *s, const char *path, const char **why) {
+    int fd = s->open_file(path);
+    if (fd < 0) *why = errno == ENOENT || errno == ENOTDIR ? "no such file" : strerrordesc_np(errno);
+    return fd;
+}
+
+char *sources_slurp(const struct sources *s, const char *path, size_t most, size_t *size, const char **why) {
+    int fd = sources_open(s, path, why);
+    return fd < 0 ? NULL : read_all(fd, most, size, why);
+}
+
 const char *sources_read(struct sources *s, const char *path, size_t *size, const char **why) {
-    const struct source *source = NULL;
+    struct source *source = NULL;
     for (size_t i = 0; i < s->count && !source; i++)
-        if (strcmp(s->list[i].path, path) == 0) source = &s->list[i];
-    if (!source) source = add(s, path);
+        if (!s->list[i].kind && strcmp(s->list[i].path, path) == 0) source = &s->list[i];
+    if (!source) {
+        source = add_source(s, path);
+        source->text = sources_slurp(s, path, FILE_MAX, &source->size, &source->why);
+    }
     *size = source->size;
     *why = source->why;
     return source->text;
+}
+
+/* ---- Data files */
+
+void *sources_made(const struct sources *s, const char *path, const void *kind) {
+    for (size_t i = 0; i < s->count; i++)
+        if (s->list[i].kind == kind && strcmp(s->list[i].path, path) == 0) return s->list[i].made;
+    return NULL;
+}
+
+void sources_keep(struct sources *s, const char *path, const void *kind, void *made, void (*release)(void *made)) {
+    struct source *source = add_source(s, path);
+    source->kind = kind;
+    source->made = made;
+    source->release = release;
+}
+
+bool sources_resolve(const struct sources *s, const char *name, char *path, size_t room) {
+    const char *slash = *name == '/' ? NULL : strrchr(s->main, '/');
+    int n = snprintf(path, room, "%.*s%s", slash ? (int)(slash + 1 - s->main) : 0, s->main, name);
+    return n >= 0 && (size_t)n < room;
 }
 
 /* ---- Modules */

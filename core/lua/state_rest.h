@@ -33,6 +33,17 @@ const char *sources_find(struct sources *, const char *module, const char **text
 /* The path that Lua has shortened to `shown` ("...rest"), or `shown`. */
 const char *sources_full_path(const struct sources *, const char *shown);
 
+/* Data files that the config names, beside its modules. `path`: `name` as it is, or beside the config if it is
+ * relative. False: too long. */
+bool sources_resolve(const struct sources *, const char *name, char *path, size_t room);
+int sources_open(const struct sources *, const char *path, const char **why); /* -1: could not be opened */
+/* All of a data file, of at most `most` bytes, malloc'd; NULL: why not. */
+char *sources_slurp(const struct sources *, const char *path, size_t most, size_t *size, const char **why);
+/* What was made of a file during this load, so that all its runs see the same: kept until the sources are destroyed.
+ * `kind` tells the makers apart. NULL: nothing yet. */
+void *sources_made(const struct sources *, const char *path, const void *kind);
+void sources_keep(struct sources *, const char *path, const void *kind, void *made, void (*release)(void *made));
+
 /* load.c: runs the file; leaves rest->result, rest->config. False: errors were added. */
 bool load_file(struct state *, struct sources *, struct errors *);
 /* Makes the value on top what `require "NAME"` gives; pops it. */

@@ -277,4 +277,47 @@ function gate.cookie.parse(field) end
 ---@return string
 function gate.cookie.build(name, value, options) end
 
+---A set of IP prefixes, perhaps with values; the longest prefix that has an address wins. It lies outside of Lua's
+---memory, and workers that make the same share it. `#set` is the number of prefixes.
+---@class moongate.Cidr
+---@field bytes integer what it holds outside of Lua's memory
+local Cidr = {}
+
+---Makes a set: of a list of prefixes, of a table from prefixes to values, or of both in one. `{ file = "blocked.txt" }`
+---reads one beside the config while it is loaded: a prefix a line, perhaps a text behind it, comments after "#" or ";".
+---
+---A prefix without a length is one address; bits behind the length are ignored. IPv4-mapped addresses are IPv4, which
+---"::/0" does not have. Raises for what is no prefix, a prefix with two values, a file that cannot be read, more than 4
+---million prefixes.
+---
+---```lua
+---local inside = gate.cidr { "10.0.0.0/8", "fd00::/8", ["192.0.2.0/24"] = "office" }
+---```
+---@param prefixes table
+---@return moongate.Cidr
+function gate.cidr(prefixes) end
+
+---Does a prefix have the address? World failure: `bad_address`, which is what the client of a unix socket has.
+---
+---```lua
+---if not inside:has(req.client.ip) then return 403 end
+---```
+---@param ip string
+---@return boolean? found
+---@return string? word
+---@return string? sentence
+function Cidr:has(ip) end
+
+---The value of the longest prefix that has the address: true where none was given, nil if no prefix has it. World failure:
+---`bad_address`.
+---
+---```lua
+---req.headers["X-Network"] = inside:get(req.client.ip)
+---```
+---@param ip string
+---@return any value
+---@return string? word
+---@return string? sentence
+function Cidr:get(ip) end
+
 return gate

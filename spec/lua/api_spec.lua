@@ -109,6 +109,7 @@ function site.on_request(req)
   note("moongate.Reply", names(gate.reply(200)))
   note("moongate.Backend", names(gate.backend "app"))
   note("moongate.Server", keys(gate.backend("app").servers[1]))
+  note("moongate.Cidr", names(gate.cidr {}))
   note("moongate.Shared", names(gate.shared "api"))
   note("moongate.Fetched", keys(fetched))
 end

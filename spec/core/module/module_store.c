@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "module.h"
 #include "store/metrics.h"
+#include "store/prefix_table.h"
 #include "store/shared.h"
 
 #include <lauxlib.h>
@@ -134,6 +135,15 @@ static const luaL_Reg metrics_functions[] = {
     { "hammer", metrics_on_hammer },
     { NULL, NULL },
 };
+
+/* ---- prefix tables */
+
+static int prefix_on_tables(lua_State *L) {
+    lua_pushinteger(L, (lua_Integer)prefix_tables());
+    return 1;
+}
+
+static const luaL_Reg prefix_functions[] = { { "tables", prefix_on_tables }, { NULL, NULL } };
 
 /* ---- shared dictionaries, as light userdata */
 
@@ -301,10 +311,12 @@ static const luaL_Reg shared_functions[] = {
 };
 
 int module_store_open(lua_State *L) {
-    lua_createtable(L, 0, 2);
+    lua_createtable(L, 0, 3);
     luaL_newlib(L, metrics_functions);
     lua_setfield(L, -2, "metrics");
     luaL_newlib(L, shared_functions);
     lua_setfield(L, -2, "shared");
+    luaL_newlib(L, prefix_functions);
+    lua_setfield(L, -2, "prefix");
     return 1;
 }
