@@ -36,4 +36,12 @@ local few = gate.cidr { "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fd00::
 measure("cidr:has, 4 prefixes, IPv4", 20000, function() few:has "192.168.1.1" end)
 measure("cidr:has, 4 prefixes, IPv6", 20000, function() few:has "fd00:1234::1" end)
 
+local agent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36"
+local bots, version, users = gate.re("bot|crawl|spider|slurp", "i"), gate.re "Chrome/(\\d+)", gate.re "^/api/v(\\d+)/users/([^/]+)$"
+measure("re:test, four words in 101 bytes", 10000, function() bots:test(agent) end)
+measure("re:match, Chrome/(\\d+)", 20000, function() version:match(agent) end)
+measure("re:match, a path with two groups", 20000, function() users:match "/api/v1/users/alice" end)
+measure("string.match, the same path", 20000, function() return ("/api/v1/users/alice"):match "^/api/v(%d+)/users/([^/]+)$" end)
+measure("gate.re, remembered", 20000, function() gate.re "Chrome/(\\d+)" end)
+
 return { listen = 8080, on_request = 200 }

@@ -180,7 +180,9 @@ local function emit_rows(head, rows)
 end
 
 -- "res:…" for a method of Response: what it is called in hooks.
-local names = { Headers = "headers", Args = "args", Body = "body", Shared = "shared", Cidr = "set" }
+local names = {
+  Headers = "headers", Args = "args", Body = "body", Shared = "shared", Cidr = "set", Re = "re",
+}
 
 local function signature_of(member)
   local signature = member.signature:gsub("^(%u[%w_]*)([.:])", function(class, joint)

@@ -24,7 +24,8 @@
     BINDING(url)                                                                                                       \
     BINDING(cookie)                                                                                                    \
     BINDING(json)                                                                                                      \
-    BINDING(cidr)
+    BINDING(cidr)                                                                                                      \
+    BINDING(re)
 
 #define BINDING_DECLARATION(thing) void bind_##thing##_open(lua_State *L);
 BINDINGS(BINDING_DECLARATION)

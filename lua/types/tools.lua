@@ -320,4 +320,107 @@ function Cidr:has(ip) end
 ---@return string? sentence
 function Cidr:get(ip) end
 
+---A compiled regular expression. Positions count bytes from 1.
+---
+---No pattern can hang: a match that takes too many steps raises `too_complex`, and is never mistaken for "no match".
+---@class moongate.Re
+---@field pattern string
+local Re = {}
+
+---Compiles a regular expression of Perl's kind (PCRE2), or gives the one it has compiled before. `$` matches at the very
+---end only, not before a last line feed; without "u", characters are bytes.
+---
+---Flags: `i` whatever the case, `m` `^` and `$` at every line, `s` "." is line feeds too, `x` white space and comments in
+---the pattern, `u` UTF-8 (bytes that are none match nothing). Raises for a wrong pattern, naming the byte, for more than
+---8 KiB or 64 groups.
+---
+---```lua
+---local versioned = gate.re "^/api/v(\\d+)/(?<rest>.*)$"
+---```
+---@param pattern string
+---@param flags? string
+---@return moongate.Re
+function gate.re(pattern, flags) end
+
+---Does the pattern match anywhere?
+---
+---```lua
+---if bots:test(req.headers["User-Agent"] or "") then return 403 end
+---```
+---@param text string
+---@return boolean
+function Re:test(text) end
+
+---The groups of the first match, the whole match if there are none; nil for no match, and for groups that took no part.
+---
+---```lua
+---local version = versioned:match(req.path)
+---```
+---@param text string
+---@param init? integer where to begin; negative from the end
+---@return string? ...
+function Re:match(text, init) end
+
+---Where the first match begins and ends, and its groups.
+---
+---```lua
+---local from, to = versioned:find(req.path)
+---```
+---@param text string
+---@param init? integer
+---@return integer? from
+---@return integer? to
+---@return string? ...
+function Re:find(text, init) end
+
+---@class moongate.ReFound
+---@field from integer
+---@field to integer
+---@field text string the whole match
+---@field groups table<integer, string> by number; those that took no part are absent
+---@field names table<string, string> by name
+
+---All about the first match; nil if there is none.
+---
+---```lua
+---local found = versioned:exec(req.path)
+---if found then req.path = "/" .. found.names.rest end
+---```
+---@param text string
+---@param init? integer
+---@return moongate.ReFound?
+function Re:exec(text, init) end
+
+---Iterates over the matches, giving what match gives.
+---
+---```lua
+---for name, value in gate.re "(\\w+)=(\\w+)":gmatch(text) do found[name] = value end
+---```
+---@param text string
+---@return fun(): string?
+function Re:gmatch(text) end
+
+---Replaces matches. In a text, `$1` and `${name}` stand for groups, `$0` for the match, `$$` for "$"; a function gets the
+---groups; a table is asked by the first group. false or nil leaves the match.
+---
+---```lua
+---req.path = gate.re "//+":gsub(req.path, "/")
+---```
+---@param text string
+---@param replacement string|table|fun(...): string|number|false|nil
+---@param max? integer how many at most
+---@return string text
+---@return integer count
+function Re:gsub(text, replacement, max) end
+
+---The pieces between the matches.
+---
+---```lua
+---local tags = gate.re "\\s*,\\s*":split(req.headers["X-Tags"] or "")
+---```
+---@param text string
+---@param max? integer how many pieces at most; the last has the rest
+---@return string[]
+function Re:split(text, max) end
+
 return gate

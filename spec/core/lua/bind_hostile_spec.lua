@@ -24,6 +24,7 @@ local function values_of(req, res)
     lying(), lying { a = 1 }, print, coroutine.create(print), gate, io.stdout, gate.reply(200, "x", { a = "b" }),
     gate.backend "app", gate.shared("hostile", { size = "256K" }), req, req.headers, req.args, req.cookies, req.client,
     req.cache, req.ctx, req.body, gate.cidr { "10.0.0.0/8", ["::/0"] = {} }, gate.cidr { "::1" }, gate.json.null,
+    gate.re "(a)(?<b>b)?", gate.re("", "u"), "$1", "(", "[a-z]+", "im",
     { "10.0.0.0/8", "::1" }, { ["10.0.0.0/8"] = "x" }, "10.1.2.3", "::ffff:10.0.0.1", '{"a":[1,{"b":null}]}', "[[[[",
   }
   if res then values[#values + 1] = res values[#values + 1] = res.headers values[#values + 1] = res.body end
