@@ -44,4 +44,15 @@ measure("re:match, a path with two groups", 20000, function() users:match "/api/
 measure("string.match, the same path", 20000, function() return ("/api/v1/users/alice"):match "^/api/v(%d+)/users/([^/]+)$" end)
 measure("gate.re, remembered", 20000, function() gate.re "Chrome/(\\d+)" end)
 
+local plain = gate.metrics.counter { name = "bench_plain_total", help = "none" }
+local tiers = gate.metrics.counter { name = "bench_tiers_total", help = "one", labels = { "tier" } }
+local pairs_of = gate.metrics.counter { name = "bench_pairs_total", help = "two", labels = { "tier", "status" } }
+local times = gate.metrics.histogram { name = "bench_seconds", help = "none" }
+local gold = { tier = "gold" }
+measure("counter:add(1)", 50000, function() plain:add(1) end)
+measure("counter:add(1, \"gold\")", 50000, function() tiers:add(1, "gold") end)
+measure("counter:add(1, \"gold\", 200)", 50000, function() pairs_of:add(1, "gold", 200) end)
+measure("counter:add(1, { tier = \"gold\" })", 50000, function() tiers:add(1, gold) end)
+measure("histogram:observe(0.2)", 50000, function() times:observe(0.2) end)
+
 return { listen = 8080, on_request = 200 }

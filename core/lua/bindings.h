@@ -25,7 +25,8 @@
     BINDING(cookie)                                                                                                    \
     BINDING(json)                                                                                                      \
     BINDING(cidr)                                                                                                      \
-    BINDING(re)
+    BINDING(re)                                                                                                        \
+    BINDING(metrics)
 
 #define BINDING_DECLARATION(thing) void bind_##thing##_open(lua_State *L);
 BINDINGS(BINDING_DECLARATION)

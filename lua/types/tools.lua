@@ -423,4 +423,92 @@ function Re:gsub(text, replacement, max) end
 ---@return string[]
 function Re:split(text, max) end
 
+---Figures of one's own on the admin listener's /metrics. They belong to the process: reloads leave them alone.
+---@class moongate.Metrics
+gate.metrics = {}
+
+---@class moongate.MetricOptions
+---@field name string letters, digits and "_"; not "moongate_" at the front
+---@field help string
+---@field labels? string[] names of at most 8 labels
+---how many series there may be, 1 to 10000, default 1000; what would be more is counted with "other" for every label
+---@field series? integer
+
+---@class moongate.HistogramOptions : moongate.MetricOptions
+---@field buckets? number[] their upper bounds, ascending, at most 64; default 100 µs to 60 s
+
+---@alias moongate.LabelValue string|number|boolean cut to 128 bytes
+
+---@class moongate.Counter
+local Counter = {}
+
+---@class moongate.Gauge
+local Gauge = {}
+
+---@class moongate.Histogram
+local Histogram = {}
+
+---Finds or makes the counter of that name. Raises when one that has been used was declared otherwise.
+---
+---```lua
+---local orders = gate.metrics.counter { name = "orders_total", help = "Orders", labels = { "tier" } }
+---```
+---@param options moongate.MetricOptions
+---@return moongate.Counter
+function gate.metrics.counter(options) end
+
+---Finds or makes the gauge of that name. Raises when one that has been used was declared otherwise.
+---
+---```lua
+---local depth = gate.metrics.gauge { name = "queue_depth", help = "Jobs that wait" }
+---```
+---@param options moongate.MetricOptions
+---@return moongate.Gauge
+function gate.metrics.gauge(options) end
+
+---Finds or makes the histogram of that name. Raises when one that has been used was declared otherwise.
+---
+---```lua
+---local sizes = gate.metrics.histogram { name = "upload_bytes", help = "Uploads", buckets = { 1e3, 1e6, 1e9 } }
+---```
+---@param options moongate.HistogramOptions
+---@return moongate.Histogram
+function gate.metrics.histogram(options) end
+
+---Adds to the series with these label values, given in their order or as one table by name. Raises for negative numbers.
+---
+---```lua
+---orders:add(1, "gold")
+---```
+---@param n? number default 1
+---@param ... moongate.LabelValue|table<string, moongate.LabelValue>
+function Counter:add(n, ...) end
+
+---Adds to the gauge of these label values.
+---
+---```lua
+---depth:add(-1)
+---```
+---@param n? number default 1
+---@param ... moongate.LabelValue|table<string, moongate.LabelValue>
+function Gauge:add(n, ...) end
+
+---Sets the gauge of these label values, which all workers share.
+---
+---```lua
+---gate.every(10, function() depth:set(#jobs) end)
+---```
+---@param value number
+---@param ... moongate.LabelValue|table<string, moongate.LabelValue>
+function Gauge:set(value, ...) end
+
+---Counts a value in its bucket.
+---
+---```lua
+---sizes:observe(tonumber(req.headers["Content-Length"]) or 0)
+---```
+---@param value number
+---@param ... moongate.LabelValue|table<string, moongate.LabelValue>
+function Histogram:observe(value, ...) end
+
 return gate

@@ -109,6 +109,10 @@ function site.on_request(req)
   note("moongate.Reply", names(gate.reply(200)))
   note("moongate.Backend", names(gate.backend "app"))
   note("moongate.Server", keys(gate.backend("app").servers[1]))
+  note("moongate.Metrics", keys(gate.metrics))
+  note("moongate.Counter", names(gate.metrics.counter { name = "a", help = "" }))
+  note("moongate.Gauge", names(gate.metrics.gauge { name = "b", help = "" }))
+  note("moongate.Histogram", names(gate.metrics.histogram { name = "c", help = "" }))
   note("moongate.Re", names(gate.re "a"))
   note("moongate.ReFound", keys(gate.re "a":exec "a"))
   note("moongate.Cidr", names(gate.cidr {}))
@@ -212,6 +216,7 @@ describe("the API files", function()
   it("name only types that they describe", function()
     local aliases = {
       Seconds = true, Bytes = true, HeaderTable = true, Pick = true, PickAnswer = true, UrlComponent = true,
+      LabelValue = true,
     }
     local problems = {}
     for _, path in ipairs(files) do

@@ -26,6 +26,9 @@ local function values_of(req, res)
     req.cache, req.ctx, req.body, gate.cidr { "10.0.0.0/8", ["::/0"] = {} }, gate.cidr { "::1" }, gate.json.null,
     gate.re "(a)(?<b>b)?", gate.re("", "u"), "$1", "(", "[a-z]+", "im",
     { "10.0.0.0/8", "::1" }, { ["10.0.0.0/8"] = "x" }, "10.1.2.3", "::ffff:10.0.0.1", '{"a":[1,{"b":null}]}', "[[[[",
+    gate.metrics.counter { name = "hostile_total", help = "", labels = { "a" }, series = 10 }, { a = 1 }, { name = "x" },
+    gate.metrics.gauge { name = "hostile", help = "" }, { name = "y", help = "", labels = { "a", "b" } },
+    gate.metrics.histogram { name = "hostile_seconds", help = "", labels = { "a", "b" } }, { a = "x", b = true },
   }
   if res then values[#values + 1] = res values[#values + 1] = res.headers values[#values + 1] = res.body end
   return values
