@@ -104,13 +104,13 @@ static struct metric *make_series(lua_State *L, struct figure *f, int first) {
 /* NULL: nothing is counted in this process. */
 static struct metric *series_of(lua_State *L, struct figure *f) {
     int first = 3, given = lua_gettop(L) - 2;
+    if (f->only && given == 0) return f->only;
     if (f->label_count && lua_istable(L, 3)) {
         lua_settop(L, 3);
         spread_labels(L, f);
         first = 4;
     } else if (given != (int)f->label_count)
         luaL_error(L, "%d label value%s expected, got %d", (int)f->label_count, f->label_count == 1 ? "" : "s", given);
-    if (f->only) return f->only;
     if (!f->family) return NULL;
     luaL_checkstack(L, 4 * METRIC_LABELS, "labels");
     if (f->label_count == 0) return make_series(L, f, first);
@@ -125,12 +125,13 @@ static struct metric *series_of(lua_State *L, struct figure *f) {
 /* ---- methods */
 
 /* The value at index 2; there is something at 2 afterwards. */
-static double number_check(lua_State *L, const char *missing) {
-    if (lua_isnoneornil(L, 2) && missing) {
-        lua_settop(L, lua_gettop(L) < 2 ? 2 : lua_gettop(L));
+static double number_check(lua_State *L, bool may_miss) {
+    int type = lua_type(L, 2);
+    if (type != LUA_TNUMBER && may_miss && type <= LUA_TNIL) {
+        if (type == LUA_TNONE) lua_settop(L, 2);
         return 1;
     }
-    if (lua_type(L, 2) != LUA_TNUMBER) luaL_typeerror(L, 2, "number");
+    if (type != LUA_TNUMBER) luaL_typeerror(L, 2, "number");
     double n = lua_tonumber(L, 2);
     if (!isfinite(n)) luaL_argerror(L, 2, "neither infinity nor NaN");
     return n;
@@ -138,7 +139,7 @@ static double number_check(lua_State *L, const char *missing) {
 
 static int counter_add(lua_State *L) {
     struct figure *f = object_self(L, 1, &kinds[METRIC_COUNTER]);
-    double n = number_check(L, "1");
+    double n = number_check(L, true);
     if (n < 0) return luaL_argerror(L, 2, "a counter never goes down");
     metric_add_real(series_of(L, f), worker_number(L), n);
     return 0;
@@ -146,28 +147,23 @@ static int counter_add(lua_State *L) {
 
 static int gauge_add(lua_State *L) {
     struct figure *f = object_self(L, 1, &kinds[METRIC_GAUGE]);
-    double n = number_check(L, "1");
+    double n = number_check(L, true);
     metric_add_real(series_of(L, f), -1, n);
     return 0;
 }
 
 static int gauge_set(lua_State *L) {
     struct figure *f = object_self(L, 1, &kinds[METRIC_GAUGE]);
-    double value = number_check(L, NULL);
+    double value = number_check(L, false);
     metric_set_real(series_of(L, f), value);
     return 0;
 }
 
 static int histogram_observe(lua_State *L) {
     struct figure *f = object_self(L, 1, &kinds[METRIC_HISTOGRAM]);
-    double value = number_check(L, NULL);
+    double value = number_check(L, false);
     metric_observe_real(series_of(L, f), worker_number(L), value);
     return 0;
-}
-
-static int figure_index(lua_State *L) {
-    static const struct field none[] = { { NULL, NULL, NULL } };
-    return object_index(L, NULL, none, "a metric");
 }
 
 static int figure_newindex(lua_State *L) { return luaL_error(L, "a metric has no fields to assign"); }
@@ -272,9 +268,8 @@ void bind_metrics_open(lua_State *L) {
     static const luaL_Reg counter_methods[] = { { "add", counter_add }, { NULL, NULL } };
     static const luaL_Reg gauge_methods[] = { { "add", gauge_add }, { "set", gauge_set }, { NULL, NULL } };
     static const luaL_Reg histogram_methods[] = { { "observe", histogram_observe }, { NULL, NULL } };
-    static const luaL_Reg metamethods[] = { { "__index", figure_index },
-                                            { "__newindex", figure_newindex },
-                                            { NULL, NULL } };
+    /* Methods are found in their table at once: an __index function would take a third of the time of an add. */
+    static const luaL_Reg metamethods[] = { { "__newindex", figure_newindex }, { NULL, NULL } };
     static const luaL_Reg functions[] = {
         { "counter", metrics_counter }, { "gauge", metrics_gauge }, { "histogram", metrics_histogram }, { NULL, NULL }
     };

@@ -129,7 +129,7 @@ describe("gate.metrics", function()
       ["plain:add(-1)"] = "never goes down", ["plain:add(0/0)"] = "neither infinity nor NaN", ["plain:add('1')"] = "number expected",
       ["plain:add(1, 'x')"] = "0 label values expected, got 1", ["orders:add(1, 'x')"] = "2 label values expected, got 1", ["orders:add(1, { tier = 'x' })"] = "label 'paid' has no value",
       ["orders:add(1, { tier = 'x', paid = 'y', pad = 'z' })"] = "there is no label 'pad'", ["orders:add(1, {}, {})"] = "label 'tier' has no value", ["orders:add(1, print, 'x')"] = "the value of a label",
-      ["plain:set(1)"] = "no field 'set'", ["depth:set(nil, 'x')"] = "number expected", ["plain.x = 1"] = "no fields to assign", ["depth:observe(1)"] = "no field 'observe'",
+      ["plain:set(1)"] = "nil value (method 'set')", ["depth:set(nil, 'x')"] = "number expected", ["plain.x = 1"] = "no fields to assign", ["depth:observe(1)"] = "nil value (method 'observe')",
     } do
       local said = run(script)
       assert.truthy(said:find "^false|" and said:find(sentence, 1, true), script .. " -> " .. said)
