@@ -181,7 +181,7 @@ end
 
 -- "res:…" for a method of Response: what it is called in hooks.
 local names = {
-  Headers = "headers", Args = "args", Body = "body", Shared = "shared", Cidr = "set", Re = "re",
+  Headers = "headers", Args = "args", Body = "body", Shared = "shared", Cidr = "set", Re = "re", Mmdb = "geo",
 }
 
 local function signature_of(member)

@@ -26,7 +26,8 @@
     BINDING(json)                                                                                                      \
     BINDING(cidr)                                                                                                      \
     BINDING(re)                                                                                                        \
-    BINDING(metrics)
+    BINDING(metrics)                                                                                                   \
+    BINDING(mmdb)
 
 #define BINDING_DECLARATION(thing) void bind_##thing##_open(lua_State *L);
 BINDINGS(BINDING_DECLARATION)

@@ -511,4 +511,31 @@ function Gauge:set(value, ...) end
 ---@param ... moongate.LabelValue|table<string, moongate.LabelValue>
 function Histogram:observe(value, ...) end
 
+---A MaxMind database (MMDB), which knows something about addresses: a country, a city, a network's owner.
+---@class moongate.Mmdb
+local Mmdb = {}
+
+---Opens a database beside the config, while that is loaded. All workers share it; a reload finds a new file. Its bytes
+---are copied, so the file may be overwritten. Raises if it cannot be read, or is larger than 1 GiB.
+---
+---```lua
+---local geo = gate.mmdb "GeoLite2-Country.mmdb"
+---```
+---@param file string relative to the config's folder
+---@return moongate.Mmdb
+function gate.mmdb(file) end
+
+---What the database has of an address: a value at a path of names and indices (from 1; -1 is the last), or the whole
+---record; nil if there is nothing. Numbers beyond 63 bits are floats. World failures: `bad_address`, `bad_database`.
+---
+---```lua
+---local country = geo:get(req.client.ip, "country", "iso_code")
+---```
+---@param ip string
+---@param ... string|integer at most 16
+---@return any value
+---@return string? word
+---@return string? sentence
+function Mmdb:get(ip, ...) end
+
 return gate

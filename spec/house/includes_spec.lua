@@ -20,6 +20,8 @@ local libraries = {
   ["lua.h"]         = { "^core/lua/" },
   ["lauxlib.h"]     = { "^core/lua/" },
   ["lualib.h"]      = { "^core/lua/" },
+  ["pcre2.h"]       = { "^core/lua/bind_re%.c$" },
+  ["maxminddb.h"]   = { "^core/store/mmdb%.c$" },
   ["http_parser.h"] = { "^core/http/h1[%w_]*%.c$" },
 }
 

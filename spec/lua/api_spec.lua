@@ -2,6 +2,7 @@
 -- described, with types and an example.
 
 local support = require "support"
+local mmdb = require "support.mmdb"
 local http = support.http
 local it = support.it
 
@@ -83,6 +84,7 @@ local function keys(table)
   return list
 end
 
+local geo = gate.mmdb "$GEO"
 local found = {}
 local function note(class, list) found[#found + 1] = class .. ": " .. table.concat(list, " ") end
 
@@ -113,6 +115,7 @@ function site.on_request(req)
   note("moongate.Counter", names(gate.metrics.counter { name = "a", help = "" }))
   note("moongate.Gauge", names(gate.metrics.gauge { name = "b", help = "" }))
   note("moongate.Histogram", names(gate.metrics.histogram { name = "c", help = "" }))
+  note("moongate.Mmdb", names(geo))
   note("moongate.Re", names(gate.re "a"))
   note("moongate.ReFound", keys(gate.re "a":exec "a"))
   note("moongate.Cidr", names(gate.cidr {}))
@@ -134,7 +137,9 @@ return site
 ---@return table<string, table<string, boolean>> names by class; those of functions end in "()"
 local function read_core()
   local backend = http.backend "answer"
-  local proxy = support.moongate.start { config = config, values = { BACKEND = backend } }
+  local geo = support.temp_dir(true) .. "/geo.mmdb"
+  mmdb.write(geo, {})
+  local proxy = support.moongate.start { config = config, values = { BACKEND = backend, GEO = geo } }
   local response = http.post(proxy.port, "/", "body")
   assert(response.status == 200, response.body)
   local core = {}

@@ -2,10 +2,12 @@
 -- would write. Under the sanitizers this is where they earn their keep.
 
 local support = require "support"
+local mmdb = require "support.mmdb"
 local it, http = support.it, support.http
 
 local config = [[
 local gate = require "moongate"
+local geo = gate.mmdb "$GEO"
 
 local function lying(...)
   return setmetatable({ ... }, {
@@ -27,6 +29,7 @@ local function values_of(req, res)
     gate.re "(a)(?<b>b)?", gate.re("", "u"), "$1", "(", "[a-z]+", "im",
     { "10.0.0.0/8", "::1" }, { ["10.0.0.0/8"] = "x" }, "10.1.2.3", "::ffff:10.0.0.1", '{"a":[1,{"b":null}]}', "[[[[",
     gate.metrics.counter { name = "hostile_total", help = "", labels = { "a" }, series = 10 }, { a = 1 }, { name = "x" },
+    geo, "country", "$GEO",
     gate.metrics.gauge { name = "hostile", help = "" }, { name = "y", help = "", labels = { "a", "b" } },
     gate.metrics.histogram { name = "hostile_seconds", help = "", labels = { "a", "b" } }, { a = "x", b = true },
   }
@@ -119,7 +122,9 @@ describe("the bindings", function()
   it("survive hostile arguments", function()
     local backend = http.backend "answer"
     -- ThreadSanitizer does not see Lua's longjmp unwind the stack, and ends the process after some ten thousand errors.
-    local values = { BACKEND = backend, ROUNDS = support.process.preset == "tsan" and 10 or 300 }
+    local geo = support.temp_dir(true) .. "/geo.mmdb"
+    mmdb.write(geo, { ["10.0.0.0/8"] = { country = { iso_code = "XX" }, list = mmdb.list { 1, 2 } } })
+    local values = { BACKEND = backend, GEO = geo, ROUNDS = support.process.preset == "tsan" and 10 or 300 }
     local proxy = support.moongate.start { config = config, values = values, workers = 1 }
     for _ = 1, 3 do
       local response = http.post(proxy.port, "/torture", "body", { timeout = 60 })
