@@ -17,7 +17,8 @@ gate.json = {}
 ---@field max_depth? integer 1 to 128; default 64
 
 ---Reads a text of at most 8 MiB. Arrays are marked as gate.json.array does it; of two equal names the last counts.
----World failure: `bad_json`, with line and column; also for integers beyond 64 bits, and for more values than 64 MiB hold.
+---World failure: `bad_json`, with line and column; also for integers beyond 64 bits, and for more values than 64 MiB
+---hold.
 ---
 ---```lua
 ---local order, word, why = gate.json.decode(req.body:text "64K")
@@ -34,10 +35,10 @@ function gate.json.decode(text, options) end
 ---@field indent? integer spaces for each level, 0 to 8; default: all in one line
 ---@field sort_keys? boolean
 
----Writes a value. A table is an array if it is marked or has a value at 1, else an object, the empty one too; tables are
----read raw. World failure: `bad_json`, a string that is not UTF-8, since strings come from strangers. Raises, naming the
----path, for arrays with holes, keys that are no strings, cycles, functions, infinity and NaN, more than 128 levels or
----8 MiB.
+---Writes a value. A table is an array if it is marked or has a value at 1, else an object, the empty one too; tables
+---are read raw. World failure: `bad_json`, a string that is not UTF-8, since strings come from strangers. Raises,
+---naming the path, for arrays with holes, keys that are no strings, cycles, functions, infinity and NaN, more than 128
+---levels or 8 MiB.
 ---
 ---```lua
 ---return gate.reply(200, gate.json.encode { id = req.id, tags = gate.json.array {} })
@@ -116,8 +117,8 @@ function gate.time.parse_http(text) end
 ---@return string
 function gate.time.iso(when, digits) end
 
----Reads RFC 3339, and the basic form of ISO 8601 ("19941106T084937Z"). A time needs a zone; a date alone is its midnight
----in UTC. World failure: `bad_time`.
+---Reads RFC 3339, and the basic form of ISO 8601 ("19941106T084937Z"). A time needs a zone; a date alone is its
+---midnight in UTC. World failure: `bad_time`.
 ---
 ---```lua
 ---local ends = gate.time.parse_iso(token.expires)
@@ -128,8 +129,8 @@ function gate.time.iso(when, digits) end
 ---@return string? sentence
 function gate.time.parse_iso(text) end
 
----A time by strftime's conversions: `%Y %y %m %d %e %j %H %I %M %S %p %A %a %B %b %u %w %s %F %T %Z %z %%`, and `%f` for
----microseconds. Raises for others.
+---A time by strftime's conversions: `%Y %y %m %d %e %j %H %I %M %S %p %A %a %B %b %u %w %s %F %T %Z %z %%`, and `%f`
+---for microseconds. Raises for others.
 ---
 ---```lua
 ---local day = gate.time.format "%Y-%m-%d"
@@ -265,8 +266,8 @@ function gate.cookie.parse(field) end
 ---@field partitioned? boolean needs secure
 
 ---A Set-Cookie field. Raises for what browsers would throw away: a name that is no token, a value with spaces, quotes,
----commas, semicolons or backslashes, more than 4096 bytes, a name that begins with `__Secure-` or `__Host-` without what
----it promises.
+---commas, semicolons or backslashes, more than 4096 bytes, a name that begins with `__Secure-` or `__Host-` without
+---what it promises.
 ---
 ---```lua
 ---res.headers:add("Set-Cookie", gate.cookie.build("__Host-sid", id, { path = "/", secure = true, http_only = true }))
@@ -308,8 +309,8 @@ function gate.cidr(prefixes) end
 ---@return string? sentence
 function Cidr:has(ip) end
 
----The value of the longest prefix that has the address: true where none was given, nil if no prefix has it. World failure:
----`bad_address`.
+---The value of the longest prefix that has the address: true where none was given, nil if no prefix has it. World
+---failure: `bad_address`.
 ---
 ---```lua
 ---req.headers["X-Network"] = inside:get(req.client.ip)
@@ -327,12 +328,12 @@ function Cidr:get(ip) end
 ---@field pattern string
 local Re = {}
 
----Compiles a regular expression of Perl's kind (PCRE2), or gives the one it has compiled before. `$` matches at the very
----end only, not before a last line feed; without "u", characters are bytes.
+---Compiles a regular expression of Perl's kind (PCRE2), or gives the one it has compiled before. `$` matches at the
+---very end only, not before a last line feed; without "u", characters are bytes.
 ---
----Flags: `i` whatever the case, `m` `^` and `$` at every line, `s` "." is line feeds too, `x` white space and comments in
----the pattern, `u` UTF-8 (bytes that are none match nothing). Raises for a wrong pattern, naming the byte, for more than
----8 KiB or 64 groups.
+---Flags: `i` whatever the case, `m` `^` and `$` at every line, `s` "." is line feeds too, `x` white space and comments
+---in the pattern, `u` UTF-8 (bytes that are none match nothing). Raises for a wrong pattern, naming the byte, for more
+---than 8 KiB or 64 groups.
 ---
 ---```lua
 ---local versioned = gate.re "^/api/v(\\d+)/(?<rest>.*)$"
@@ -400,8 +401,8 @@ function Re:exec(text, init) end
 ---@return fun(): string?
 function Re:gmatch(text) end
 
----Replaces matches. In a text, `$1` and `${name}` stand for groups, `$0` for the match, `$$` for "$"; a function gets the
----groups; a table is asked by the first group. false or nil leaves the match.
+---Replaces matches. In a text, `$1` and `${name}` stand for groups, `$0` for the match, `$$` for "$"; a function gets
+---the groups; a table is asked by the first group. false or nil leaves the match.
 ---
 ---```lua
 ---req.path = gate.re "//+":gsub(req.path, "/")
@@ -475,7 +476,8 @@ function gate.metrics.gauge(options) end
 ---@return moongate.Histogram
 function gate.metrics.histogram(options) end
 
----Adds to the series with these label values, given in their order or as one table by name. Raises for negative numbers.
+---Adds to the series with these label values, given in their order or as one table by name. Raises for negative
+---numbers.
 ---
 ---```lua
 ---orders:add(1, "gold")

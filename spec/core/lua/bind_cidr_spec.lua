@@ -1,4 +1,5 @@
 -- gate.cidr, and with it core/store/prefix_table.c.
+-- luacheck: no max line length (scripts and texts stand in one line)
 
 local support = require "support"
 local engine = require "core.lua.engine"

@@ -1,4 +1,5 @@
 -- gate.time: dates of HTTP and ISO 8601 both ways, and strftime's way.
+-- luacheck: no max line length (scripts and texts stand in one line)
 
 local engine = require "core.lua.engine"
 

@@ -1,4 +1,5 @@
 -- gate.url. The examples of resolving are those of RFC 3986 5.4.
+-- luacheck: no max line length (scripts and texts stand in one line)
 
 local engine = require "core.lua.engine"
 
