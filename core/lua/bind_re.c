@@ -72,20 +72,27 @@ static void regex_collect(void *pointer) {
 static const struct handle_kind engine_kind = { .name = "moongate.re_engine", .collect = engine_collect };
 static const struct handle_kind kind = { .name = "moongate.re", .collect = regex_collect };
 
-/* The size stands before each block. */
-static void *state_malloc(size_t n, void *memory) {
-    max_align_t *block = memory_alloc(memory, NULL, 0, sizeof *block + n);
+/* The size stands before each block. When the state has no room, what is garbage goes first, as Lua does it. */
+static void *state_malloc(size_t n, void *with) {
+    struct state *state = with;
+    size_t size = sizeof(max_align_t) + n;
+    max_align_t *block = memory_alloc(&state->memory, NULL, 0, size);
+    if (!block) {
+        lua_gc(state->L, LUA_GCCOLLECT);
+        block = memory_alloc(&state->memory, NULL, 0, size);
+    }
     if (!block) return NULL;
     memcpy(block, &n, sizeof n);
     return block + 1;
 }
 
-static void state_free(void *p, void *memory) {
+static void state_free(void *p, void *with) {
+    struct state *state = with;
     if (!p) return;
     max_align_t *block = (max_align_t *)p - 1;
     size_t n;
     memcpy(&n, block, sizeof n);
-    memory_alloc(memory, block, sizeof *block + n, 0);
+    memory_alloc(&state->memory, block, sizeof *block + n, 0);
 }
 
 static int engine_on_callout(pcre2_callout_block *block, void *with) {
@@ -554,7 +561,7 @@ static void open_engine(lua_State *L) {
     struct state *state = state_of(L);
     struct engine *e = object_new(L, &engine_kind, sizeof *e, 3);
     e->late = &state->meter.late;
-    e->general = pcre2_general_context_create(state_malloc, state_free, &state->memory);
+    e->general = pcre2_general_context_create(state_malloc, state_free, state);
     e->compile = pcre2_compile_context_create(e->general);
     e->match = pcre2_match_context_create(e->general);
     if (!e->general || !e->compile || !e->match) luaL_error(L, "not enough memory");

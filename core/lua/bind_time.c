@@ -104,8 +104,10 @@ static bool take_fraction(struct slice *s, double *fraction) {
     if (!take_char(s, ".,")) return true;
     double unit = 0.1;
     size_t n = 0;
-    for (; n < s->n && byte_is(s->p[n], BYTE_DIGIT); n++, unit /= 10)
+    for (; n < s->n && byte_is(s->p[n], BYTE_DIGIT); n++) {
         if (n < DIGITS_MAX) *fraction += unit * (s->p[n] - '0');
+        unit /= 10;
+    }
     *s = slice_skip(*s, n);
     return n > 0;
 }

@@ -71,7 +71,7 @@ static struct slice port_of(lua_State *L) {
 }
 
 static void check_same(lua_State *L, const char *name, struct slice meant, struct slice parsed) {
-    if (!slice_equal(meant, parsed) || !meant.p != !parsed.p)
+    if (!meant.p != !parsed.p || (meant.p && !slice_equal(meant, parsed)))
         luaL_error(L, "gate.url.build: %s has what cannot stand there (use gate.url.encode)", name);
 }
 
