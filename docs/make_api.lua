@@ -11,6 +11,7 @@ local files = {
   { "lua/types/gate.lua", "The module" },
   { "lua/types/socket.lua", "Sockets, names, locks" },
   { "lua/types/state.lua", "State of policy" },
+  { "lua/types/tools.lua", "The module's tools" },
 }
 
 -- Reading -------------------------------------------------------------------------------------------------------------
@@ -181,7 +182,9 @@ local function emit_rows(head, rows)
 end
 
 -- "res:…" for a method of Response: what it is called in hooks.
-local names = { Headers = "headers", Args = "args", Body = "body", Shared = "shared" }
+local names = {
+  Headers = "headers", Args = "args", Body = "body", Shared = "shared", Cidr = "set", Re = "re", Mmdb = "geo",
+}
 
 local function signature_of(member)
   local signature = member.signature:gsub("^(%u[%w_]*)([.:])", function(class, joint)

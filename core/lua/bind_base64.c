@@ -3,17 +3,9 @@
 #include "lua/bind.h"
 #include "lua/sandbox.h"
 
-enum { TEXT_MAX = 4 << 20, BYTES_PER_STEP = 8 };
+enum { TEXT_MAX = 4 << 20 };
 
 static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-static struct slice bytes_check(lua_State *L) {
-    if (lua_type(L, 1) != LUA_TSTRING) luaL_typeerror(L, 1, "string");
-    struct slice s = text_check(L, 1);
-    if (s.n > TEXT_MAX) luaL_argerror(L, 1, "longer than 4 MiB");
-    budget_spend(L, s.n / BYTES_PER_STEP);
-    return s;
-}
 
 /* One to three bytes. */
 static void encode_group(char to[4], const unsigned char *p, size_t n) {
@@ -27,7 +19,7 @@ static void encode_group(char to[4], const unsigned char *p, size_t n) {
 }
 
 static int base64_encode(lua_State *L) {
-    struct slice s = bytes_check(L);
+    struct slice s = string_check(L, 1, TEXT_MAX);
     luaL_Buffer b;
     char *to = luaL_buffinitsize(L, &b, (s.n + 2) / 3 * 4);
     size_t written = 0;
@@ -63,7 +55,7 @@ static size_t decode_group(char to[3], const char *p, bool last) {
 }
 
 static int base64_decode(lua_State *L) {
-    struct slice s = bytes_check(L);
+    struct slice s = string_check(L, 1, TEXT_MAX);
     luaL_Buffer b;
     char *to = luaL_buffinitsize(L, &b, s.n / 4 * 3 + 3);
     size_t written = 0;

@@ -21,6 +21,8 @@ local libraries = {
   ["lauxlib.h"]     = { "^core/lua/" },
   ["lualib.h"]      = { "^core/lua/" },
   ["openssl/*"]     = { "^core/net/tls[%w_]*%.[ch]$", "^core/lua/bind_crypto%.c$" },
+  ["pcre2.h"]       = { "^core/lua/bind_re%.c$" },
+  ["maxminddb.h"]   = { "^core/store/mmdb%.c$" },
   ["http_parser.h"] = { "^core/http/h1[%w_]*%.c$" },
   ["nghttp2/*"]     = { "^core/http/h2%.c$" },
 }

@@ -2,14 +2,15 @@
 -- described, with types and an example.
 
 local support = require "support"
+local mmdb = require "support.mmdb"
 local http = support.http
 local it = support.it
 
 -- What the files describe ---------------------------------------------------------------------------------------------
 
 local files = {
-  "lua/types/gate.lua", "lua/types/request.lua", "lua/types/response.lua", "lua/types/site.lua", "lua/types/socket.lua",
-  "lua/types/state.lua",
+  "lua/types/gate.lua", "lua/types/tools.lua", "lua/types/request.lua", "lua/types/response.lua", "lua/types/site.lua",
+  "lua/types/socket.lua", "lua/types/state.lua",
 }
 
 ---@class api.Function
@@ -36,8 +37,7 @@ local function read_types()
       local name, parent = line:match "^%-%-%-@class ([%w_.]+) ?:? ?([%w_.]*)"
       if name then
         current = name
-        -- Several files may add to one class.
-        classes[name] = classes[name]
+        classes[name] = classes[name] -- a class may go on in another file
           or { fields = {}, functions = {}, comment = comment, parent = parent ~= "" and parent or nil }
       end
       local field, rest = line:match "^%-%-%-@field ([%w_]+%??) (.+)$"
@@ -85,6 +85,7 @@ local function keys(table)
   return list
 end
 
+local geo = gate.mmdb "$GEO"
 local found = {}
 local function note(class, list) found[#found + 1] = class .. ": " .. table.concat(list, " ") end
 
@@ -103,6 +104,11 @@ function site.on_request(req)
   local fetched = gate.fetch("http://127.0.0.1:$PORT/plain")
   note("moongate", keys(gate))
   note("moongate.Base64", keys(gate.base64))
+  note("moongate.Json", keys(gate.json))
+  note("moongate.Hex", keys(gate.hex))
+  note("moongate.Time", keys(gate.time))
+  note("moongate.UrlTools", keys(gate.url))
+  note("moongate.CookieTools", keys(gate.cookie))
   note("moongate.Request", names(req))
   note("moongate.Client", names(req.client))
   note("moongate.RequestCache", names(req.cache))
@@ -113,6 +119,14 @@ function site.on_request(req)
   note("moongate.Reply", names(gate.reply(200)))
   note("moongate.Backend", names(gate.backend "app"))
   note("moongate.Server", keys(gate.backend("app").servers[1]))
+  note("moongate.Metrics", keys(gate.metrics))
+  note("moongate.Counter", names(gate.metrics.counter { name = "a", help = "" }))
+  note("moongate.Gauge", names(gate.metrics.gauge { name = "b", help = "" }))
+  note("moongate.Histogram", names(gate.metrics.histogram { name = "c", help = "" }))
+  note("moongate.Mmdb", names(geo))
+  note("moongate.Re", names(gate.re "a"))
+  note("moongate.ReFound", keys(gate.re "a":exec "a"))
+  note("moongate.Cidr", names(gate.cidr {}))
   note("moongate.Shared", names(gate.shared "api"))
   note("moongate.Limit", names(limit))
   note("moongate.Map", names(map))
@@ -141,7 +155,9 @@ return site
 ---@return table<string, table<string, boolean>> names by class; those of functions end in "()"
 local function read_core()
   local backend = http.backend "answer"
-  local proxy = support.moongate.start { config = config, values = { BACKEND = backend } }
+  local geo = support.temp_dir(true) .. "/geo.mmdb"
+  mmdb.write(geo, {})
+  local proxy = support.moongate.start { config = config, values = { BACKEND = backend, GEO = geo } }
   local response = http.post(proxy.port, "/", "body")
   assert(response.status == 200, response.body)
   local core = {}
@@ -221,7 +237,10 @@ describe("the API files", function()
   end)
 
   it("name only types that they describe", function()
-    local aliases = { Plain = true, Seconds = true, Bytes = true, HeaderTable = true, Pick = true, PickAnswer = true }
+    local aliases = {
+      Plain = true, Seconds = true, Bytes = true, HeaderTable = true, Pick = true, PickAnswer = true,
+      UrlComponent = true, LabelValue = true,
+    }
     local problems = {}
     for _, path in ipairs(files) do
       for line in io.lines(path) do
