@@ -15,6 +15,8 @@
     BINDING(shared)                                                                                                    \
     BINDING(log)                                                                                                       \
     BINDING(hash)                                                                                                      \
+    BINDING(crypto)                                                                                                    \
+    BINDING(jwt)                                                                                                       \
     BINDING(clock)                                                                                                     \
     BINDING(backend)                                                                                                   \
     BINDING(task)
