@@ -87,9 +87,8 @@ static int push_part(lua_State *L, struct slice text, const char *name) {
     bool decoded = base64_decode(luaL_buffinitsize(L, &b, base64_bytes(text.n)), &n, text, BASE64_URL);
     luaL_pushresultsize(&b, decoded ? n : 0);
     if (!decoded) return fail_world_with(L, "bad_token", "the token's %s is not base64url", name);
-    const char *problem = json_push(L, text_check(L, lua_gettop(L)), why);
+    const char *problem = json_push_object(L, text_check(L, lua_gettop(L)), why);
     if (problem) return fail_world_with(L, "bad_token", "the token's %s is no JSON: %s", name, problem);
-    if (!lua_istable(L, -1)) return fail_world_with(L, "bad_token", "the token's %s is no object", name);
     lua_remove(L, -2);
     return 0;
 }

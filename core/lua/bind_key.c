@@ -168,7 +168,7 @@ static int push_key(lua_State *L, struct slice password, const char *what) {
             struct passphrase pass = { .text = password };
             return key_read_pem(k, text, &pass, &why) ? 1 : fail_key(L, k, what, why);
         }
-        why = json_push(L, text, room);
+        why = json_push_object(L, text, room);
         if (why) return fail_world_with(L, "bad_key", "%s: %s", what, why);
         lua_replace(L, 1);
     }
@@ -227,10 +227,9 @@ static int crypto_keys(lua_State *L) {
     if (lua_type(L, 1) == LUA_TSTRING) {
         struct slice text = text_check(L, 1);
         if (text.n > KEY_TEXT_MAX) return fail_world_with(L, "bad_key", "the key set is longer than 256 KiB");
-        const char *why = json_push(L, text, room);
+        const char *why = json_push_object(L, text, room);
         if (why) return fail_world_with(L, "bad_key", "the key set is no JSON: %s", why);
         lua_replace(L, 1);
-        if (!lua_istable(L, 1)) return fail_world_with(L, "bad_key", "the key set is no object");
     }
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_pushliteral(L, "keys");

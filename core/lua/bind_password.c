@@ -212,7 +212,7 @@ static struct slice password_check(lua_State *L) {
 
 static void salt_check(lua_State *L, struct derivation *how) {
     struct slice salt = bytes_argument(L, 2);
-    if (salt.n < 8 || salt.n > SALT_MAX) luaL_argerror(L, 2, "a salt has 8 to 256 bytes");
+    if (salt.n == 0 || salt.n > SALT_MAX) luaL_argerror(L, 2, "a salt has 1 to 256 bytes");
     memcpy(how->salt, salt.p, how->salt_n = salt.n);
 }
 

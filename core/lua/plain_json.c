@@ -82,14 +82,15 @@ static const char *push_value(lua_State *L, json_t *json, unsigned level) {
     return NULL;
 }
 
-const char *json_push(lua_State *L, struct slice text, char room[160]) {
+const char *json_push_object(lua_State *L, struct slice text, char room[160]) {
     json_error_t error;
     int top = lua_gettop(L);
     budget_spend(L, text.n / BYTES_PER_STEP);
     struct json_box *box = box_new(L);
-    box->json = json_loadb(text.p, text.n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+    box->json = json_loadb(text.p, text.n, JSON_REJECT_DUPLICATES, &error);
     const char *why = room;
-    if (box->json) why = push_value(L, box->json, 0);
+    if (json_is_object(box->json)) why = push_value(L, box->json, 0);
+    else if (box->json) why = "it is a list, not an object";
     else snprintf(room, 160, "line %d, column %d: %.120s", error.line, error.column, error.text);
     box_empty(box);
     if (why) lua_settop(L, top);
