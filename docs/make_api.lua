@@ -9,6 +9,7 @@ local files = {
   { "lua/types/request.lua", "The request" },
   { "lua/types/response.lua", "The response" },
   { "lua/types/gate.lua", "The module" },
+  { "lua/types/tools.lua", "The module's tools" },
 }
 
 -- Reading -------------------------------------------------------------------------------------------------------------

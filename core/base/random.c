@@ -2,7 +2,7 @@
  * for choices and ids that need no secrecy.
  *
  * A forked child would repeat its parent's numbers, and request ids with them: the fork handler forgets the
- * state of the one thread that lives on. */
+ * state of the one thread that lives on, the store of secret bytes included. */
 #include "base/clock.h"
 
 #include "base/must.h"
@@ -10,10 +10,13 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>
+#include <string.h>
 #include <sys/random.h>
 
 static _Thread_local uint64_t state[4];
 static _Thread_local bool seeded;
+static _Thread_local unsigned char store[512];
+static _Thread_local size_t stored; /* bytes at the front of `store` that nobody has had */
 
 void random_bytes(void *to, size_t n) {
     char *at = to;
@@ -26,12 +29,34 @@ void random_bytes(void *to, size_t n) {
     }
 }
 
-static void forget_seed(void) { seeded = false; }
-static void watch_forks(void) { pthread_atfork(NULL, NULL, forget_seed); }
+static void forget_all(void) {
+    seeded = false;
+    stored = 0;
+}
+static void add_fork_handler(void) { pthread_atfork(NULL, NULL, forget_all); }
+static void watch_forks(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, add_fork_handler);
+}
+
+/* What was given away does not stay in the store. */
+void random_secret(void *to, size_t n) {
+    if (n > sizeof store) {
+        random_bytes(to, n);
+        return;
+    }
+    if (n > stored) {
+        watch_forks();
+        random_bytes(store, sizeof store);
+        stored = sizeof store;
+    }
+    stored -= n;
+    memcpy(to, store + stored, n);
+    memset(store + stored, 0, n);
+}
 
 static void seed_thread(void) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, watch_forks);
+    watch_forks();
     do random_bytes(state, sizeof state);
     while (!(state[0] | state[1] | state[2] | state[3])); /* all zeros is the one state it never leaves */
     seeded = true;

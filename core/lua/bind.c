@@ -150,6 +150,19 @@ struct slice view_copy(lua_State *L, struct view *v, struct slice s) {
     return arena_copy(&v->exchange->arena, s);
 }
 
+/* ---- strings */
+
+enum { BYTES_PER_STEP = 8, MIB = 1 << 20 };
+
+struct slice string_check(lua_State *L, int arg, size_t max) {
+    if (lua_type(L, arg) != LUA_TSTRING) luaL_typeerror(L, arg, "string");
+    struct slice s = text_check(L, arg);
+    if (s.n > max && max % MIB == 0) luaL_argerror(L, arg, lua_pushfstring(L, "longer than %d MiB", (int)(max / MIB)));
+    if (s.n > max) luaL_argerror(L, arg, lua_pushfstring(L, "longer than %d bytes", (int)max));
+    budget_spend(L, 1 + s.n / BYTES_PER_STEP);
+    return s;
+}
+
 /* ---- units */
 
 enum { UNIT_TEXT = 32 };

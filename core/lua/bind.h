@@ -116,6 +116,9 @@ static inline struct slice text_check(lua_State *L, int arg) {
     return slice_make(p, n);
 }
 
+/* A string and no number, of at most `max` bytes; a step is spent for every 8 of them. */
+struct slice string_check(lua_State *L, int arg, size_t max);
+
 /* "500ms", "10s", "1m", "1h" or a number of seconds, finite and not negative; bytes with K, M, G. False: it is none. */
 bool seconds_read(lua_State *L, int index, double *seconds);
 bool size_read(lua_State *L, int index, uint64_t *bytes);

@@ -5,18 +5,10 @@
 
 #include "base/base64.h"
 
-enum { TEXT_MAX = 4 << 20, BYTES_PER_STEP = 8 };
-
-static struct slice bytes_check(lua_State *L) {
-    if (lua_type(L, 1) != LUA_TSTRING) luaL_typeerror(L, 1, "string");
-    struct slice s = text_check(L, 1);
-    if (s.n > TEXT_MAX) luaL_argerror(L, 1, "longer than 4 MiB");
-    budget_spend(L, s.n / BYTES_PER_STEP);
-    return s;
-}
+enum { TEXT_MAX = 4 << 20 };
 
 static int gate_base64_encode(lua_State *L) {
-    struct slice s = bytes_check(L);
+    struct slice s = string_check(L, 1, TEXT_MAX);
     luaL_Buffer b;
     char *to = luaL_buffinitsize(L, &b, base64_room(s.n));
     luaL_pushresultsize(&b, base64_encode(to, s, BASE64_PADDED));
@@ -24,7 +16,7 @@ static int gate_base64_encode(lua_State *L) {
 }
 
 static int gate_base64_decode(lua_State *L) {
-    struct slice s = bytes_check(L);
+    struct slice s = string_check(L, 1, TEXT_MAX);
     luaL_Buffer b;
     char *to = luaL_buffinitsize(L, &b, base64_bytes(s.n));
     size_t n;

@@ -19,7 +19,13 @@
     BINDING(jwt)                                                                                                       \
     BINDING(clock)                                                                                                     \
     BINDING(backend)                                                                                                   \
-    BINDING(task)
+    BINDING(task)                                                                                                      \
+    BINDING(hex)                                                                                                       \
+    BINDING(time)                                                                                                      \
+    BINDING(uuid)                                                                                                      \
+    BINDING(url)                                                                                                       \
+    BINDING(cookie)                                                                                                    \
+    BINDING(json)
 
 #define BINDING_DECLARATION(thing) void bind_##thing##_open(lua_State *L);
 BINDINGS(BINDING_DECLARATION)

@@ -7,7 +7,9 @@ local it = support.it
 
 -- What the files describe ---------------------------------------------------------------------------------------------
 
-local files = { "lua/types/gate.lua", "lua/types/request.lua", "lua/types/response.lua", "lua/types/site.lua" }
+local files = {
+  "lua/types/gate.lua", "lua/types/tools.lua", "lua/types/request.lua", "lua/types/response.lua", "lua/types/site.lua",
+}
 
 ---@class api.Function
 ---@field where string
@@ -33,7 +35,8 @@ local function read_types()
       local name, parent = line:match "^%-%-%-@class ([%w_.]+) ?:? ?([%w_.]*)"
       if name then
         current = name
-        classes[name] = { fields = {}, functions = {}, comment = comment, parent = parent ~= "" and parent or nil }
+        classes[name] = classes[name] -- a class may go on in another file
+          or { fields = {}, functions = {}, comment = comment, parent = parent ~= "" and parent or nil }
       end
       local field, rest = line:match "^%-%-%-@field ([%w_]+%??) (.+)$"
       if field then classes[current].fields[field:gsub("%?$", "")] = rest end
@@ -91,6 +94,11 @@ function site.on_request(req)
   local fetched = gate.fetch("http://127.0.0.1:$PORT/plain")
   note("moongate", keys(gate))
   note("moongate.Base64", keys(gate.base64))
+  note("moongate.Json", keys(gate.json))
+  note("moongate.Hex", keys(gate.hex))
+  note("moongate.Time", keys(gate.time))
+  note("moongate.UrlTools", keys(gate.url))
+  note("moongate.CookieTools", keys(gate.cookie))
   note("moongate.Request", names(req))
   note("moongate.Client", names(req.client))
   note("moongate.RequestCache", names(req.cache))
@@ -199,7 +207,9 @@ describe("the API files", function()
   end)
 
   it("name only types that they describe", function()
-    local aliases = { Seconds = true, Bytes = true, HeaderTable = true, Pick = true, PickAnswer = true }
+    local aliases = {
+      Seconds = true, Bytes = true, HeaderTable = true, Pick = true, PickAnswer = true, UrlComponent = true,
+    }
     local problems = {}
     for _, path in ipairs(files) do
       for line in io.lines(path) do

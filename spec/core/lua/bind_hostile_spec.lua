@@ -40,8 +40,9 @@ local function functions_of(values)
   for name, f in pairs(gate) do
     if not ("log sleep all spawn every"):find(name, 1, true) then add("gate." .. name, f) end
   end
-  add("base64.encode", gate.base64.encode)
-  add("base64.decode", gate.base64.decode)
+  for name, library in pairs(gate) do
+    for method, f in pairs(type(library) == "table" and library or {}) do add(name .. "." .. method, f) end
+  end
   for _, value in ipairs(values) do
     local metatable = type(value) == "userdata" and value ~= io.stdout and debug.getmetatable(value)
     for event, f in pairs(metatable or {}) do
