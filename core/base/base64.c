@@ -68,7 +68,7 @@ bool base64_decode(char *to, size_t *n, struct slice text, enum base64 kind) {
     return true;
 }
 
-void hex_encode(char *to, struct slice bytes) {
+void hex_write(char *to, struct slice bytes) {
     static const char hex[] = "0123456789abcdef";
     for (size_t i = 0; i < bytes.n; i++) {
         to[2 * i] = hex[(unsigned char)bytes.p[i] >> 4];

@@ -17,4 +17,4 @@ size_t base64_encode(char *to, struct slice bytes, enum base64);
 bool base64_decode(char *to, size_t *n, struct slice text, enum base64);
 
 /* Two digits for each byte, in lower case. */
-void hex_encode(char *to, struct slice bytes);
+void hex_write(char *to, struct slice bytes);

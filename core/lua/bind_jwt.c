@@ -500,6 +500,19 @@ static int jwt_sign(lua_State *L) {
     return 1;
 }
 
+/* ---- gate.jwks: what fetches, waits and repeats is written in Lua */
+
+static int gate_jwks(lua_State *L) {
+    if (!state_of(L)->loading)
+        return luaL_error(L, "gate.jwks: key sets are declared while the file is loaded, not in hooks");
+    require_push(L);
+    lua_pushliteral(L, "moongate.jwks");
+    lua_call(L, 1, 1);
+    lua_insert(L, 1);
+    lua_call(L, lua_gettop(L) - 1, 1);
+    return 1;
+}
+
 void bind_jwt_open(lua_State *L) {
     static const luaL_Reg functions[] = {
         { "verify", jwt_verify }, { "decode", jwt_decode }, { "sign", jwt_sign }, { NULL, NULL }
@@ -508,4 +521,6 @@ void bind_jwt_open(lua_State *L) {
     functions_name(L, "gate.jwt");
     front_make(L, "gate.jwt");
     lua_setfield(L, -2, "jwt");
+    lua_pushcfunction(L, gate_jwks);
+    lua_setfield(L, -2, "jwks");
 }

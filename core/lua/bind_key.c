@@ -221,21 +221,20 @@ static void add_key(lua_State *L, int list, lua_Integer at) {
     lua_settop(L, index);
 }
 
-static int crypto_keys(lua_State *L) {
+/* The set at 1: the list of its keys, and one of sentences about those that cannot be used. */
+static int push_keys(lua_State *L, const char *what) {
     char room[160];
-    lua_settop(L, 1);
     if (lua_type(L, 1) == LUA_TSTRING) {
         struct slice text = text_check(L, 1);
-        if (text.n > KEY_TEXT_MAX) return fail_world_with(L, "bad_key", "the key set is longer than 256 KiB");
+        if (text.n > KEY_TEXT_MAX) return fail_world_with(L, "bad_key", "%s: longer than 256 KiB", what);
         const char *why = json_push_object(L, text, room);
-        if (why) return fail_world_with(L, "bad_key", "the key set is no JSON: %s", why);
+        if (why) return fail_world_with(L, "bad_key", "%s: %s", what, why);
         lua_replace(L, 1);
     }
-    luaL_checktype(L, 1, LUA_TTABLE);
     lua_pushliteral(L, "keys");
-    if (lua_rawget(L, 1) != LUA_TTABLE) return fail_world_with(L, "bad_key", "the key set has no list of keys");
+    if (lua_rawget(L, 1) != LUA_TTABLE) return fail_world_with(L, "bad_key", "%s: there is no list of keys", what);
     lua_Integer n = (lua_Integer)lua_rawlen(L, 2);
-    if (n > SET_MAX) return fail_world_with(L, "bad_key", "the key set has more than 256 keys");
+    if (n > SET_MAX) return fail_world_with(L, "bad_key", "%s: there are more than 256 keys", what);
     lua_newtable(L);
     lua_newtable(L);
     for (lua_Integer i = 1; i <= n; i++) {
@@ -244,6 +243,24 @@ static int crypto_keys(lua_State *L) {
         lua_settop(L, 4);
     }
     return 2;
+}
+
+static int crypto_keys(lua_State *L) {
+    lua_settop(L, 1);
+    if (lua_type(L, 1) != LUA_TSTRING && lua_type(L, 1) != LUA_TTABLE)
+        return luaL_typeerror(L, 1, "a JWK Set, as text or table");
+    return push_keys(L, "the key set");
+}
+
+static int crypto_keys_file(lua_State *L) {
+    char what[160];
+    lua_settop(L, 1);
+    struct slice path = bytes_argument(L, 1);
+    snprintf(what, sizeof what, "%.140s", path.p);
+    config_file_push(L, "gate.crypto.keys_file", path);
+    lua_replace(L, 1);
+    int results = push_keys(L, what);
+    return results == 2 ? 2 : luaL_error(L, "gate.crypto.keys_file: %s", lua_tostring(L, -1));
 }
 
 /* ---- Fields and methods of a key */
@@ -451,8 +468,10 @@ static int crypto_verify(lua_State *L) {
 
 void bind_key_open(lua_State *L) {
     static const luaL_Reg functions[] = {
-        { "key", crypto_key },   { "key_file", crypto_key_file }, { "keys", crypto_keys },
-        { "sign", crypto_sign }, { "verify", crypto_verify },     { NULL, NULL },
+        { "key", crypto_key },   { "key_file", crypto_key_file },
+        { "keys", crypto_keys }, { "keys_file", crypto_keys_file },
+        { "sign", crypto_sign }, { "verify", crypto_verify },
+        { NULL, NULL },
     };
     static const luaL_Reg methods[] = {
         { "public", key_public },         { "pem", key_pem }, { "jwk", key_jwk },

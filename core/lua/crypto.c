@@ -123,7 +123,7 @@ void encoded_push(lua_State *L, struct slice bytes, enum encoding encoding) {
     size_t n = bytes.n;
     switch (encoding) {
     case ENCODING_RAW: memcpy(to, bytes.p, n); break;
-    case ENCODING_HEX: hex_encode(to, bytes), n *= 2; break;
+    case ENCODING_HEX: hex_write(to, bytes), n *= 2; break;
     case ENCODING_BASE64: n = base64_encode(to, bytes, BASE64_PADDED); break;
     case ENCODING_BASE64URL: n = base64_encode(to, bytes, BASE64_URL); break;
     }
