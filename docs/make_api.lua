@@ -10,6 +10,7 @@ local files = {
   { "lua/types/response.lua", "The response" },
   { "lua/types/gate.lua", "The module" },
   { "lua/types/tools.lua", "The module's tools" },
+  { "lua/types/crypto.lua", "Cryptography" },
 }
 
 -- Reading -------------------------------------------------------------------------------------------------------------
@@ -180,7 +181,7 @@ local function emit_rows(head, rows)
 end
 
 -- "res:…" for a method of Response: what it is called in hooks.
-local names = { Headers = "headers", Args = "args", Body = "body", Shared = "shared" }
+local names = { Headers = "headers", Args = "args", Body = "body", Shared = "shared", Jwks = "jwks" }
 
 local function signature_of(member)
   local signature = member.signature:gsub("^(%u[%w_]*)([.:])", function(class, joint)

@@ -8,7 +8,8 @@ local it = support.it
 -- What the files describe ---------------------------------------------------------------------------------------------
 
 local files = {
-  "lua/types/gate.lua", "lua/types/tools.lua", "lua/types/request.lua", "lua/types/response.lua", "lua/types/site.lua",
+  "lua/types/gate.lua", "lua/types/tools.lua", "lua/types/crypto.lua", "lua/types/request.lua", "lua/types/response.lua",
+  "lua/types/site.lua",
 }
 
 ---@class api.Function
@@ -83,6 +84,7 @@ local function keys(table)
   return list
 end
 
+local jwks = gate.jwks { keys = { { kty = "oct", k = "AAAA" } } }
 local found = {}
 local function note(class, list) found[#found + 1] = class .. ": " .. table.concat(list, " ") end
 
@@ -99,6 +101,11 @@ function site.on_request(req)
   note("moongate.Time", keys(gate.time))
   note("moongate.UrlTools", keys(gate.url))
   note("moongate.CookieTools", keys(gate.cookie))
+  note("moongate.Crypto", keys(gate.crypto))
+  note("moongate.Hasher", names(gate.crypto.hasher "md5"))
+  note("moongate.Key", names(gate.crypto.key { kty = "oct", k = "AAAA" }))
+  note("moongate.Jwt", keys(gate.jwt))
+  note("moongate.Jwks", keys(jwks))
   note("moongate.Request", names(req))
   note("moongate.Client", names(req.client))
   note("moongate.RequestCache", names(req.cache))
@@ -209,6 +216,7 @@ describe("the API files", function()
   it("name only types that they describe", function()
     local aliases = {
       Seconds = true, Bytes = true, HeaderTable = true, Pick = true, PickAnswer = true, UrlComponent = true,
+      DigestName = true, Encoding = true, JwtAlgorithm = true, JwtRsa = true,
     }
     local problems = {}
     for _, path in ipairs(files) do
