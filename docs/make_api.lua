@@ -105,7 +105,8 @@ local function read_intro(path)
   local lines = {}
   for line in io.lines(path) do
     local text = line:match "^%-%- ?([^-].*)$"
-    if text then lines[#lines + 1] = text elseif #lines > 0 then break end
+    local told = text and not text:find "^luacheck:"
+    if told then lines[#lines + 1] = text elseif #lines > 0 then break end
   end
   return table.concat(lines, "\n")
 end

@@ -1,5 +1,5 @@
 /* gate.crypto: digests, HMAC, random bytes, HKDF. What belongs to it and is larger stands in files of its own:
- * ciphers (bind_cipher.c), passwords (bind_password.c), keys and signatures (bind_key.c).
+ * ciphers (bind_crypto_cipher.c), passwords (bind_crypto_password.c), keys and signatures (bind_crypto_key.c).
  *
  * Bytes are strings on both sides. Names of digests are a closed list: what OpenSSL also knows (md4, ripemd) has no
  * place in new policy, and md5 and sha1 are here because the world still signs webhooks with them. */
@@ -245,9 +245,9 @@ void bind_crypto_open(lua_State *L) {
     luaL_newlib(L, functions);
     lua_getfield(L, -2, "equal");
     lua_setfield(L, -2, "equal");
-    bind_key_open(L);
-    bind_cipher_open(L);
-    bind_password_open(L);
+    bind_crypto_key_open(L);
+    bind_crypto_cipher_open(L);
+    bind_crypto_password_open(L);
     functions_name(L, "gate.crypto");
     front_make(L, "gate.crypto");
     lua_setfield(L, -2, "crypto");

@@ -136,6 +136,20 @@ static bool is_listed(lua_State *L, const char *option, struct slice name) {
     return found;
 }
 
+/* A secret must do for every algorithm that is listed, not only for that of the token at hand. */
+static void check_secret(lua_State *L, const struct algorithm *a) {
+    size_t n;
+    if (a->kind == KEY_SECRET && option_push(L, ARG_OPTIONS, "keys") == LUA_TSTRING) {
+        const char *p = lua_tolstring(L, -1, &n);
+        if (memmem(p, n, "-----BEGIN", 10))
+            luaL_error(L,
+                       "gate.jwt.verify: keys is a PEM text, which is no secret (make a key of it: gate.crypto.key)");
+        if (n < a->secret_min)
+            luaL_error(L, "gate.jwt.verify: a secret for %s has at least %d bytes", a->name, (int)a->secret_min);
+    }
+    if (a->kind == KEY_SECRET) lua_pop(L, 1);
+}
+
 static void check_algorithms(lua_State *L) {
     if (option_push(L, ARG_OPTIONS, "algorithms") != LUA_TTABLE || lua_rawlen(L, -1) == 0)
         luaL_error(L, "gate.jwt.verify: algorithms is a list such as { \"RS256\" }: it must be given");
@@ -145,9 +159,11 @@ static void check_algorithms(lua_State *L) {
         size_t length;
         lua_rawgeti(L, -1, i);
         const char *name = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &length) : NULL;
-        if (!name || !algorithm_named(slice_make(name, length)))
+        const struct algorithm *a = name ? algorithm_named(slice_make(name, length)) : NULL;
+        if (!a)
             luaL_error(L, "gate.jwt.verify: algorithms has %s, which is none that is supported",
                        luaL_tolstring(L, -1, NULL));
+        check_secret(L, a);
         lua_pop(L, 1);
     }
     lua_pop(L, 1);
@@ -166,6 +182,9 @@ static void check_option_types(lua_State *L) {
 static void check_verify_options(lua_State *L) {
     luaL_checktype(L, ARG_OPTIONS, LUA_TTABLE);
     options_check(L, ARG_OPTIONS, "gate.jwt.verify", verify_options);
+    if (option_push(L, ARG_OPTIONS, "keys") == LUA_TNIL)
+        luaL_error(L, "gate.jwt.verify: keys must be given: a key, a secret, a list, gate.jwks or a function");
+    lua_pop(L, 1);
     check_algorithms(L);
     check_option_types(L);
     claims_options_check(L, ARG_OPTIONS);
@@ -274,8 +293,6 @@ static void find_candidates(lua_State *L, struct candidates *c, const struct alg
     if (!k)
         luaL_error(L, "gate.jwt.verify: keys is a key, a secret, a list of keys, gate.jwks or a function, not a %s",
                    luaL_typename(L, AT_KEYS));
-    if (secret && key_secret_length(k) < a->secret_min && a->kind == KEY_SECRET)
-        luaL_error(L, "gate.jwt.verify: a secret for %s has at least %d bytes", a->name, (int)a->secret_min);
     add_candidate(c, k, a, kid);
 }
 
@@ -368,8 +385,7 @@ static int jwt_verify(lua_State *L) {
     if (!failed) failed = check_header(L);
     if (failed) return failed;
     lua_settop(L, AT_HEADER);
-    if (option_push(L, ARG_OPTIONS, "keys") == LUA_TNIL)
-        return luaL_error(L, "gate.jwt.verify: keys must be given: a key, a secret, a list, gate.jwks or a function");
+    option_push(L, ARG_OPTIONS, "keys");
     return ask_for_keys(L);
 }
 

@@ -95,9 +95,9 @@ enum encoding { ENCODING_RAW, ENCODING_HEX, ENCODING_BASE64, ENCODING_BASE64URL 
 enum encoding encoding_check(lua_State *L, int arg);
 void encoded_push(lua_State *L, struct slice bytes, enum encoding);
 /* Of gate.crypto, whose table is on top. */
-void bind_key_open(lua_State *L);
-void bind_cipher_open(lua_State *L);
-void bind_password_open(lua_State *L);
+void bind_crypto_key_open(lua_State *L);
+void bind_crypto_cipher_open(lua_State *L);
+void bind_crypto_password_open(lua_State *L);
 /* A string, and nothing that could be taken for one. */
 struct slice bytes_argument(lua_State *L, int arg);
 /* Feeds `update` with pieces of `data`, counting steps between them: may raise, so `with` is owned by somebody. */

@@ -1,9 +1,9 @@
 -- gate.jwks: key sets (RFC 7517) for gate.jwt.verify, which change while the proxy runs.
 --
--- A set out of a table, a text or a file is parsed once. One behind a URL is kept as text in a shared dictionary, so that
--- a new worker or generation has it at once and a set is fetched once per instance; each worker parses it for itself,
--- when its version has changed. The keeper fetches anew in the background (`refresh`); what fails is logged and tried
--- again sooner, and the keys there are stay good for `stale` seconds.
+-- A set out of a table, a text or a file is parsed once. One behind a URL is kept as text in a shared dictionary, so
+-- that a new worker or generation has it at once and a set is fetched once per instance; each worker parses it for
+-- itself, when its version has changed. The keeper fetches anew in the background (`refresh`); what fails is logged
+-- and tried again sooner, and the keys there are stay good for `stale` seconds.
 --
 -- Two things happen on the way of a request: the very first fetch, and the one for a kid that is not there, since new
 -- keys are often used before they are noticed. Of the latter there is one for each `cooldown`, or strangers could make
@@ -38,7 +38,9 @@ end
 
 -- Settings, or nil and what is wrong with the options.
 local function read_options(options, is_url)
-  if options ~= nil and type(options) ~= "table" then return nil, "expected a table of options, got " .. type(options) end
+  if options ~= nil and type(options) ~= "table" then
+    return nil, "expected a table of options, got " .. type(options)
+  end
   local settings = { refresh = 600, timeout = 5, cooldown = 30, stale = 86400, fetch = {} }
   for name, value in pairs(options or {}) do
     if not known[name] then return nil, ("unknown option %q"):format(tostring(name)) end
@@ -62,7 +64,8 @@ end
 
 local function has(set, kid) return kid == nil or set.nameless or set.named[kid] ~= nil end
 
--- Sets that do not change -----------------------------------------------------------------------------------------------
+-- Sets that do not change
+-- -----------------------------------------------------------------------------------------------
 
 local function fixed(source)
   local from_file = type(source) == "string" and not source:find "^%s*{"
@@ -77,7 +80,8 @@ local function fixed(source)
   }
 end
 
--- Sets behind a URL -----------------------------------------------------------------------------------------------------
+-- Sets behind a URL
+-- -----------------------------------------------------------------------------------------------------
 
 ---@param settings moongate.jwks.Settings
 local function fetched(url, settings)
@@ -134,7 +138,7 @@ local function fetched(url, settings)
     local nap, give_up, due = NAP_FIRST, gate.clock() + settings.timeout, shared:get(due_at)
     while gate.clock() < give_up do
       if shared:add(locked, true, settings.timeout + 1) then
-        local unlock <close> = setmetatable({}, { __close = function() shared:remove(locked) end }) -- luacheck: no unused
+        local cleanup <close> = setmetatable({}, { __close = function() shared:remove(locked) end })
         return fetch_and_note()
       end
       repeat
@@ -193,7 +197,8 @@ return function(source, options)
   local is_url = type(source) == "string" and source:find "^https?://" ~= nil
   local settings, problem = read_options(options, is_url)
   local set
-  if settings and is_url then set, problem = fetched(source, settings) elseif settings then set, problem = fixed(source) end
+  if settings and is_url then set, problem = fetched(source, settings)
+  elseif settings then set, problem = fixed(source) end
   if not set then error("gate.jwks: " .. problem, 3) end
   return set
 end

@@ -143,8 +143,8 @@ function gate.crypto.decrypt(key, sealed, options) end
 ---@field r? integer 1 to 16: size of a block; default 8
 ---@field p? integer 1 to 4: how often; default 1
 
----A text to be stored in a password's place, by scrypt with a random salt. Waits: a helper thread works on it, and nobody
----else is kept waiting. World failure: `overloaded`, there are 32 under way.
+---A text to be stored in a password's place, by scrypt with a random salt. Waits: a helper thread works on it, and
+---nobody else is kept waiting. World failure: `overloaded`, there are 32 under way.
 ---
 ---```lua
 ---local stored = gate.crypto.password_hash(password)
@@ -217,8 +217,8 @@ local Key = {}
 ---@class moongate.KeyOptions
 ---@field password? string of an encrypted PEM; only while the file is loaded
 
----Reads a key: PEM (private, public, or a certificate's) or a JWK as text or table. RSA of 2048 to 8192 bits, P-256, P-384,
----P-521, Ed25519, and secrets ("oct"). World failure: `bad_key`.
+---Reads a key: PEM (private, public, or a certificate's) or a JWK as text or table. RSA of 2048 to 8192 bits, P-256,
+---P-384, P-521, Ed25519, and secrets ("oct"). World failure: `bad_key`.
 ---
 ---```lua
 ---local key = assert(gate.crypto.key(pem))
@@ -230,8 +230,8 @@ local Key = {}
 ---@return string? sentence
 function gate.crypto.key(source, options) end
 
----Reads a key's file, relative to the config's folder; only while the file is loaded. Raises if there is no key in it, so
----that `check` and a reload tell.
+---Reads a key's file, relative to the config's folder; only while the file is loaded. Raises if there is no key in
+---it, so that `check` and a reload tell.
 ---
 ---```lua
 ---local key = gate.crypto.key_file "keys/signing.pem"
@@ -253,7 +253,8 @@ function gate.crypto.key_file(path, options) end
 ---@return string? sentence
 function gate.crypto.keys(set) end
 
----Reads a JWK Set's file, relative to the config's folder; only while the file is loaded. Raises if there is none in it.
+---Reads a JWK Set's file, relative to the config's folder; only while the file is loaded. Raises if there is none in
+---it.
 ---
 ---```lua
 ---local keys = gate.crypto.keys_file "keys.json"
@@ -355,7 +356,7 @@ gate.jwt = {}
 ---Secrets are as long as the digest (RFC 7518).
 ---
 ---World failures: `bad_token`, `bad_algorithm`, `unknown_key`, `bad_signature`, `expired`, `not_yet`, `wrong_issuer`,
----`wrong_subject`, `wrong_audience`, `wrong_type`, `missing_claim`, and what a function of `keys` or gate.jwks fails with.
+---`wrong_subject`, `wrong_audience`, `wrong_type`, `missing_claim`, and those of a function of `keys`, or gate.jwks.
 ---
 ---```lua
 ---local claims, word = gate.jwt.verify(token, { keys = keys, algorithms = { "ES256" }, issuer = "https://id.example" })
@@ -388,8 +389,8 @@ function gate.jwt.verify(token, options) end
 ---@return string token
 function gate.jwt.sign(claims, key, options) end
 
----What a token says, NOT verified: whoever sent it may have written it. To look at a token before one knows who must have
----signed it. World failure: `bad_token`.
+---What a token says, NOT verified: whoever sent it may have written it. To look at a token before one knows who must
+---have signed it. World failure: `bad_token`.
 ---
 ---```lua
 ---local claims = gate.jwt.decode(token)
@@ -412,9 +413,9 @@ local Jwks = {}
 ---@field stale? moongate.Seconds for which keys stay good while their server fails; default "24h"
 ---@field fetch? table further options of gate.fetch, such as headers; plain data
 
----Declares a set of keys; only while the file is loaded. One behind a URL is fetched once per instance, when it is first
----needed or after a second, and then again and again; a kid that is not in it makes one fetch for all who ask. Words of
----its own: `no_keys`, there are none yet, or they are stale.
+---Declares a set of keys; only while the file is loaded. One behind a URL is fetched once per instance, when it is
+---first needed or after a second, and then again and again; a kid that is not in it makes one fetch for all who ask.
+---Words of its own: `no_keys`, there are none yet, or they are stale.
 ---
 ---```lua
 ---local keys = gate.jwks("https://id.example/.well-known/jwks.json", { refresh = "10m" })

@@ -8,8 +8,8 @@ local it = support.it
 -- What the files describe ---------------------------------------------------------------------------------------------
 
 local files = {
-  "lua/types/gate.lua", "lua/types/tools.lua", "lua/types/crypto.lua", "lua/types/request.lua", "lua/types/response.lua",
-  "lua/types/site.lua",
+  "lua/types/gate.lua", "lua/types/tools.lua", "lua/types/crypto.lua", "lua/types/request.lua",
+  "lua/types/response.lua", "lua/types/site.lua",
 }
 
 ---@class api.Function

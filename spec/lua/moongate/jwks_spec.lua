@@ -224,7 +224,8 @@ describe("gate.jwks", function()
       ["{ keys = {} }, { refresh = 5 }"] = "only what is fetched has options",
     }
     for arguments, sentence in pairs(refused) do
-      process.write_file(file, ("local gate = require 'moongate'\ngate.jwks(%s)\nreturn { listen = 8080 }"):format(arguments))
+      local text = "local gate = require 'moongate'\ngate.jwks(%s)\nreturn { listen = 8080 }"
+      process.write_file(file, text:format(arguments))
       local status, out, err = moongate.run { "check", file }
       assert.equal(1, status, arguments)
       local said = out .. err

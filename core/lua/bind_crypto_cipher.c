@@ -117,7 +117,7 @@ static int crypto_decrypt(lua_State *L) {
     return 1;
 }
 
-void bind_cipher_open(lua_State *L) {
+void bind_crypto_cipher_open(lua_State *L) {
     static const luaL_Reg functions[] = { { "encrypt", crypto_encrypt },
                                           { "decrypt", crypto_decrypt },
                                           { NULL, NULL } };

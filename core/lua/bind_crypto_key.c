@@ -466,7 +466,7 @@ static int crypto_verify(lua_State *L) {
 
 /* ---- open: with the table of gate.crypto on top */
 
-void bind_key_open(lua_State *L) {
+void bind_crypto_key_open(lua_State *L) {
     static const luaL_Reg functions[] = {
         { "key", crypto_key },   { "key_file", crypto_key_file },
         { "keys", crypto_keys }, { "keys_file", crypto_keys_file },

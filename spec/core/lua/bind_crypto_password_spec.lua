@@ -1,3 +1,4 @@
+-- luacheck: no max line length (scripts and messages stand in one line)
 -- What takes long on purpose: passwords, which a helper thread works on while the script waits.
 
 local support = require "support"

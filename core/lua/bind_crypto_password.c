@@ -334,7 +334,7 @@ static int crypto_password_verify(lua_State *L) {
     return wait_for(L, &how, password, expected, same_k);
 }
 
-void bind_password_open(lua_State *L) {
+void bind_crypto_password_open(lua_State *L) {
     static const luaL_Reg functions[] = {
         { "scrypt", crypto_scrypt },
         { "pbkdf2", crypto_pbkdf2 },
