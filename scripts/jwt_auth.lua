@@ -5,7 +5,8 @@
 --       issuer = "https://id.example", audience = "shop", claims = { sub = "X-User", scope = "X-Scope" },
 --     } }
 --
--- The token stands in `Authorization: Bearer …`, or where `header` or `cookie` says. It must say when it expires, unless
+-- The token stands in `Authorization: Bearer ...`, or where `header` or `cookie` says. It must say when it expires,
+-- unless
 -- `required_claims` says otherwise. `scopes` and `check` ask for more. The claims stand in `req.ctx.claims`, their
 -- `sub` in `req.ctx.user`, and what `claims` names in fields of the request; the same fields of a client are removed.
 -- The token goes no further, unless `forward` is true.

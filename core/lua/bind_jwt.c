@@ -160,10 +160,10 @@ static void check_algorithms(lua_State *L) {
         lua_rawgeti(L, -1, i);
         const char *name = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &length) : NULL;
         const struct algorithm *a = name ? algorithm_named(slice_make(name, length)) : NULL;
-        if (!a)
+        if (a) check_secret(L, a);
+        else
             luaL_error(L, "gate.jwt.verify: algorithms has %s, which is none that is supported",
                        luaL_tolstring(L, -1, NULL));
-        check_secret(L, a);
         lua_pop(L, 1);
     }
     lua_pop(L, 1);
@@ -327,7 +327,7 @@ static int verify_signature(lua_State *L, const struct token *t) {
 }
 
 static int finish_verify(lua_State *L) {
-    struct token t;
+    struct token t = { .header = { NULL, 0 } };
     token_split(token_check(L), &t);
     int failed = verify_signature(L, &t);
     if (failed) return failed;
@@ -377,7 +377,7 @@ static int ask_for_keys(lua_State *L) {
 }
 
 static int jwt_verify(lua_State *L) {
-    struct token t;
+    struct token t = { .header = { NULL, 0 } };
     lua_settop(L, 2);
     token_check(L);
     check_verify_options(L);
@@ -392,7 +392,7 @@ static int jwt_verify(lua_State *L) {
 /* ---- decode */
 
 static int jwt_decode(lua_State *L) {
-    struct token t;
+    struct token t = { .header = { NULL, 0 } };
     lua_settop(L, 1);
     int failed = open_token(L, &t);
     if (!failed) failed = push_part(L, t.claims, "payload");
@@ -416,16 +416,22 @@ static const struct algorithm *default_algorithm(const struct key *k) {
     return NULL;
 }
 
+/* What is wrong with signing so; NULL: nothing. */
+static const char *sign_problem(lua_State *L, const struct algorithm *a, const struct key *k) {
+    if (!a) return "alg is none that is supported";
+    if (a->kind == KEY_SECRET && key_kind(k) == KEY_SECRET && key_secret_length(k) < a->secret_min)
+        return lua_pushfstring(L, "a secret for %s has at least %d bytes", a->name, (int)a->secret_min);
+    if (!algorithm_fits(a, k)) return lua_pushfstring(L, "%s is not what this key signs", a->name);
+    return NULL;
+}
+
 static const struct algorithm *read_algorithm(lua_State *L, const struct key *k) {
-    size_t n;
+    size_t n = 0;
     const struct algorithm *a;
     int type = option_push(L, SIGN_OPTIONS, "alg");
+    const char *name = type == LUA_TSTRING ? lua_tolstring(L, -1, &n) : NULL;
     if (type == LUA_TNIL) a = default_algorithm(k);
-    else a = type == LUA_TSTRING ? algorithm_named(slice_make(lua_tolstring(L, -1, &n), lua_rawlen(L, -1))) : NULL;
-    if (!a) luaL_error(L, "gate.jwt.sign: alg is none that is supported");
-    if (a->kind == KEY_SECRET && key_kind(k) == KEY_SECRET && key_secret_length(k) < a->secret_min)
-        luaL_error(L, "gate.jwt.sign: a secret for %s has at least %d bytes", a->name, (int)a->secret_min);
-    if (!algorithm_fits(a, k)) luaL_error(L, "gate.jwt.sign: %s is not what this key signs", a->name);
+    else a = name ? algorithm_named(slice_make(name, n)) : NULL;
     lua_pop(L, 1);
     return a;
 }
@@ -500,6 +506,8 @@ static int jwt_sign(lua_State *L) {
     struct key *k = key_check(L, SIGN_KEY);
     options_check(L, SIGN_OPTIONS, "gate.jwt.sign", sign_options);
     const struct algorithm *a = read_algorithm(L, k);
+    why = sign_problem(L, a, k);
+    if (why) return luaL_error(L, "gate.jwt.sign: %s", why);
     set_times(L);
     push_header(L, a, k);
     lua_pushliteral(L, ".");

@@ -308,6 +308,7 @@ static bool write_ed25519(const struct key *k, bool private, struct jwk *jwk, st
     return true;
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): `room` is written through `writing` */
 bool key_write_jwk(const struct key *k, bool private, struct jwk *jwk, unsigned char room[JWK_ROOM]) {
     static const char *const types[KEY_KINDS] = { "oct", "RSA", "EC", "OKP" };
     struct writing w = { .room = room };

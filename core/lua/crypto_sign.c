@@ -139,16 +139,20 @@ static size_t sign_digest(const struct key *k, struct prepared *p, const struct 
     return convert ? der_to_raw(k, der, n, to) : n;
 }
 
+static size_t sign_whole(const struct prepared *p, struct slice data, unsigned char *to) {
+    size_t n = SIGNATURE_MAX;
+    return EVP_DigestSign(p->digesting, to, &n, (const unsigned char *)data.p, data.n) > 0 ? n : 0;
+}
+
 size_t key_sign(struct key *k, const struct scheme *scheme, struct slice data, unsigned char *to, const char **why) {
     *why = "a public key cannot sign";
     if (!k->is_private) return 0;
     *why = "this OpenSSL does not offer that signature";
     struct prepared *p = prepare(k, scheme, true);
-    size_t n = SIGNATURE_MAX;
-    if (!p) n = 0;
-    else if (k->kind == KEY_SECRET) n = mac_of(p, data, to);
-    else if (k->kind != KEY_ED25519) n = sign_digest(k, p, scheme, data, to);
-    else if (EVP_DigestSign(p->digesting, to, &n, (const unsigned char *)data.p, data.n) <= 0) n = 0;
+    size_t n = !p                       ? 0
+               : k->kind == KEY_SECRET  ? mac_of(p, data, to)
+               : k->kind == KEY_ED25519 ? sign_whole(p, data, to)
+                                        : sign_digest(k, p, scheme, data, to);
     if (n == 0) ERR_clear_error();
     return n;
 }
