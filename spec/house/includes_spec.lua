@@ -21,7 +21,6 @@ local libraries = {
   ["lauxlib.h"]     = { "^core/lua/" },
   ["lualib.h"]      = { "^core/lua/" },
   ["http_parser.h"] = { "^core/http/h1[%w_]*%.c$" },
-  ["jansson.h"]     = { "^core/lua/bind_json%.c$", "^core/lua/plain_json%.c$" },
   ["openssl/"]      = { "^core/lua/crypto[%w_]*%.[ch]$", "^core/lua/bind_crypto[%w_]*%.c$" },
 }
 
