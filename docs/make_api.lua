@@ -12,6 +12,7 @@ local files = {
   { "lua/types/socket.lua", "Sockets, names, locks" },
   { "lua/types/state.lua", "State of policy" },
   { "lua/types/tools.lua", "The module's tools" },
+  { "lua/types/crypto.lua", "Cryptography" },
 }
 
 -- Reading -------------------------------------------------------------------------------------------------------------
@@ -106,7 +107,8 @@ local function read_intro(path)
   local lines = {}
   for line in io.lines(path) do
     local text = line:match "^%-%- ?([^-].*)$"
-    if text then lines[#lines + 1] = text elseif #lines > 0 then break end
+    local told = text and not text:find "^luacheck:"
+    if told then lines[#lines + 1] = text elseif #lines > 0 then break end
   end
   return table.concat(lines, "\n")
 end
@@ -185,6 +187,7 @@ end
 local names = {
   Headers = "headers", Args = "args", Body = "body", Shared = "shared", Cidr = "set", Re = "re", Mmdb = "geo",
 }
+local names = { Headers = "headers", Args = "args", Body = "body", Shared = "shared", Jwks = "jwks" }
 
 local function signature_of(member)
   local signature = member.signature:gsub("^(%u[%w_]*)([.:])", function(class, joint)

@@ -236,11 +236,10 @@ static void check_option(lua_State *L, const char *what, const char *const names
     if (lua_type(L, -1) != LUA_TSTRING)
         luaL_error(L, "%s: the names of options are strings, not %ss", what, luaL_typename(L, -1));
     const char *name = lua_tostring(L, -1);
-    struct likeness l = like(slice_of(name));
-    for (int i = 0; names[i]; i++) {
+    for (int i = 0; names[i]; i++)
         if (strcmp(names[i], name) == 0) return;
-        like_try(&l, names[i]);
-    }
+    struct likeness l = like(slice_of(name));
+    for (int i = 0; names[i]; i++) like_try(&l, names[i]);
     if (l.best) luaL_error(L, "%s has no option '%s' (did you mean '%s'?)", what, name, l.best);
     luaL_error(L, "%s has no option '%s'", what, name);
 }

@@ -2,20 +2,16 @@
  * either. */
 #include "lua/bind.h"
 
+#include "base/base64.h"
 #include "http/grammar.h"
 #include "lua/sandbox.h"
 
 enum { BYTES_MAX = 4 << 20 };
 
 static int hex_encode(lua_State *L) {
-    static const char digits[] = "0123456789abcdef";
     struct slice s = string_check(L, 1, BYTES_MAX);
     luaL_Buffer b;
-    char *to = luaL_buffinitsize(L, &b, s.n * 2);
-    for (size_t i = 0; i < s.n; i++) {
-        *to++ = digits[(unsigned char)s.p[i] >> 4];
-        *to++ = digits[(unsigned char)s.p[i] & 15];
-    }
+    hex_write(luaL_buffinitsize(L, &b, s.n * 2), s);
     luaL_pushresultsize(&b, s.n * 2);
     return 1;
 }

@@ -18,6 +18,8 @@
     BINDING(map)                                                                                                       \
     BINDING(log)                                                                                                       \
     BINDING(hash)                                                                                                      \
+    BINDING(crypto)                                                                                                    \
+    BINDING(jwt)                                                                                                       \
     BINDING(clock)                                                                                                     \
     BINDING(backend)                                                                                                   \
     BINDING(task)                                                                                                      \

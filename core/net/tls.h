@@ -14,7 +14,11 @@
 
 struct conn;
 struct loop;
+struct ossl_lib_ctx_st;
 struct tls;
+
+/* This thread's OpenSSL (an OSSL_LIB_CTX), made when it is first asked for; never NULL, lives as long as the process. */
+struct ossl_lib_ctx_st *tls_library(void);
 
 /* Bits of protocol versions; older ones are not spoken. */
 enum tls_versions { TLS_1_2 = 1, TLS_1_3 = 2 };

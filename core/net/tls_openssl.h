@@ -20,8 +20,6 @@ void tls_context_init(SSL_CTX *, unsigned versions);
 
 /* ---- tls_store.c: contexts, and what was parsed */
 
-/* This thread's library context; never NULL. */
-OSSL_LIB_CTX *tls_library(void);
 /* What OpenSSL complained of last, in words that live for ever; clears its queue. NULL: of nothing. */
 const char *tls_error(void);
 /* Writes a sentence about it into `why`, after WHAT and a colon. Returns NULL. */

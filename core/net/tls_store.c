@@ -22,14 +22,34 @@
 
 /* ---- library contexts */
 
+/* Never freed: what was parsed with one may be closed in another thread after its own has ended. There is one for each
+ * worker and helper, 310 KiB each; the list is what keeps leak checkers quiet. */
+struct known_library {
+    OSSL_LIB_CTX *library;
+    struct known_library *next;
+};
+
+static struct known_library *known_libraries;
+static pthread_mutex_t known_lock = PTHREAD_MUTEX_INITIALIZER;
 static _Thread_local OSSL_LIB_CTX *library;
+
+static void note_library(OSSL_LIB_CTX *made) {
+    struct known_library *known = must_calloc(1, sizeof *known);
+    known->library = made;
+    pthread_mutex_lock(&known_lock);
+    known->next = known_libraries;
+    known_libraries = known;
+    pthread_mutex_unlock(&known_lock);
+}
 
 OSSL_LIB_CTX *tls_library(void) {
     if (library) return library;
     library = OSSL_LIB_CTX_new();
     must(library != NULL);
+    note_library(library);
+    /* The system's openssl.cnf may demand FIPS; one that is missing or malformed leaves the defaults. */
     char *file = CONF_get1_default_config_file();
-    if (file) OSSL_LIB_CTX_load_config(library, file); /* one that is missing or malformed leaves the defaults */
+    if (file) OSSL_LIB_CTX_load_config(library, file);
     OPENSSL_free(file);
     ERR_clear_error();
     return library;
@@ -128,7 +148,6 @@ void tls_thread_fini(const struct loop *loop) {
     tls_tickets_leave();
     if (!library) return;
     OPENSSL_thread_stop_ex(library);
-    OSSL_LIB_CTX_free(library);
     library = NULL;
 }
 

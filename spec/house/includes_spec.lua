@@ -15,12 +15,13 @@ local layers = {
   server  = "base net http store backend proxy lua server",
 }
 
--- Libraries that only some files may know, as patterns of their paths.
+-- Libraries (or folders of them) that only some files may know, as patterns of their paths.
 local libraries = {
   ["lua.h"]         = { "^core/lua/" },
   ["lauxlib.h"]     = { "^core/lua/" },
   ["lualib.h"]      = { "^core/lua/" },
-  ["openssl/*"]     = { "^core/net/tls[%w_]*%.[ch]$", "^core/lua/bind_crypto%.c$" },
+  ["openssl/*"]     = { "^core/net/tls[%w_]*%.[ch]$", "^core/lua/crypto[%w_]*%.[ch]$",
+                        "^core/lua/bind_crypto[%w_]*%.c$" },
   ["pcre2.h"]       = { "^core/lua/bind_re%.c$" },
   ["maxminddb.h"]   = { "^core/store/mmdb%.c$" },
   ["http_parser.h"] = { "^core/http/h1[%w_]*%.c$" },

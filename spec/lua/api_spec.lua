@@ -9,8 +9,8 @@ local it = support.it
 -- What the files describe ---------------------------------------------------------------------------------------------
 
 local files = {
-  "lua/types/gate.lua", "lua/types/tools.lua", "lua/types/request.lua", "lua/types/response.lua", "lua/types/site.lua",
-  "lua/types/socket.lua", "lua/types/state.lua",
+  "lua/types/gate.lua", "lua/types/tools.lua", "lua/types/crypto.lua", "lua/types/request.lua",
+  "lua/types/response.lua", "lua/types/site.lua", "lua/types/socket.lua", "lua/types/state.lua",
 }
 
 ---@class api.Function
@@ -86,6 +86,7 @@ local function keys(table)
 end
 
 local geo = gate.mmdb "$GEO"
+local jwks = gate.jwks { keys = { { kty = "oct", k = "AAAA" } } }
 local found = {}
 local function note(class, list) found[#found + 1] = class .. ": " .. table.concat(list, " ") end
 
@@ -109,6 +110,11 @@ function site.on_request(req)
   note("moongate.Time", keys(gate.time))
   note("moongate.UrlTools", keys(gate.url))
   note("moongate.CookieTools", keys(gate.cookie))
+  note("moongate.Crypto", keys(gate.crypto))
+  note("moongate.Hasher", names(gate.crypto.hasher "md5"))
+  note("moongate.Key", names(gate.crypto.key { kty = "oct", k = "AAAA" }))
+  note("moongate.Jwt", keys(gate.jwt))
+  note("moongate.Jwks", keys(jwks))
   note("moongate.Request", names(req))
   note("moongate.Client", names(req.client))
   note("moongate.RequestCache", names(req.cache))
@@ -239,7 +245,7 @@ describe("the API files", function()
   it("name only types that they describe", function()
     local aliases = {
       Plain = true, Seconds = true, Bytes = true, HeaderTable = true, Pick = true, PickAnswer = true,
-      UrlComponent = true, LabelValue = true,
+      UrlComponent = true, LabelValue = true, DigestName = true, Encoding = true, JwtAlgorithm = true, JwtRsa = true,
     }
     local problems = {}
     for _, path in ipairs(files) do
