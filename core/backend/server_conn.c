@@ -6,6 +6,7 @@
 
 #include "base/must.h"
 #include "base/slab.h"
+#include "net/stage.h"
 
 static _Thread_local struct slab conns = SLAB(struct server_conn, 256);
 
@@ -105,7 +106,9 @@ struct server_conn *server_conn_open(struct server *server, struct loop *loop, s
     sc->server = server_ref(server);
     atomic_fetch_add_explicit(&server->connections, 1, memory_order_relaxed);
     lend(sc, b);
+    if (loop->stage) loop->stage->called = server->backend;
     conn_connect(&sc->conn, loop, &server->addr, &handlers);
+    if (loop->stage) loop->stage->called = NULL;
     conn_deadline(&sc->conn, timeout);
     return sc;
 }

@@ -3,6 +3,8 @@
  * (Hinnant, "chrono-compatible low-level date algorithms"). */
 #include "http/date.h"
 
+#include "base/clock.h"
+
 static const char weekdays[7][10] = { "Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday" };
 static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
 
@@ -61,7 +63,7 @@ void date_write(char to[30], time_t when) {
 struct slice date_now(void) {
     static _Thread_local char text[30];
     static _Thread_local time_t made = -1;
-    time_t now = time(NULL);
+    time_t now = (time_t)clock_second();
     if (now != made) {
         date_write(text, now);
         made = now;
@@ -124,7 +126,7 @@ static bool read_fixdate(struct slice s, struct date *d) {
 /* A year of two digits that seems more than 50 years ahead is in the past (RFC 9110 5.6.7). */
 static long full_year(int two_digits) {
     struct date today = { 0 };
-    set_day(&today, time(NULL) / 86400);
+    set_day(&today, (long)(clock_second() / 86400));
     long year = today.year / 100 * 100 + two_digits;
     return year > today.year + 50 ? year - 100 : year;
 }

@@ -24,6 +24,7 @@ struct worker {
     struct map ad_hoc;                   /* ad hoc backends by "scheme://host:port" (proxy/ad_hoc.c) */
     uint64_t id_seed, id_next;           /* request ids */
     struct worker_metrics *metrics;
+    struct hook_observer *observer; /* of a rehearsal; NULL: none */
     struct health *health; /* the keeper's checks of the current generation; NULL: none */
 };
 
@@ -42,6 +43,10 @@ void worker_exchange_gone(struct worker *);
 
 void worker_init(struct worker *, unsigned index, unsigned count); /* all but loop_run */
 void worker_fini(struct worker *);
+/* The backends of a generation, as this worker sees them: opened before it is adopted, closed when its last reference is
+ * gone. */
+void worker_views_open(struct worker *, const struct generation *);
+void worker_views_close(struct worker *, const struct generation *);
 /* Takes a new current generation (a reference goes over); the old one is let go. In the worker's thread. */
 void worker_adopt(struct worker *, struct generation *);
 /* Stops accepting and closes idle clients; on_drained follows, at once if there is nobody. */

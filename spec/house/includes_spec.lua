@@ -13,13 +13,14 @@ local layers = {
   proxy   = "base net http store backend proxy",
   lua     = "base net http store backend proxy lua",
   server  = "base net http store backend proxy lua server",
+  kit     = "base net http store backend proxy lua server kit",
 }
 
 -- Libraries that only some files may know, as patterns of their paths.
 local libraries = {
-  ["lua.h"]         = { "^core/lua/" },
-  ["lauxlib.h"]     = { "^core/lua/" },
-  ["lualib.h"]      = { "^core/lua/" },
+  ["lua.h"]         = { "^core/lua/", "^core/kit/" },
+  ["lauxlib.h"]     = { "^core/lua/", "^core/kit/" },
+  ["lualib.h"]      = { "^core/lua/", "^core/kit/" },
   ["http_parser.h"] = { "^core/http/h1[%w_]*%.c$" },
 }
 
