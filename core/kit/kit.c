@@ -7,6 +7,7 @@
  * There is one rehearsal at a time (rehearsal.h): opening another ends the former, whose uses raise from then on. */
 #include "kit/kit.h"
 
+#include "base/clock.h"
 #include "server/rehearsal.h"
 
 #include <errno.h>
@@ -116,7 +117,8 @@ static int kit_on_connect(void *with, const char *place, const char *server) {
     luaL_checkstack(L, 8, NULL);
     lua_pushstring(L, place);
     lua_pushstring(L, server);
-    if (!call_stub(kit, "connect", 2)) return ECONNREFUSED;
+    lua_pushnumber(L, clock_monotonic());
+    if (!call_stub(kit, "connect", 3)) return ECONNREFUSED;
     const char *word = lua_tostring(L, -1);
     int error = 0;
     for (size_t i = 0; word && i < sizeof words / sizeof *words; i++)
@@ -145,7 +147,7 @@ static unsigned kit_on_resolve(void *with, const char *name, struct addr *to, un
     return n;
 }
 
-static void push_request(lua_State *L, const struct kit *kit, const struct play *play) {
+static void push_request(lua_State *L, const struct play *play) {
     const struct request *r = rehearsal_play_request(play);
     lua_createtable(L, 0, 8);
     set_text(L, "place", rehearsal_play_place(play));
@@ -153,7 +155,7 @@ static void push_request(lua_State *L, const struct kit *kit, const struct play 
     set_slice(L, "method", r->method_name);
     set_slice(L, "target", r->target.raw);
     set_slice(L, "body", rehearsal_play_body(play));
-    set_number(L, "at", rehearsal_clock(kit->rehearsal));
+    set_number(L, "at", clock_monotonic()); /* the rehearsal's */
     push_headers(L, &r->headers);
     lua_setfield(L, -2, "headers");
     push_headers(L, &r->trailers);
@@ -184,7 +186,7 @@ static void kit_on_answer(void *with, struct play *play) {
     struct kit *kit = with;
     lua_State *L = kit->L;
     luaL_checkstack(L, 12, NULL);
-    push_request(L, kit, play);
+    push_request(L, play);
     if (!call_stub(kit, "answer", 1)) {
         rehearsal_play_reset(play);
         return;
@@ -269,8 +271,9 @@ static int kit_open(lua_State *L) {
     kit->rehearsal = rehearsal_open(&options, &errors);
     if (!kit->rehearsal) {
         luaL_unref(L, LUA_REGISTRYINDEX, kit->functions);
-        kit->L = NULL;
-        return push_errors(L, &errors);
+        int pushed = push_errors(L, &errors);
+        end(kit);
+        return pushed;
     }
     open_kit = kit;
     char *warnings = errors_text(&errors);
@@ -292,8 +295,9 @@ static int rehearsal_lua_reload(lua_State *L) {
     begin(kit, L);
     bool ok = rehearsal_reload(kit->rehearsal, file, text, &errors);
     if (!ok) {
-        kit->L = NULL;
-        return push_errors(L, &errors);
+        int pushed = push_errors(L, &errors);
+        end(kit);
+        return pushed;
     }
     errors_fini(&errors);
     end(kit);
@@ -465,6 +469,11 @@ static int rehearsal_lua_now(lua_State *L) {
     return 2;
 }
 
+static int rehearsal_lua_drop(lua_State *L) {
+    rehearsal_drop_idle(check_kit(L)->rehearsal);
+    return 0;
+}
+
 static int rehearsal_lua_health(lua_State *L) {
     struct kit *kit = check_kit(L);
     const char *backend = luaL_optstring(L, 2, NULL), *server = luaL_checkstring(L, 3);
@@ -513,7 +522,7 @@ static const luaL_Reg methods[] = {
     { "reload", rehearsal_lua_reload },   { "close", rehearsal_lua_close }, { "notes", rehearsal_lua_notes },
     { "request", rehearsal_lua_request }, { "advance", rehearsal_lua_advance }, { "now", rehearsal_lua_now },
     { "health", rehearsal_lua_health },   { "sites", rehearsal_lua_sites }, { "sources", rehearsal_lua_sources },
-    { NULL, NULL },
+    { "drop", rehearsal_lua_drop },       { NULL, NULL },
 };
 
 __attribute__((visibility("default"))) int luaopen_moongate_kit(lua_State *L) {

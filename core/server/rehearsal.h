@@ -62,6 +62,9 @@ void rehearsal_advance(struct rehearsal *, double seconds);
  * there is none. */
 bool rehearsal_set_health(struct rehearsal *, const char *backend, const char *server, bool well);
 
+/* Closes the connections to stubs on which nothing is under way, as servers do now and then. */
+void rehearsal_drop_idle(struct rehearsal *);
+
 /* ---- A client's request */
 
 struct rehearsal_request {
@@ -69,7 +72,7 @@ struct rehearsal_request {
     enum method method; /* of that: whether the answer has a body */
     struct addr from;   /* the client's address */
     int listener;
-    double leave; /* seconds after which the client goes away; 0: it stays */
+    double leave; /* seconds after which the client resets the connection; 0: it stays */
 };
 
 /* What the client saw. In memory of the rehearsal, until the next request. */

@@ -121,10 +121,18 @@ static void begin(struct visit *v) {
     conn_wrote(&v->conn);
 }
 
+/* A reset, which a socketpair cannot show: the proxy's side of it. */
+static void reset(struct visit *v) {
+    struct worker *w = &v->rehearsal->worker;
+    list_each_safe(node, &w->clients) client_close(container_of(node, struct client, node));
+    conn_close(&v->conn);
+}
+
 /* It goes as soon as it has seen the answer, or when its patience is over. */
 static void leave_in_time(struct visit *v, double leave_at) {
     bool leaves = leave_at > 0 && rehearsal_clock(v->rehearsal) >= leave_at;
-    if (v->over || leaves) conn_close(&v->conn);
+    if (v->over) conn_close(&v->conn);
+    else if (leaves) reset(v);
 }
 
 static bool drive(struct visit *v) {

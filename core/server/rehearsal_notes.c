@@ -57,7 +57,7 @@ static void add_field(struct arena *arena, struct rehearsal_snapshot *s, const c
 
 static void add_headers(struct arena *arena, struct rehearsal_snapshot *s, const char *of, const struct headers *h) {
     headers_each(line, h) {
-        if (headers_find(h, line->name) != line) continue;
+        if (line->hop || headers_find(h, line->name) != line) continue;
         const char *name = arena_printf(arena, "%s.headers[\"%.*s\"]%c", of, FMT(line->name), 0).p;
         struct slice value = { "", 0 };
         for (const struct header *at = line; at; at = headers_next(h, at)) {

@@ -107,6 +107,7 @@ static void read_head(struct play *p) {
     if (result == H1_MORE) return;
     p->scan = (struct h1_scan){ 0 };
     if (result == H1_DONE) why = framing_of_request(r);
+    if (why == FAIL_BAD_HOST) why = FAIL_NONE; /* empty: an HTTP/1.0 client named none (RFC 9112 3.2) */
     if (why != FAIL_NONE) play_end(p);
     else begin_body(p);
 }
@@ -251,6 +252,13 @@ void stubs_open(struct rehearsal *r) {
 
 void stubs_close(struct rehearsal *r) {
     list_each_safe(node, &r->plays) play_end(container_of(node, struct play, node));
+}
+
+void rehearsal_drop_idle(struct rehearsal *r) {
+    list_each_safe(node, &r->plays) {
+        struct play *p = container_of(node, struct play, node);
+        if (p->state == PLAY_HEAD && !p->scan.started) play_end(p);
+    }
 }
 
 /* ---- for the stub */

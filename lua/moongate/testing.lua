@@ -9,7 +9,7 @@ local core = require "moongate_kit"
 
 local testing = {}
 
----Ends the process's coverage of policies; `moongate test --coverage` sets where it goes.
+-- Where `moongate test --coverage` wants to find what was executed.
 local coverage_file = os.getenv "MOONGATE_COVERAGE"
 
 -- Headers -------------------------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ end
 -- What goes over the wire: strings and, in seconds, pauses.
 local function write_answer(answer, method)
   local status = answer.status or 200
-  local body, steps = answer.body or "", { answer.delay }
+  local body, steps = answer.body or "", {}
   if math.type(status) ~= "integer" or status < 100 or status > 999 then error("status is no HTTP status", 0) end
   local lines, given = write_headers(answer.headers)
   local framing = ""
@@ -139,7 +139,7 @@ local function write_answer(answer, method)
     and not (status == 304 and body == "") then
     framing = ("Content-Length: %d\r\n"):format(#body)
   end
-  steps[#steps + 1] = ("HTTP/1.1 %d %s\r\n%s%s\r\n"):format(status, answer.reason or "-", lines, framing)
+  steps[#steps + 1] = ("HTTP/1.1 %d -\r\n%s%s\r\n"):format(status, lines, framing)
   if has_no_body(method, status) then return steps end
   if type(body) == "table" then
     write_chunks(steps, body)
@@ -150,25 +150,32 @@ local function write_answer(answer, method)
   return steps
 end
 
--- Answers that break off: what is left out of a good one, and how it ends.
-local break_off = {
-  reset = function(steps) return { type(steps[1]) == "number" and steps[1] or nil, ends = "reset" } end,
-  first_byte_timeout = function() return { 1e9 } end,
-  between_timeout = function(steps, head) return { table.unpack(steps, 1, head), 1e9 } end,
-  truncated = function(steps, head) return { ends = "close", table.unpack(steps, 1, head) } end,
-  bad_response = function() return { "this is not HTTP\r\n\r\n", ends = "close" } end,
+-- The head of an answer whose body does not come whole, and a part of that body.
+local function write_part(answer)
+  local body = type(answer.body) == "string" and answer.body ~= "" and answer.body or "half of this is missing"
+  local lines = write_headers(answer.headers)
+  local head = ("HTTP/1.1 %d -\r\n%sContent-Length: %d\r\n\r\n"):format(answer.status or 200, lines, #body)
+  return head .. body:sub(1, #body // 2)
+end
+
+local never = 1e9
+
+-- Answers that fail, by the word that the core will have for it.
+local failing = {
+  reset = function() return { ends = "reset" } end,
+  first_byte_timeout = function() return { never } end,
+  between_timeout = function(answer) return { write_part(answer), never } end,
+  truncated = function(answer) return { write_part(answer), ends = "close" } end,
+  bad_response = function() return { "this is no HTTP\r\n\r\n", ends = "close" } end,
 }
 
 local function play(answer, method)
-  if answer.raw then return { answer.delay, answer.raw, ends = "close" } end
-  if not answer.error then return write_answer(answer, method) end
-  local body = answer.body or "a body that never comes"
-  local whole = { status = answer.status, headers = answer.headers, body = body, delay = answer.delay }
-  local steps = write_answer(whole, method)
-  local head = type(steps[1]) == "number" and 2 or 1
-  local broken = break_off[answer.error](steps, head)
-  -- Every second list above is made by unpacking, which a hole would cut short.
-  return broken
+  local steps
+  if answer.raw then steps = { answer.raw, ends = "close" }
+  elseif answer.error then steps = failing[answer.error](answer)
+  else steps = write_answer(answer, method) end
+  if answer.delay then table.insert(steps, 1, answer.delay) end
+  return steps
 end
 
 -- Places --------------------------------------------------------------------------------------------------------------
@@ -186,7 +193,7 @@ end
 
 local function fits(stub, url)
   if not stub.url:find("?", 1, true) then url = url:gsub("%?.*", "") end
-  return url:find(stub.pattern) ~= nil or (stub.url:find "^https?://[^/]+$" and (url .. ""):find(stub.pattern .. "") ~= nil)
+  return url:find(stub.pattern) ~= nil
 end
 
 local Kit = {}
@@ -231,7 +238,7 @@ function Kit:note_fetch(entry)
   return entry
 end
 
-function Kit:on_connect(place, server)
+function Kit:on_connect(place, server, at)
   if not place then
     self:miss("a socket to " .. server .. " was opened: the kit answers backends and URLs only")
     return "connect_refused"
@@ -249,7 +256,7 @@ function Kit:on_connect(place, server)
   end
   local failure = type(answer) == "table" and connect_errors[answer.error] and answer.error or nil
   if failure then
-    self:note_fetch { backend = not url and place or nil, url = url, server = server, error = failure, at = self:clock() }
+    self:note_fetch { backend = not url and place or nil, url = url, server = server, error = failure, at = at }
   end
   return failure
 end
@@ -298,6 +305,14 @@ function Kit:on_resolve(name)
   return self.made_up[name]
 end
 
+-- A request, or the passing of time, found something unstubbed: that is the test's failure, not the policy's.
+local function complain(kit, level)
+  local missed = kit.missed
+  if #missed == 0 then return end
+  kit.missed = {}
+  error(table.concat(missed, "\n"), level + 1)
+end
+
 -- Loading -------------------------------------------------------------------------------------------------------------
 
 local function read_source(source)
@@ -309,27 +324,49 @@ local function read_source(source)
   error("kit.load: expected a file's path or { text = … }", 3)
 end
 
+local function check_answer(answer, what)
+  if type(answer) == "function" then return answer end
+  local ok, result = pcall(normalise, answer, what)
+  if not ok then error(result, 3) end
+  return result
+end
+
+local load_options = set_of "now seed backends stubs names"
+
+-- What is stubbed before on_load runs; a longer URL says more, so it comes later and counts first.
+local function stub_early(kit, options)
+  for name, addresses in pairs(options.names or {}) do kit:resolve(name, addresses) end
+  for name, answer in pairs(options.backends or {}) do kit.backends[name] = check_answer(answer, "kit.load") end
+  local urls = {}
+  for url in pairs(options.stubs or {}) do urls[#urls + 1] = url end
+  table.sort(urls, function(a, b) return #a < #b end)
+  for _, url in ipairs(urls) do kit:stub(url, options.stubs[url]) end
+end
+
 ---@param file string|{ text: string, name?: string }
----@param options? { now?: number, seed?: integer }
+---@param options? table now, seed, backends, stubs, names
 function testing.load(file, options)
   options = options or {}
   local path, text = read_source(file)
-  local ok, problem = pcall(check_names, "kit.load", options, { now = true, seed = true })
+  local ok, problem = pcall(check_names, "kit.load", options, load_options)
   if not ok then error(problem, 2) end
   local kit = setmetatable({
     backends = {}, stubs = {}, names = {}, made_up = {}, made_up_count = 0, missed = {}, all_fetched = {},
     new_fetched = {}, lines = {},
   }, Kit)
+  stub_early(kit, options)
   local rehearsal, errors = core.open {
     file = path, text = text, now = options.now or 1767225600, seed = options.seed or 1,
     coverage = coverage_file ~= nil,
-    connect = function(place, server) return kit:on_connect(place, server) end,
+    connect = function(...) return kit:on_connect(...) end,
     answer = function(request) return kit:on_answer(request) end,
     resolve = function(name) return kit:on_resolve(name) end,
   }
   if not rehearsal then error(errors:gsub("\n$", ""), 2) end
   kit.rehearsal, kit.warnings, kit.path = rehearsal, errors, path
   kit:take_notes()
+  for name in pairs(kit.backends) do kit:check_backend(name) end
+  complain(kit, 2)
   return kit
 end
 
@@ -349,13 +386,6 @@ end
 
 -- Stubs ---------------------------------------------------------------------------------------------------------------
 
-local function check_answer(answer, what)
-  if type(answer) == "function" then return answer end
-  local ok, result = pcall(normalise, answer, what)
-  if not ok then error(result, 3) end
-  return result
-end
-
 -- Is it a backend of any site, or a server of one?
 local function known_backend(sites, name)
   if name == "*" then return true end
@@ -369,12 +399,16 @@ local function known_backend(sites, name)
   return false, names
 end
 
-function Kit:backend(name, answer)
+function Kit:check_backend(name)
   local known, names = known_backend(self.rehearsal:sites(), name)
-  if not known then
-    error(("kit:backend: this config has no backend %q; it has %s"):format(tostring(name), table.concat(names, ", ")), 2)
-  end
+  if known then return end
+  error(("this config has no backend %q; it has %s"):format(tostring(name), table.concat(names, ", ")), 3)
+end
+
+function Kit:backend(name, answer)
+  self:check_backend(name)
   self.backends[name] = check_answer(answer, "kit:backend")
+  self.rehearsal:drop() -- what stood between two requests knows nothing of the new answer
   return self
 end
 
@@ -389,6 +423,7 @@ function Kit:stub(url, answer)
   end
   if url:find "^https?://[^/]+$" then url = url .. "/*" end
   self.stubs[#self.stubs + 1] = { url = url, pattern = url_pattern(url), answer = answer, whole_origin = whole_origin }
+  if self.rehearsal then self.rehearsal:drop() end
   return self
 end
 
@@ -488,14 +523,6 @@ function Kit:take_notes()
   table.move(lines, 1, #lines, #self.lines + 1, self.lines)
   for _, hook in ipairs(hooks) do hook.key = read_key(hook.key) end
   return hooks, lines, exchanges
-end
-
--- A request, or the passing of time, found something unstubbed: that is the test's failure, not the policy's.
-local function complain(kit, level)
-  local missed = kit.missed
-  if #missed == 0 then return end
-  kit.missed = {}
-  error(table.concat(missed, "\n"), level + 1)
 end
 
 local function to_options(kit, request)
