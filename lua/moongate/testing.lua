@@ -1,5 +1,5 @@
--- The test kit: a policy tried without a network. `require "moongate.testing"` in busted or plain lua5.4; docs/testing.md
--- shows how, lua/types/testing.lua says what each function takes and gives.
+-- The test kit: a policy tried without a network. `require "moongate.testing"` in busted or plain lua5.4;
+-- docs/testing.md shows how, lua/types/testing.lua says what each function takes and gives.
 --
 -- The config runs in the real core (moongate_kit, core/kit): the same loading, hooks, fetches, limits and bindings as
 -- in production. Only the clock, the network and randomness are replaced. This file turns tables into bytes for it and
@@ -69,7 +69,8 @@ local function write_headers(headers)
   table.sort(names, function(a, b) return tostring(a) < tostring(b) end)
   for _, name in ipairs(names) do
     local value = headers[name]
-    for _, one in ipairs(type(value) == "table" and value or { value }) do lines[#lines + 1] = check_field(name, one) end
+    if type(value) ~= "table" then value = { value } end
+    for _, one in ipairs(value) do lines[#lines + 1] = check_field(name, one) end
     given[name:lower()] = true
   end
   return table.concat(lines), given
@@ -228,7 +229,7 @@ function Kit:find_origin(origin)
   return found
 end
 
--- The core's three questions -------------------------------------------------------------------------------------------
+-- The core's three questions ------------------------------------------------------------------------------------------
 
 local function is_url(place) return place:find("://", 1, true) ~= nil end
 

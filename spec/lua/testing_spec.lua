@@ -31,7 +31,8 @@ describe("kit.load", function()
   it("loads a file with the modules beside it, and a text as if it stood here", function()
     local kit = testing.load "examples/hello.lua"
     assert.equal(200, kit:request("/").status)
-    kit = testing.load { text = 'return { listen = 8080, use = { require "scripts.request_id" {} }, on_request = 204 }' }
+    local text = 'return { listen = 8080, use = { require "scripts.request_id" {} }, on_request = 204 }'
+    kit = testing.load { text = text }
     assert.equal(204, kit:request("/").status)
     assert.same("config.lua", kit:files()[1])
   end)
@@ -184,7 +185,9 @@ describe("a request of the kit", function()
     local kit = load [[
       local gate = require "moongate"
       local function tell(name)
-        return function(req) return gate.reply(200, ("%s %s %s %s"):format(name, req.host, req.client.ip, req.client.port)) end
+        return function(req)
+          return gate.reply(200, ("%s %s %s %s"):format(name, req.host, req.client.ip, req.client.port))
+        end
       end
       return { sites = {
         { listen = "127.0.0.1:8080", hosts = { "a.test", "*.b.test" }, on_request = tell "a" },
@@ -379,7 +382,8 @@ describe("the kit's world", function()
     kit:advance(61)
     kit:request "/"
     assert.equal("10.0.0.7:80", kit:request("/").servers[1])
-    kit = load([[return { listen = 8080, backends = { app = { "gone.test:80" } } }]], { names = { ["gone.test"] = false } })
+    local gone = [[return { listen = 8080, backends = { app = { "gone.test:80" } } }]]
+    kit = load(gone, { names = { ["gone.test"] = false } })
     kit:backend("app", 204)
     assert.equal("name_not_found", kit:request("/").error)
   end)
@@ -416,7 +420,11 @@ describe("the kit's world", function()
   it("runs what was spawned after the answer", function()
     local kit = load(site [[
       function site.on_request()
-        gate.spawn(function() gate.fetch("http://audit.test/now") gate.sleep(5) gate.fetch("http://audit.test/later") end)
+        gate.spawn(function()
+          gate.fetch("http://audit.test/now")
+          gate.sleep(5)
+          gate.fetch("http://audit.test/later")
+        end)
         return 204
       end]])
     kit:stub("http://audit.test/*", 204)
