@@ -526,7 +526,9 @@ static const luaL_Reg methods[] = {
 };
 
 __attribute__((visibility("default"))) int luaopen_moongate_kit(lua_State *L) {
-    static const luaL_Reg functions[] = { { "open", kit_open }, { "coverage", kit_coverage_push }, { NULL, NULL } };
+    static const luaL_Reg functions[] = {
+        { "open", kit_open }, { "coverage", kit_coverage_push }, { "json", kit_json }, { NULL, NULL }
+    };
     if (luaL_newmetatable(L, KIT_TYPE)) {
         lua_pushcfunction(L, rehearsal_gc);
         lua_setfield(L, -2, "__gc");
@@ -535,5 +537,7 @@ __attribute__((visibility("default"))) int luaopen_moongate_kit(lua_State *L) {
     }
     lua_pop(L, 1);
     luaL_newlib(L, functions);
+    kit_push_null(L);
+    lua_setfield(L, -2, "null");
     return 1;
 }

@@ -9,9 +9,14 @@
 
 /* `require "moongate_kit"`:
  *   open(options) -> rehearsal, or nil, all errors       see kit.c
- *   coverage()    -> { [file] = { [line] = times } }, of all rehearsals that were opened with `coverage` */
+ *   coverage()    -> { [file] = { [line] = times } }, of all rehearsals that were opened with `coverage`
+ *   json(value)   -> text; `null` stands for null */
 int luaopen_moongate_kit(lua_State *L);
 
 /* coverage.c: what executed, of the whole process. */
 struct coverage *kit_coverage(void);
 int kit_coverage_push(lua_State *L); /* a lua_CFunction */
+
+/* json.c */
+int kit_json(lua_State *L); /* likewise */
+void kit_push_null(lua_State *L);

@@ -12,6 +12,18 @@ local testing = {}
 -- Where `moongate test --coverage` wants to find what was executed.
 local coverage_file = os.getenv "MOONGATE_COVERAGE"
 
+-- Appends: specs may run in several processes.
+local function write_coverage()
+  local file = assert(io.open(coverage_file, "a"))
+  for path, lines in pairs(core.coverage()) do
+    for line, times in pairs(lines) do file:write(("%s\t%d\t%d\n"):format(path, line, times)) end
+  end
+  file:close()
+end
+
+-- The module's table lives as long as the state.
+if coverage_file then setmetatable(testing, { __gc = write_coverage }) end
+
 -- Headers -------------------------------------------------------------------------------------------------------------
 
 -- Fields by name, whatever the case; repeated lines joined, as scripts see them. `lines` is what really came.

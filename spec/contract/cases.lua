@@ -5,10 +5,10 @@
 -- (a port where nobody listens), `gate`, and the URL WEB of one more server, Web. Each server answers 200 with its name
 -- unless `answers` says otherwise, in the kit's words.
 --
--- `expect`: status, body, headers (false: absent), source, error (the failure's word; nil: none), tries, asked (what
--- the servers were asked, in order: "Name METHOD target"), got (headers of the last request that reached a server; false:
--- absent), got_body, log (a pattern that must be found in the log). What is not named is not looked at, but for
--- status (200) and error (none).
+-- `expect`: status, body, headers (false: absent), source, error (the failure's word; nil: none), tries, asked
+-- (what the servers were asked, in order: "Name METHOD target"), got (headers of the last request that reached a
+-- server; false: absent), got_body, log (a pattern that must be found in the log). What is not named is not looked at,
+-- but for status (200) and error (none).
 
 local cases = {}
 
