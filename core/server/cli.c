@@ -63,11 +63,11 @@ static const struct command_row commands[] = {
       true, 1 },
     { "check", "FILE", "load the config and its policies, print all errors", command_check,
       BIT(OPTION_KEYS) | BIT(OPTION_USER), true, 1 },
-    { "test", "[SPEC…]", "run the specs of policies with busted and the test kit", command_test,
+    { "test", "[SPEC...]", "run the specs of policies with busted and the test kit", command_test,
       BIT(OPTION_WATCH) | BIT(OPTION_COVERAGE) | BIT(OPTION_LCOV) | BIT(OPTION_ENV), false, ANY_NUMBER },
     { "explain", "FILE [METHOD] TARGET", "tell what a config does with a request, without traffic", command_explain,
       BIT(OPTION_HEADER) | BIT(OPTION_BODY) | BIT(OPTION_BACKEND) | BIT(OPTION_STUB) | BIT(OPTION_CLIENT) |
-          BIT(OPTION_SITE) | BIT(OPTION_JSON),
+          BIT(OPTION_SITE) | BIT(OPTION_JSON) | BIT(OPTION_KEYS) | BIT(OPTION_USER),
       true, 3 },
     { "reload", "[FILE]", "make a running one load its config again; returns when it serves", command_reload,
       BIT(OPTION_CONTROL), false, 1 },

@@ -23,16 +23,6 @@ local function parse_pair(option, text)
   return name, parse_answer(answer)
 end
 
-local function read_body(text)
-  local path = text:match "^@(.+)$"
-  if not path then return text end
-  local file, problem = io.open(path, "rb")
-  if not file then error(problem, 0) end
-  local body = file:read "a"
-  file:close()
-  return body
-end
-
 -- What each option does to the plan.
 local options = {}
 
@@ -44,9 +34,11 @@ options["--header"] = function(plan, text)
   table.insert(headers[name], value)
 end
 
-options["--body"] = function(plan, text) plan.request.body = read_body(text) end
 options["--client"] = function(plan, text) plan.request.client = { ip = text } end
 options["--site"] = function(plan, text) plan.request.site = text end
+-- C has seen to these.
+for _, name in ipairs { "--body", "--keys", "--user" } do options[name] = function() end end
+
 options["--json"] = function(plan) plan.json = true end
 
 options["--backend"] = function(plan, text)
@@ -72,7 +64,7 @@ end
 local function read_plan(args)
   local operands = args.operands
   local plan = {
-    file = operands[1], request = { headers = {} }, backends = { ["*"] = { status = 200 } },
+    file = operands[1], request = { headers = {}, body = args.body }, backends = { ["*"] = { status = 200 } },
     stubs = { ["http://*"] = { status = 200 }, ["https://*"] = { status = 200 } },
   }
   for _, said in ipairs(args) do options[said[1]](plan, said[2]) end
@@ -151,14 +143,16 @@ local function print_fetched(fetched)
 end
 
 local function print_answer(res)
-  local origin = res.source or "nobody"
+  local origin = "a reply"
   if res.source == "backend" then
-    origin = ("%s/%s"):format(res.tried[#res.tried], res.servers[#res.servers])
+    origin = ("from %s/%s"):format(res.tried[#res.tried], res.servers[#res.servers])
+  elseif res.source == "cache" then
+    origin = "from the cache"
   elseif res.error then
     origin = res.error
   end
   local took = res.time > 0 and (", after %g s"):format(res.time) or ""
-  print(("\nanswer: %d, from %s%s"):format(res.status, origin, took))
+  print(("\nanswer: %d, %s%s"):format(res.status, origin, took))
   for name, value in pairs(res.headers) do print(("  %s: %s"):format(name, value)) end
   if res.body ~= "" then print("  body: " .. quote(res.body)) end
 end
