@@ -9,6 +9,7 @@ local files = {
   { "lua/types/request.lua", "The request" },
   { "lua/types/response.lua", "The response" },
   { "lua/types/gate.lua", "The module" },
+  { "lua/types/testing.lua", "The test kit" },
 }
 
 -- Reading -------------------------------------------------------------------------------------------------------------

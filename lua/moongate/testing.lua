@@ -261,7 +261,7 @@ function testing.load(file, options)
     resolve = function(name) return on_resolve(kit, name) end,
   }
   if not rehearsal then error(errors .. table.concat(kit.missed, "\n"), 2) end
-  kit.rehearsal, kit.warnings, kit.path = rehearsal, errors, path
+  kit.rehearsal, kit.path = rehearsal, path
   take_notes(kit)
   for name in pairs(kit.backends) do check_backend(kit, name) end
   complain(kit, 2)
@@ -321,8 +321,6 @@ end
 
 -- Requests ------------------------------------------------------------------------------------------------------------
 
-local request_fields = wire.set_of "method path host headers body client site listen version leave raw trailers"
-
 local function find_site(kit, name)
   if not name then return nil end
   for i, site in ipairs(kit.rehearsal:sites()) do
@@ -355,7 +353,7 @@ end
 local function to_options(kit, request)
   if type(request) == "string" then request = { path = request } end
   if type(request) ~= "table" then error("kit:request: expected a path or a table", 0) end
-  wire.check_names("kit:request", request, request_fields)
+  wire.check_names("kit:request", request, wire.request_fields)
   local index, site = find_site(kit, request.site)
   local client = request.client or {}
   wire.check_names("client", client, { ip = true, port = true })
@@ -380,8 +378,8 @@ function Kit:request(request)
   return {
     status = answer.status, headers = wire.make_headers(answer.headers), body = answer.body, whole = answer.whole,
     trailers = wire.make_headers(answer.trailers), interim = answer.interim, source = exchange.source,
-    site = exchange.site, id = exchange.id, error = exchange.error, failed_hook = exchange.failed_hook, time = exchange.time,
-    tries = exchange.tries, tried = names_of(exchange.tried, "backend"),
+    site = exchange.site, id = exchange.id, error = exchange.error, failed_hook = exchange.failed_hook,
+    time = exchange.time, tries = exchange.tries, tried = names_of(exchange.tried, "backend"),
     servers = names_of(exchange.tried, "server"), cache_key = read_key(exchange.cache_key),
     fetched = take_fetched(self), logs = lines, hooks = hooks,
   }

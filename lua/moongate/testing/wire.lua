@@ -92,7 +92,7 @@ end
 
 wire.connect_errors = wire.set_of "connect_refused connect_failed connect_timeout"
 local stream_errors = wire.set_of "reset first_byte_timeout between_timeout truncated bad_response"
-local answer_fields = wire.set_of "status headers body trailers delay error raw"
+wire.answer_fields = wire.set_of "status headers body trailers delay error raw"
 
 -- Whatever a test gives as an answer, as a table.
 function wire.normalise(answer, what)
@@ -101,7 +101,7 @@ function wire.normalise(answer, what)
   if type(answer) ~= "table" then
     error(("%s: expected a body, a status or a table, got %s"):format(what, type(answer)), 0)
   end
-  wire.check_names(what, answer, answer_fields)
+  wire.check_names(what, answer, wire.answer_fields)
   if answer.error and not wire.connect_errors[answer.error] and not stream_errors[answer.error] then
     error(("%s: unknown error %q"):format(what, tostring(answer.error)), 0)
   end
@@ -170,6 +170,8 @@ function wire.play(answer, method)
 end
 
 -- Requests ------------------------------------------------------------------------------------------------------------
+
+wire.request_fields = wire.set_of "method path host headers body client site listen version leave raw trailers"
 
 -- A request's bytes.
 function wire.write_request(options, host)

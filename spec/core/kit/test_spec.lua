@@ -98,6 +98,19 @@ describe("moongate test", function()
     assert.matches("1 success", text)
   end)
 
+  it("runs what docs/testing.md begins with", function()
+    local page = assert(io.open "docs/testing.md")
+    local spec = page:read("a"):match "```lua\n(.-)```"
+    page:close()
+    local dir = folder(spec)
+    process.write_file(dir .. "/site.lua", [[return {
+      listen = 8080, backends = { app = { "127.0.0.1:3000" } },
+      on_request = function(req) if req.path == "/admin" and req.client.ip ~= "127.0.0.1" then return 403 end end,
+    }]])
+    local status, out = test(dir)
+    assert(status == 0 and out:find("1 success", 1, true), out)
+  end)
+
   it("says which package is missing", function()
     local dir = folder()
     local bare = { PATH = dir, LD_PRELOAD = false }
@@ -112,7 +125,8 @@ describe("moongate test", function()
     local watching = process.spawn({ moongate.binary, "test", "--watch" }, { cwd = dir, env = env })
     watching:wait_line("stdout", "1 success / 0 failures", { timeout = 30 })
     watching:wait_line("stdout", "waiting for a change", { timeout = 30 })
-    process.write_file(dir .. "/site.lua", 'return { listen = 8080, on_request = 204, backends = { app = { "[::1]:9" } } }')
+    local other = 'return { listen = 8080, on_request = 204, backends = { app = { "[::1]:9" } } }'
+    process.write_file(dir .. "/site.lua", other)
     watching:wait_line("stdout", "0 successes / 1 failure", { timeout = 30 })
     watching:kill_with "sigterm"
     watching:wait()
@@ -126,7 +140,8 @@ describe("the lines that have code", function()
     local path = support.temp_dir() .. "/a.lua"
     process.write_file(path, table.concat({
       "local a = 1", "", "-- nothing", "local function f(...)", "  local t = {", "    1,", '    "two", 3.5,', "  }",
-      "  return t, ...", "end", "for i = 1, 2 do", "  f(i)", "end", "if a == nil then", "  goto done", "end", "::done::",
+      "  return t, ...", "end", "for i = 1, 2 do", "  f(i)", "end", "if a == nil then",
+      "  goto done", "end", "::done::",
     }, "\n"))
     local lines = {}
     for line in pairs(coverage.lines_of(path)) do lines[#lines + 1] = line end
