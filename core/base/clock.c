@@ -7,7 +7,9 @@
 static _Thread_local struct pretence *pretended;
 
 void clock_pretend(struct pretence *p) { pretended = p; }
-struct pretence *clock_pretended(void) { return pretended; }
+struct pretence *clock_pretended(void) {
+    return pretended;
+}
 
 static struct timespec read_clock(clockid_t id) {
     struct timespec now;

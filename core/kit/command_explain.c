@@ -12,6 +12,7 @@
 #include <string.h>
 
 struct explanation {
+    struct host *host;
     const struct cli_args *args;
     char *body; /* NULL: none */
     size_t body_size;
@@ -68,11 +69,13 @@ static void push_args(lua_State *L, const void *with) {
     }
 }
 
-static int explain(const void *e) { return host_run("explain", push_args, e); }
+static int explain(const void *e) { return host_main(((const struct explanation *)e)->host, push_args, e); }
 
 int command_explain(const struct cli_args *args) {
-    struct explanation e = { .args = args };
-    int status = read_body(&e, args->values[OPTION_BODY]) ? as_user(args, explain, &e) : EXIT_FAILED;
+    struct explanation e = { .args = args, .host = host_open("explain") };
+    bool ready = e.host && read_body(&e, args->values[OPTION_BODY]);
+    int status = ready ? as_user(args, explain, &e) : EXIT_FAILED;
+    host_close(e.host);
     free(e.body);
     return status;
 }

@@ -182,7 +182,9 @@ static int run_covered(char *const *argv, const char *lcov) {
     setenv(COVERAGE_VARIABLE, path, 1);
     int status = run_busted(argv);
     struct report report = { .counts = path, .lcov = lcov };
-    int told = host_run("coverage", push_report, &report);
+    struct host *host = host_open("coverage");
+    int told = host ? host_main(host, push_report, &report) : EXIT_FAILED;
+    host_close(host);
     unlink(path);
     return status ? status : told;
 }

@@ -10,8 +10,12 @@
 #include <lualib.h>
 #include <stdlib.h>
 
-struct program {
-    const char *module;
+/* On the stack of L: the message handler, the module. */
+struct host {
+    lua_State *L;
+};
+
+struct call {
     void (*push)(lua_State *, const void *);
     const void *with;
 };
@@ -28,15 +32,19 @@ static void set_path(lua_State *L) {
     lua_pop(L, 2);
 }
 
-static int run_program(lua_State *L) {
-    const struct program *p = lua_touserdata(L, 1);
+static int load_module(lua_State *L) {
     luaL_openlibs(L);
     set_path(L);
     lua_getglobal(L, "require");
-    lua_pushfstring(L, "moongate.%s", p->module);
+    lua_pushfstring(L, "moongate.%s", (const char *)lua_touserdata(L, 1));
     lua_call(L, 1, 1);
-    lua_getfield(L, -1, "main");
-    p->push(L, p->with);
+    return 1;
+}
+
+static int call_main(lua_State *L) {
+    const struct call *call = lua_touserdata(L, 2);
+    lua_getfield(L, 1, "main");
+    call->push(L, call->with);
     lua_call(L, 1, 1);
     return 1;
 }
@@ -47,16 +55,31 @@ static int add_traceback(lua_State *L) {
     return 1;
 }
 
-int host_run(const char *module, void (*push)(lua_State *, const void *), const void *with) {
-    struct program p = { .module = module, .push = push, .with = with };
-    lua_State *L = luaL_newstate();
+struct host *host_open(const char *module) {
+    struct host *host = must_calloc(1, sizeof *host);
+    lua_State *L = host->L = luaL_newstate();
     must(L);
     lua_pushcfunction(L, add_traceback);
-    lua_pushcfunction(L, run_program);
-    lua_pushlightuserdata(L, &p);
-    int status;
-    if (lua_pcall(L, 1, 1, 1) == LUA_OK) status = (int)lua_tointeger(L, -1);
-    else status = cli_fail(EXIT_FAILED, "%s", lua_tostring(L, -1));
-    lua_close(L);
-    return status;
+    lua_pushcfunction(L, load_module);
+    lua_pushlightuserdata(L, (void *)(uintptr_t)module);
+    if (lua_pcall(L, 1, 1, 1) == LUA_OK) return host;
+    cli_fail(EXIT_FAILED, "%s", lua_tostring(L, -1));
+    host_close(host);
+    return NULL;
+}
+
+int host_main(struct host *host, void (*push)(lua_State *, const void *), const void *with) {
+    lua_State *L = host->L;
+    struct call call = { push, with };
+    lua_pushcfunction(L, call_main);
+    lua_pushvalue(L, 2);
+    lua_pushlightuserdata(L, &call);
+    if (lua_pcall(L, 2, 1, 1) != LUA_OK) return cli_fail(EXIT_FAILED, "%s", lua_tostring(L, -1));
+    return (int)lua_tointeger(L, -1);
+}
+
+void host_close(struct host *host) {
+    if (!host) return;
+    lua_close(host->L);
+    free(host);
 }

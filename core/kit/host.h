@@ -5,6 +5,12 @@
 
 #include <lua.h>
 
-/* Runs main(arguments) of a module of lua/moongate/. `push` leaves its one argument on the stack. The exit status that
- * main returned; after an error, which is printed, EXIT_FAILED. */
-int host_run(const char *module, void (*push)(lua_State *, const void *with), const void *with);
+struct host;
+
+/* Loads a module of lua/moongate/ and what it requires: before the process becomes a user who may not read them. NULL:
+ * said why. */
+struct host *host_open(const char *module);
+/* Runs its main(argument). `push` leaves the argument on the stack. The exit status that main returned; after an
+ * error, which is printed, EXIT_FAILED. */
+int host_main(struct host *, void (*push)(lua_State *, const void *with), const void *with);
+void host_close(struct host *); /* NULL is ignored */

@@ -519,10 +519,17 @@ static int rehearsal_lua_sources(lua_State *L) {
 }
 
 static const luaL_Reg methods[] = {
-    { "reload", rehearsal_lua_reload },   { "close", rehearsal_lua_close }, { "notes", rehearsal_lua_notes },
-    { "request", rehearsal_lua_request }, { "advance", rehearsal_lua_advance }, { "now", rehearsal_lua_now },
-    { "health", rehearsal_lua_health },   { "sites", rehearsal_lua_sites }, { "sources", rehearsal_lua_sources },
-    { "drop", rehearsal_lua_drop },       { NULL, NULL },
+    { "reload", rehearsal_lua_reload },
+    { "close", rehearsal_lua_close },
+    { "notes", rehearsal_lua_notes },
+    { "request", rehearsal_lua_request },
+    { "advance", rehearsal_lua_advance },
+    { "now", rehearsal_lua_now },
+    { "health", rehearsal_lua_health },
+    { "sites", rehearsal_lua_sites },
+    { "sources", rehearsal_lua_sources },
+    { "drop", rehearsal_lua_drop },
+    { NULL, NULL },
 };
 
 __attribute__((visibility("default"))) int luaopen_moongate_kit(lua_State *L) {

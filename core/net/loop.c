@@ -130,9 +130,7 @@ void turn_hook_add(struct loop *l, struct turn_hook *hook) { list_push(&l->after
 
 void turn_hook_remove(struct turn_hook *hook) { list_remove(&hook->node); }
 
-static bool is_armed(const struct deadline *d) {
-    return d->loop->stage ? d->fires != 0 : ev_is_active(&d->timer);
-}
+static bool is_armed(const struct deadline *d) { return d->loop->stage ? d->fires != 0 : ev_is_active(&d->timer); }
 
 static void arm_timer(struct deadline *d) {
     if (d->loop->stage) {

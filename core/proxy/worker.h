@@ -25,7 +25,7 @@ struct worker {
     uint64_t id_seed, id_next;           /* request ids */
     struct worker_metrics *metrics;
     struct hook_observer *observer; /* of a rehearsal; NULL: none */
-    struct health *health; /* the keeper's checks of the current generation; NULL: none */
+    struct health *health;          /* the keeper's checks of the current generation; NULL: none */
 };
 
 static inline struct worker *worker_of(struct loop *loop) { return container_of(loop, struct worker, loop); }

@@ -133,8 +133,7 @@ static bool build(struct load *l) {
     l->states[0] = config_worker_state(&l->config, l->sources, 0, l->config_state, l->errors);
     if (!l->states[0]) return false;
     l->listeners = must_calloc(l->config.listener_count + 1, sizeof *l->listeners);
-    for (unsigned i = 0; i < l->config.listener_count; i++)
-        l->listeners[i] = take_listener(r, &l->config.listeners[i]);
+    for (unsigned i = 0; i < l->config.listener_count; i++) l->listeners[i] = take_listener(r, &l->config.listeners[i]);
     struct generation_parts parts = {
         .workers = 1, .listeners = l->listeners, .states = l->states, .release = on_release
     };

@@ -33,7 +33,7 @@ struct rehearsal_stubs {
 };
 
 struct rehearsal_options {
-    const char *file; /* the config; its folder is where modules are looked for */
+    const char *file;  /* the config; its folder is where modules are looked for */
     struct slice text; /* in the place of the file's bytes; p NULL: the file is read */
     double now;        /* Unix seconds at the beginning */
     uint64_t seed;
@@ -80,7 +80,7 @@ struct rehearsal_answer {
     int status; /* 0: no head came */
     const struct headers *headers, *trailers;
     struct slice body;
-    bool whole; /* to its end */
+    bool whole;          /* to its end */
     unsigned interim[8]; /* statuses of interim answers, 0 behind the last one */
 };
 
@@ -113,10 +113,10 @@ struct rehearsal_hook {
     const char *path; /* "use[1].on_request" */
     /* "continue", "reply", "pick", "no", "key", "failed"; "cancelled": it was not waited for any more */
     const char *verdict;
-    int status;           /* reply */
-    struct slice picked;  /* pick: backends, ", " between them */
-    struct slice key;     /* key: as in struct decision */
-    const char *error;    /* it failed: with file:line and traceback; else NULL */
+    int status;            /* reply */
+    struct slice picked;   /* pick: backends, ", " between them */
+    struct slice key;      /* key: as in struct decision */
+    const char *error;     /* it failed: with file:line and traceback; else NULL */
     double began, seconds; /* loop time; how long it took, waits included */
     struct rehearsal_change *changes;
     const struct subject *subject; /* internal, as what follows */

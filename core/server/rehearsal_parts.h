@@ -14,12 +14,12 @@ struct rehearsal {
     void *with;
     struct coverage *coverage;
 
-    struct sources *sources;   /* of the current generation */
-    struct list listeners;     /* struct listener: every address that was ever named */
-    unsigned listener_count;   /* given out */
-    struct list plays;         /* connections to stubs: play->node */
-    struct generation *gone;   /* the one whose last reference went */
-    bool busy;                 /* a call turns the loop */
+    struct sources *sources; /* of the current generation */
+    struct list listeners;   /* struct listener: every address that was ever named */
+    unsigned listener_count; /* given out */
+    struct list plays;       /* connections to stubs: play->node */
+    struct generation *gone; /* the one whose last reference went */
+    bool busy;               /* a call turns the loop */
 
     /* rehearsal_notes.c */
     struct hook_observer observer;

@@ -120,7 +120,8 @@ static void take_body(struct play *p) {
 }
 
 static void read_body(struct play *p) {
-    enum h1_result result = p->decoder.done ? H1_DONE : h1_body_read(&p->decoder, &p->conn.in, &p->content, SIZE_MAX / 2);
+    enum h1_result result =
+        p->decoder.done ? H1_DONE : h1_body_read(&p->decoder, &p->conn.in, &p->content, SIZE_MAX / 2);
     conn_consumed(&p->conn);
     if (result == H1_FAILED) play_end(p);
     if (result != H1_DONE) return;
@@ -276,7 +277,9 @@ static void add_act(struct play *p, enum act_kind kind, double seconds, struct s
 const char *rehearsal_play_place(const struct play *p) { return p->place; }
 const char *rehearsal_play_server(const struct play *p) { return p->server; }
 const struct request *rehearsal_play_request(const struct play *p) { return &p->request; }
-struct slice rehearsal_play_body(const struct play *p) { return slice_make(p->body, p->body_size); }
+struct slice rehearsal_play_body(const struct play *p) {
+    return slice_make(p->body, p->body_size);
+}
 void rehearsal_play_bytes(struct play *p, struct slice s) { add_act(p, ACT_BYTES, 0, s); }
 void rehearsal_play_pause(struct play *p, double seconds) {
     if (seconds > 0) add_act(p, ACT_PAUSE, seconds, SLICE(""));

@@ -34,7 +34,8 @@ describe("an installed tree", function()
       local testing = require "moongate.testing"
       it("is tried", function() assert.equal(204, testing.load("site.lua"):request("/").status) end)
       it("is not that of the source tree", function()
-        assert.equal(os.getenv "PREFIX" .. "/share/moongate/scripts/request_id.lua", testing.load("site.lua"):files()[2])
+        local module = testing.load("site.lua"):files()[2]
+        assert.equal(os.getenv "PREFIX" .. "/share/moongate/scripts/request_id.lua", module)
       end)]])
     local options = { cwd = dir, timeout = 60, env = { PREFIX = prefix } }
     for name, value in pairs(env) do options.env[name] = value end
