@@ -47,4 +47,4 @@ void stubs_close(struct rehearsal *); /* breaks all connections */
 /* rehearsal_notes.c */
 void notes_open(struct rehearsal *);
 void notes_close(struct rehearsal *);
-void notes_on_line(void *rehearsal, enum log_level, const char *text);
+void notes_on_line(void *with, enum log_level, const char *text);

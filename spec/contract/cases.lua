@@ -228,8 +228,8 @@ case("a body comes in pieces", {
       for piece in req.body:chunks() do n = n + #piece end
       return gate.reply(200, tostring(n))
     end]],
-  request = { method = "POST", body = { ("x"):rep(70000), ("y"):rep(70000) } },
-  expect = { body = "140000" },
+  request = { method = "POST", body = { ("x"):rep(2000), ("y"):rep(2000) } },
+  expect = { body = "4000" },
 })
 
 case("there is no body where none is sent", {
