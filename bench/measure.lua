@@ -1,18 +1,18 @@
 -- Measures Moongate on loopback, and beside it a peer if it is installed (nginx, if need be with Lua). README.md tells
 -- how to read it.
 --
---     bench/run [-w plain,hooks,close,big,idle] [-r ROUNDS] [-s SECONDS] [-t moongate,nginx] [--moongate PATH]
+--     bench/run [-w plain,hooks,close,big,idle,sleepers] [-r ROUNDS] [-s SECONDS] [-t moongate,nginx] [--moongate PATH]
 
 local uv = require "luv"
 
 local options = { rounds = 3, seconds = 2, binary = "build/release/moongate", workloads = nil, targets = nil }
-local small, large, idle_count = 1024, 1 << 20, 2000
+local small, large, idle_count, sleeper_count = 1024, 1 << 20, 2000, 10000
 
 -- Command line --------------------------------------------------------------------------------------------------------
 
 local function usage(problem)
   if problem then io.stderr:write("bench/run: ", problem, "\n") end
-  io.stderr:write("usage: bench/run [-w plain,hooks,close,big,idle] [-t moongate,nginx]",
+  io.stderr:write("usage: bench/run [-w plain,hooks,close,big,idle,sleepers] [-t moongate,nginx]",
     " [-r ROUNDS] [-s SECONDS] [--moongate PATH]\n")
   os.exit(problem and 2 or 0)
 end
@@ -203,6 +203,16 @@ local moongate_configs = {
     end
     return site
   ]],
+  sleepers = [[
+    local gate = require "moongate"
+    local answer = gate.reply(200, ("x"):rep(@SMALL@))
+    local site = { listen = "127.0.0.1:@PORT@" }
+    function site.on_request(req)
+      if req.path == "/later" then gate.sleep(2) end
+      return answer
+    end
+    return site
+  ]],
 }
 
 local nginx_modules = "/usr/lib/nginx/modules/"
@@ -245,7 +255,7 @@ local targets = {
   {
     name = "moongate",
     start = function(kind, origin, port)
-      local text = fill(moongate_configs[kind], { PORT = port, ORIGIN = origin })
+      local text = fill(moongate_configs[kind], { PORT = port, ORIGIN = origin, SMALL = small })
       local config = write_file("moongate.lua", text)
       return spawn(0, { options.binary, "run", config, "--workers", "1", "--control", dir .. "/moongate.sock" })
     end,
@@ -253,6 +263,7 @@ local targets = {
   {
     name = "nginx",
     absent = function(kind)
+      if kind == "sleepers" then return "not asked" end
       if not find_program "nginx" then return "not installed" end
       local module = nginx_modules .. "ngx_http_lua_module.so"
       if kind == "hooks" and not uv.fs_access(module, "R") then return "no Lua module" end
@@ -298,44 +309,83 @@ local function wrk_workload(path, headers)
   end
 end
 
--- Opens connections, makes a request on each, and leaves them open: how much more memory the target has then.
-local function hold_idle(process, port)
-  local sockets, answered, failed = {}, 0, nil
-  local function open()
-    local socket = uv.new_tcp()
-    sockets[#sockets + 1] = socket
-    socket:connect("127.0.0.1", port, function(err)
-      failed = failed or err
-      if err then return end
-      local got, left = "", nil
-      socket:read_start(function(read_err, bytes)
-        failed = failed or read_err or (not bytes and "closed" or nil)
-        got = got .. (bytes or "")
-        if not left and got:find("\r\n\r\n", 1, true) then left = select(2, got:find("\r\n\r\n", 1, true)) + small end
-        if left and #got >= left then
-          answered, left, got = answered + 1, math.huge, ""
-        end
-      end)
-      socket:write "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    end)
-  end
-  local function open_many(count)
-    for _ = 1, count do
-      open()
-      local wanted = #sockets - 16
-      wait_until(10, function() return answered >= wanted or failed end)
+-- Connections that are opened one after the other, each with a request, and stay open.
+local clients = {}
+clients.__index = clients
+
+local function new_clients(port) return setmetatable({ port = port, sockets = {}, answered = 0 }, clients) end
+
+local function ask(socket, path)
+  socket:write("GET " .. path .. " HTTP/1.1\r\nHost: localhost\r\n\r\n")
+end
+
+-- Counts each whole answer of `small` bytes.
+function clients:listen(socket)
+  local got = ""
+  socket:read_start(function(err, bytes)
+    self.failed = self.failed or err or (not bytes and "closed" or nil)
+    got = got .. (bytes or "")
+    local left = select(2, got:find("\r\n\r\n", 1, true))
+    if left and #got >= left + small then
+      self.answered, got = self.answered + 1, ""
     end
-    wait_until(10, function() return answered >= #sockets or failed end)
+  end)
+end
+
+function clients:open(path)
+  local socket = uv.new_tcp()
+  self.sockets[#self.sockets + 1] = socket
+  socket:connect("127.0.0.1", self.port, function(err)
+    self.failed = self.failed or err
+    if err then return end
+    self:listen(socket)
+    ask(socket, path)
+  end)
+end
+
+function clients:await(count)
+  return wait_until(20, function() return self.answered >= count or self.failed end)
+end
+
+function clients:open_many(count, path)
+  for _ = 1, count do
+    self:open(path)
+    self:await(#self.sockets - 16)
   end
-  open_many(50)
-  uv.sleep(200)
-  local before, first = memory_of(process.pid), #sockets
-  open_many(idle_count)
-  uv.sleep(500)
-  local bytes = (memory_of(process.pid) - before) / (#sockets - first)
-  for _, socket in ipairs(sockets) do socket:close() end
+  self:await(#self.sockets)
+end
+
+function clients:close(what)
+  for _, socket in ipairs(self.sockets) do socket:close() end
   wait_until(1, function() return false end)
-  if failed then fail("idle: " .. failed) end
+  if self.failed then fail(what .. ": " .. self.failed) end
+end
+
+-- Leaves connections open after a request each: how much more memory the target has then.
+local function hold_idle(process, port)
+  local idle = new_clients(port)
+  idle:open_many(50, "/")
+  uv.sleep(200)
+  local before, first = memory_of(process.pid), #idle.sockets
+  idle:open_many(idle_count, "/")
+  uv.sleep(500)
+  local bytes = (memory_of(process.pid) - before) / (#idle.sockets - first)
+  idle:close "idle"
+  return bytes, nil
+end
+
+-- Has all connections, which have had an answer before, wait in a hook at once: what that takes beyond them.
+local function hold_sleeping(process, port)
+  local sleepers = new_clients(port)
+  sleepers:open_many(sleeper_count, "/now")
+  uv.sleep(200)
+  local before = memory_of(process.pid)
+  for _, socket in ipairs(sleepers.sockets) do ask(socket, "/later") end
+  wait_until(1.5, function() return false end)
+  local bytes = (memory_of(process.pid) - before) / sleeper_count
+  if sleepers.answered ~= sleeper_count then fail "sleepers: some did not sleep" end
+  if not sleepers:await(2 * sleeper_count) then fail "sleepers: some did not wake" end
+  sleepers:close "sleepers"
   return bytes, nil
 end
 
@@ -348,6 +398,8 @@ local workloads = {
   { name = "big", config = "plain", unit = "us/MiB", run = wrk_workload "/big", about = "1 MiB bodies" },
   { name = "idle", config = "plain", unit = "bytes/conn", run = hold_idle, once = true,
     about = idle_count .. " idle keep-alive connections" },
+  { name = "sleepers", config = "sleepers", unit = "bytes/call", run = hold_sleeping, once = true,
+    about = sleeper_count .. " hooks that wait at once" },
 }
 
 -- The table -----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ local files = {
   { "lua/types/request.lua", "The request" },
   { "lua/types/response.lua", "The response" },
   { "lua/types/gate.lua", "The module" },
+  { "lua/types/socket.lua", "Sockets, names, locks" },
+  { "lua/types/state.lua", "State of policy" },
   { "lua/types/testing.lua", "The test kit" },
 }
 

@@ -27,7 +27,7 @@ local keys = {
 }
 
 local reading = { GET = true, HEAD = true, OPTIONS = true }
-local usage = gate.shared("usage", { size = "1M" })
+local usage = gate.shared("usage", { max = "1M" })
 
 local site = {
   listen = "127.0.0.1:8080",

@@ -1,4 +1,5 @@
--- Edge: keys, an authorization service, a canary and header hygiene together; the four hooks in one small policy.
+-- Edge: keys and their limits, an authorization service, a canary and header hygiene together; the four hooks in one
+-- small policy.
 --
 --     moongate run examples/edge.lua
 --
@@ -13,6 +14,13 @@
 --     $ curl -H 'X-Api-Key: key-of-sue' http://127.0.0.1:8080/hello
 --     canary: /hello for sue
 --
+-- A key may come a hundred times a minute, twenty of them at once:
+--
+--     $ curl -s -H 'X-Api-Key: eager' 'http://127.0.0.1:8080/[1-40]' | tail -1
+--     slow down
+--     $ curl -si -H 'X-Api-Key: eager' 'http://127.0.0.1:8080/[1-40]' | grep -i retry-after | tail -1
+--     Retry-After: 1
+--
 -- The canary fails at /report; the user gets the answer of the stable version. Whose software it is, nobody needs to
 -- know:
 --
@@ -22,6 +30,7 @@
 --     no Server field
 
 local gate = require "moongate"
+local per_key = gate.limit { name = "per-key", rate = 100, per = 60, burst = 20 }
 
 local site = {
   listen   = "127.0.0.1:8080",
@@ -35,6 +44,8 @@ local site = {
 function site.on_request(req)
   local key = req.headers["X-Api-Key"]
   if not key then return gate.reply(401, "missing X-Api-Key\n") end
+  local ok, wait = per_key:take(key)
+  if not ok then return gate.reply(429, "slow down\n", { ["Retry-After"] = math.ceil(wait) }) end
   local auth = gate.fetch("auth", { path = "/check", headers = { ["X-Api-Key"] = key }, timeout = 0.2 })
   if not auth or auth.status ~= 200 then return gate.reply(403) end
   req.headers["X-User"] = auth.headers["X-User"]

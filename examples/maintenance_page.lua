@@ -27,7 +27,7 @@
 
 local gate = require "moongate"
 
-local switch = gate.shared("maintenance", { size = "64K" })
+local switch = gate.shared("maintenance", { max = "64K" })
 local operators = { ["127.0.0.2"] = true }
 
 local site = {

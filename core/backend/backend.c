@@ -6,6 +6,7 @@
 #include "backend/backend.h"
 
 #include "base/must.h"
+#include "net/tls.h"
 #include "store/metrics.h"
 
 #include <limits.h>
@@ -51,6 +52,8 @@ void backend_destroy(struct backend *b) {
     }
     free(b->specs);
     free(b->views);
+    tls_trust_unref(b->settings.trust);
+    free(b->settings.tls_name);
     free(b->settings.health.path);
     free(b->settings.health.host);
     free(b->name);
@@ -246,7 +249,7 @@ static struct candidate *choose(struct backend_view *v, const struct choice *cho
 }
 
 struct server *backend_choose(struct backend *b, struct loop *loop, struct server *const *tried, unsigned tried_count,
-                              struct slice only, enum failure *why) {
+                              struct slice only, const struct server_spec **spec, enum failure *why) {
     struct backend_view *v = &b->views[loop->index];
     struct choice choice = { tried, tried_count, only, b->settings.max_connections };
     if (v->names) refresh_names(v);
@@ -258,7 +261,23 @@ struct server *backend_choose(struct backend *b, struct loop *loop, struct serve
     struct candidate *c = choose(v, &choice, true);
     if (!c) c = choose(v, &choice, false);
     *why = FAIL_NO_SERVER;
-    return c ? server_ref(c->server) : NULL;
+    if (!c) return NULL;
+    *spec = c->spec;
+    return server_ref(c->server);
+}
+
+const struct server_spec *backend_spec(const struct backend *b, const struct loop *loop, const struct server *s) {
+    const struct backend_view *v = &b->views[loop->index];
+    for (unsigned i = 0; i < v->count; i++)
+        if (v->list[i].server == s) return v->list[i].spec;
+    return NULL;
+}
+
+struct slice backend_tls_name(const struct backend *b, const struct server_spec *spec, const struct server *server,
+                              char *text) {
+    if (b->settings.tls_name) return slice_of(b->settings.tls_name);
+    if (spec && spec->host) return slice_of(spec->host);
+    return server->addr.u.sa.sa_family == AF_UNIX ? SLICE("") : addr_ip_text(&server->addr, text);
 }
 
 bool backend_has_server(const struct backend *b, struct slice name) {

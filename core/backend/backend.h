@@ -39,7 +39,10 @@ struct backend_settings {
     uint32_t retry_on;                /* bits 1 << enum retry_class, and RETRY_ON_5XX; default connect */
     struct status_set retry_statuses; /* named singly: 503 */
     double connect, first_byte, between;
-    struct { /* active health checks; path NULL: none */
+    struct tls_trust *trust; /* a reference: TLS to its servers; NULL: none */
+    bool h2;                 /* HTTP/2: by ALPN with TLS, else with prior knowledge */
+    char *tls_name;          /* what their certificates bear, and SNI; NULL: each server's own host */
+    struct {                 /* active health checks; path NULL: none */
         char *path;
         char *host;
         double interval, timeout;
@@ -98,10 +101,15 @@ void backend_view_close(struct backend *, struct loop *);
 void backend_destroy(struct backend *); /* all views are closed */
 
 /* Chooses a server that is not in `tried`, preferring well ones; only that one entry when `only` (a spec's name) is
- * given. A reference for the caller, or NULL with `*why`: NO_SERVER, NAME_NOT_FOUND, NAME_FAILED; NONE: names are
- * being resolved, wait with backend_await. */
+ * given. A reference for the caller, and the entry it stands for in `*spec`; or NULL with `*why`: NO_SERVER,
+ * NAME_NOT_FOUND, NAME_FAILED; NONE: names are being resolved, wait with backend_await. */
 struct server *backend_choose(struct backend *, struct loop *, struct server *const *tried, unsigned tried_count,
-                              struct slice only, enum failure *why);
+                              struct slice only, const struct server_spec **spec, enum failure *why);
+/* The entry that a server stands for in this worker's view; NULL: it is not there (any more). */
+const struct server_spec *backend_spec(const struct backend *, const struct loop *, const struct server *);
+/* What a TLS server's certificate must bear: the backend's `tls_name`, else its host, else its address. `text` (of
+ * ADDR_TEXT) may be written to. */
+struct slice backend_tls_name(const struct backend *, const struct server_spec *, const struct server *, char *text);
 void backend_await(struct backend *, struct loop *, struct backend_waiter *);
 void backend_waiter_forget(struct backend_waiter *);
 bool backend_has_server(const struct backend *, struct slice name);

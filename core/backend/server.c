@@ -33,12 +33,15 @@ static struct server *server_create(struct slice backend, const struct addr *add
     s->healthy = 1;
     s->workers = workers;
     s->pools = must_calloc(workers, sizeof *s->pools);
-    for (unsigned i = 0; i < workers; i++) list_init(&s->pools[i].idle);
+    for (unsigned i = 0; i < workers; i++) {
+        list_init(&s->pools[i].idle);
+        list_init(&s->pools[i].shared);
+    }
     return s;
 }
 
 static void server_destroy(struct server *s) {
-    for (unsigned i = 0; i < s->workers; i++) must(list_empty(&s->pools[i].idle));
+    for (unsigned i = 0; i < s->workers; i++) must(list_empty(&s->pools[i].idle) && list_empty(&s->pools[i].shared));
     free(s->pools);
     free(s->backend);
     free(s->name);

@@ -12,7 +12,8 @@
  * only. */
 struct pool {
     struct list idle;
-    unsigned count;
+    unsigned count;     /* of idle */
+    struct list shared; /* those whose streams others may borrow */
 };
 
 struct server {
@@ -30,7 +31,8 @@ struct server {
     _Atomic uint64_t rest_until;
     /* Active health: false while its checks fail. */
     _Atomic int healthy;
-    unsigned in_a_row; /* checks against the present state; the keeper's */
+    _Atomic bool speaks_h2; /* over TLS, when it was last asked */
+    unsigned in_a_row;      /* checks against the present state; the keeper's */
 };
 
 /* Finds or makes; the caller owns one reference. `workers` is fixed for the life of the process. */

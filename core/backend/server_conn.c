@@ -1,137 +1,158 @@
-/* Connections to servers: opened, lent, given back, kept idle, dropped.
+/* Connections to servers: opened, lent, given back, kept idle, shared, dropped, whatever they speak.
  *
  * An idle conn keeps its read interest: a server that closes it is noticed at once, and most stale conns are gone
  * before anybody borrows them. What remains (the FIN that is still under way) is the fetch's to forgive, once. */
 #include "backend/server_conn.h"
 
+#include "base/log.h"
 #include "base/must.h"
 #include "base/slab.h"
 #include "net/stage.h"
 
-static _Thread_local struct slab conns = SLAB(struct server_conn, 256);
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
 
-static struct server_conn *of_conn(struct conn *c) { return container_of(c, struct server_conn, conn); }
+static _Thread_local struct slab conns = SLAB(struct server_conn, 256);
 
 static struct pool *pool_of(struct server_conn *sc) { return &sc->server->pools[sc->conn.loop->index]; }
 
 static void server_conn_bury(struct grave *g) {
     struct server_conn *sc = container_of(g, struct server_conn, grave);
+    if (sc->h2) server_h2.fini(sc);
     server_unref(sc->server);
+    tls_trust_unref(sc->trust);
+    free(sc->name);
     slab_give(&conns, sc);
 }
 
-static void server_conn_close(struct server_conn *sc) {
-    if (!list_empty(&sc->node)) {
-        list_remove(&sc->node);
-        pool_of(sc)->count--;
-    }
+/* An idle one; those that are shared leave by server_conn_unshare. */
+static void leave_idle(struct server_conn *sc) {
+    list_remove(&sc->node);
+    pool_of(sc)->count--;
+}
+
+static bool is_idle(const struct server_conn *sc) { return !list_empty(&sc->node) && !sc->h2; }
+
+void server_conn_close(struct server_conn *sc) {
+    if (is_idle(sc)) leave_idle(sc);
+    list_remove(&sc->node);
     if (sc->conn.state != CONN_CLOSED) {
         conn_close(&sc->conn);
         atomic_fetch_sub_explicit(&sc->server->connections, 1, memory_order_relaxed);
     }
-    if (sc->borrower) sc->borrower->conn = NULL;
-    sc->borrower = NULL;
     loop_bury(sc->conn.loop, &sc->grave);
 }
 
-/* ---- events: to the borrower, or, for an idle conn, its end */
-
-static void on_bytes(struct conn *c) {
-    struct server_conn *sc = of_conn(c);
-    if (!sc->borrower) {
-        server_conn_close(sc); /* a server that speaks unasked */
-        return;
-    }
-    sc->response_begun = true;
-    sc->borrower->handlers->on_bytes(sc->borrower);
+/* A peer that is misconfigured fails every connection in the same way: told once a second. */
+void server_conn_complain(const struct server_conn *sc, enum failure why) {
+    static _Thread_local double complained;
+    const char *reason = conn_tls_reason(&sc->conn);
+    if (!reason || loop_now(sc->conn.loop) - complained < 1) return;
+    complained = loop_now(sc->conn.loop);
+    log_warn("backend %s: server %s as \"%s\": %s: %s", sc->server->backend, sc->server->name, sc->name,
+             why == FAIL_RESET ? "TLS broke" : failure_sentence(why), reason);
 }
-
-static void on_end(struct conn *c) {
-    struct server_conn *sc = of_conn(c);
-    if (sc->borrower) sc->borrower->handlers->on_end(sc->borrower);
-    else server_conn_close(sc);
-}
-
-static void on_broken(struct conn *c, enum failure why) {
-    struct server_conn *sc = of_conn(c);
-    if (sc->borrower) sc->borrower->handlers->on_broken(sc->borrower, why);
-    else server_conn_close(sc);
-}
-
-static void on_connected(struct conn *c) {
-    struct server_conn *sc = of_conn(c);
-    if (sc->borrower) sc->borrower->handlers->on_connected(sc->borrower);
-}
-
-static void on_room(struct conn *c) {
-    struct server_conn *sc = of_conn(c);
-    if (sc->borrower) sc->borrower->handlers->on_room(sc->borrower);
-}
-
-static void on_flushed(struct conn *c) {
-    struct server_conn *sc = of_conn(c);
-    if (sc->borrower && sc->borrower->handlers->on_flushed) sc->borrower->handlers->on_flushed(sc->borrower);
-}
-
-static void on_deadline(struct conn *c) {
-    struct server_conn *sc = of_conn(c);
-    if (sc->borrower) sc->borrower->handlers->on_deadline(sc->borrower);
-    else server_conn_close(sc);
-}
-
-static const struct conn_handlers handlers = {
-    .on_bytes = on_bytes,
-    .on_end = on_end,
-    .on_broken = on_broken,
-    .on_connected = on_connected,
-    .on_room = on_room,
-    .on_flushed = on_flushed,
-    .on_deadline = on_deadline,
-};
-
-/* ---- the life of one */
 
 static void lend(struct server_conn *sc, struct borrower *b) {
-    sc->borrower = b;
-    b->conn = sc;
     sc->uses++;
-    sc->response_begun = false;
-    sc->scan = (struct h1_scan){ 0 };
+    sc->protocol->lend(sc, b);
 }
 
-struct server_conn *server_conn_open(struct server *server, struct loop *loop, struct borrower *b, double timeout) {
+void server_conn_become(struct server_conn *sc, const struct server_protocol *protocol) {
+    struct borrower *b = sc->h1.stream.borrower;
+    sc->protocol = protocol;
+    sc->conn.handlers = protocol->handlers;
+    protocol->lend(sc, b);
+    protocol->handlers->on_connected(&sc->conn);
+}
+
+/* ---- new ones */
+
+/* With TLS the server has a say, and until it was heard everybody opens a connection of his own. */
+static const struct server_protocol *expected_protocol(const struct server *server, const struct loop *loop,
+                                                       const struct way *way) {
+    if (loop->stage) return &server_h1; /* all that is spoken there */
+    bool h2 = way->h2 && !way->alone;
+    bool sure = !way->trust || atomic_load_explicit(&server->speaks_h2, memory_order_relaxed);
+    return h2 && sure ? &server_h2 : &server_h1;
+}
+
+void server_conn_open(struct server *server, struct loop *loop, struct borrower *b, double timeout,
+                      const struct way *way) {
     struct server_conn *sc = slab_take_zeroed(&conns);
     list_init(&sc->node);
     grave_init(&sc->grave, server_conn_bury);
     sc->server = server_ref(server);
+    sc->protocol = expected_protocol(server, loop, way);
     atomic_fetch_add_explicit(&server->connections, 1, memory_order_relaxed);
-    lend(sc, b);
     if (loop->stage) loop->stage->called = server->backend;
-    conn_connect(&sc->conn, loop, &server->addr, &handlers);
+    conn_connect(&sc->conn, loop, &server->addr, sc->protocol->handlers);
     if (loop->stage) loop->stage->called = NULL;
+    if (way->trust) {
+        sc->trust = tls_trust_ref(way->trust);
+        sc->name = must_strndup(way->name.p, way->name.n);
+        enum tls_alpn alpn = way->h2 && !way->alone ? TLS_ALPN_H2 : TLS_ALPN_H1;
+        if (!loop->stage) conn_tls_connect(&sc->conn, way->trust, way->name, alpn);
+    }
+    lend(sc, b);
     conn_deadline(&sc->conn, timeout);
-    return sc;
 }
 
-struct server_conn *server_conn_borrow(struct server *server, struct loop *loop, struct borrower *b) {
-    struct pool *pool = &server->pools[loop->index];
-    for (struct list *node; (node = list_pop(&pool->idle));) {
-        pool->count--;
-        struct server_conn *sc = container_of(node, struct server_conn, node);
-        if (conn_reusable(&sc->conn)) {
-            conn_deadline(&sc->conn, 0);
-            lend(sc, b);
-            return sc;
-        }
-        server_conn_close(sc);
-    }
-    return NULL;
+/* ---- used ones */
+
+static bool is_made_so(const struct server_conn *sc, const struct way *way) {
+    return sc->trust == way->trust && (!sc->trust || slice_equal(slice_of(sc->name), way->name));
 }
+
+static bool is_closed_by_peer(const struct server_conn *sc) {
+    char byte;
+    ssize_t n = recv(conn_fd(&sc->conn), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return n >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK);
+}
+
+static bool borrow_idle(struct pool *pool, struct borrower *b, const struct way *way) {
+    list_each_safe(node, &pool->idle) {
+        struct server_conn *sc = container_of(node, struct server_conn, node);
+        if (!is_made_so(sc, way)) continue;
+        if (!conn_reusable(&sc->conn) || (way->careful && is_closed_by_peer(sc))) {
+            server_conn_close(sc);
+            continue;
+        }
+        leave_idle(sc);
+        conn_deadline(&sc->conn, 0);
+        lend(sc, b);
+        return true;
+    }
+    return false;
+}
+
+static bool borrow_shared(struct pool *pool, struct borrower *b, const struct way *way) {
+    list_each_safe(node, &pool->shared) {
+        struct server_conn *sc = container_of(node, struct server_conn, node);
+        if (!is_made_so(sc, way)) continue;
+        lend(sc, b);
+        return true;
+    }
+    return false;
+}
+
+bool server_conn_borrow(struct server *server, struct loop *loop, struct borrower *b, const struct way *way) {
+    struct pool *pool = &server->pools[loop->index];
+    if (way->h2 && !way->alone && borrow_shared(pool, b, way)) return true;
+    bool prior_knowledge = way->h2 && !way->trust; /* nothing but tunnels speak HTTP/1 there */
+    return (!prior_knowledge || way->alone) && borrow_idle(pool, b, way);
+}
+
+void server_conn_share(struct server_conn *sc) {
+    if (list_empty(&sc->node)) list_push_front(&pool_of(sc)->shared, &sc->node);
+}
+
+void server_conn_unshare(struct server_conn *sc) { list_remove(&sc->node); }
 
 /* The newest go first and are borrowed first, so that the oldest expire. */
-static void keep_idle(struct server_conn *sc, const struct backend_settings *settings) {
+void server_conn_keep(struct server_conn *sc, const struct backend_settings *settings) {
     struct pool *pool = pool_of(sc);
-    sc->borrower = NULL;
     list_push_front(&pool->idle, &sc->node);
     pool->count++;
     conn_pause(&sc->conn, false);
@@ -139,16 +160,17 @@ static void keep_idle(struct server_conn *sc, const struct backend_settings *set
     if (pool->count > settings->keepalive) server_conn_close(container_of(pool->idle.prev, struct server_conn, node));
 }
 
-void server_conn_give_back(struct borrower *b, bool reusable, const struct backend_settings *settings) {
-    struct server_conn *sc = b->conn;
-    if (!sc) return;
-    b->conn = NULL;
-    sc->borrower = NULL;
-    if (reusable && settings->keepalive > 0 && conn_reusable(&sc->conn)) keep_idle(sc, settings);
-    else server_conn_close(sc);
+void server_conn_give_back(struct borrower *b, bool whole, const struct backend_settings *settings) {
+    struct server_stream *s = b->stream;
+    if (!s) return;
+    b->stream = NULL;
+    s->borrower = NULL;
+    s->ops->give_back(s, whole, settings);
 }
 
+/* Those that are shared and in use go with their last stream. */
 void server_conn_drop_idle(struct server *server, struct loop *loop) {
     struct pool *pool = &server->pools[loop->index];
     while (!list_empty(&pool->idle)) server_conn_close(container_of(pool->idle.next, struct server_conn, node));
+    list_each_safe(node, &pool->shared) server_h2_retire(container_of(node, struct server_conn, node));
 }

@@ -1,47 +1,77 @@
-/* A connection to a server and its protocol (h1), the mirror of proxy/client. It is connecting, lent to one borrower,
- * or idle in its worker's pool. For h1 the borrower has it whole; for h2 (later) it will have one stream of it. */
+/* A connection to a server and its protocol, the mirror of proxy/client. It is connecting, lent (server_stream.h), or
+ * idle in its worker's pool. */
 #pragma once
 
 #include "backend/backend.h"
+#include "backend/server_stream.h"
 #include "http/h1.h"
 #include "net/conn.h"
 
-struct server_conn;
+/* What a protocol does for server_conn.c. */
+struct server_protocol {
+    const struct conn_handlers *handlers;
+    /* The conn stands, or is taken out of the pool again: lends a stream of it. */
+    void (*lend)(struct server_conn *, struct borrower *);
+    void (*fini)(struct server_conn *); /* its memory goes; may be NULL */
+};
+extern const struct server_protocol server_h1, server_h2;
 
-/* Who has borrowed: embedded in a fetch. Handlers run in the gather phase. */
-struct borrower {
-    const struct borrower_handlers *handlers;
-    struct server_conn *conn; /* NULL: none */
+struct h2_server; /* server_h2.c's own */
+/* Takes no more streams; closes with its last. */
+void server_h2_retire(struct server_conn *);
+
+/* HTTP/1: one stream, which is the whole conn. */
+struct h1_server {
+    struct server_stream stream;
+    struct h1_scan scan;
+    struct h1_body body; /* reading the response's body */
+    bool chunked;        /* the request's body is written in chunks */
+    bool tunnel;
 };
 
-struct borrower_handlers {
-    void (*on_connected)(struct borrower *);
-    void (*on_bytes)(struct borrower *); /* bytes of the response to be read */
-    void (*on_end)(struct borrower *);   /* FIN */
-    void (*on_broken)(struct borrower *, enum failure why);
-    void (*on_room)(struct borrower *);    /* the request body may flow again */
-    void (*on_flushed)(struct borrower *); /* all that was written has left; may be NULL */
-    void (*on_deadline)(struct borrower *);
+/* All that makes connections to one server differ: only one made in the same way can take its place. */
+struct way {
+    struct tls_trust *trust; /* TLS; NULL: plain */
+    struct slice name;       /* with TLS: what the server's certificate bears */
+    bool h2;                 /* HTTP/2: with TLS if the server agrees, without by prior knowledge */
+    bool alone;              /* it will become a tunnel: a connection of its own, HTTP/1.1 */
+    bool careful;            /* for what may not be repeated: looks whether an idle one is just being closed */
 };
 
 struct server_conn {
     struct conn conn;
     struct list node; /* in the pool while idle, else alone */
     struct grave grave;
-    struct server *server;     /* a reference */
-    struct borrower *borrower; /* NULL while idle */
-    struct h1_scan scan;
-    struct h1_body body; /* reading the response's body */
-    uint32_t uses;       /* requests it has carried, the present one included: 1 is fresh */
-    double idle_limit;
-    bool response_begun; /* a byte of the present response has come */
+    struct server *server; /* a reference */
+    const struct server_protocol *protocol;
+    uint32_t uses;           /* requests it has carried, the present one included */
+    struct tls_trust *trust; /* a reference; NULL: plain */
+    char *name;              /* with TLS: the server's name */
+    struct h1_server h1;
+    struct h2_server *h2; /* NULL: it does not speak HTTP/2 */
 };
 
-/* An idle conn from the pool, good as far as can be known without a system call; NULL: none. Lent to `b`. */
-struct server_conn *server_conn_borrow(struct server *, struct loop *, struct borrower *b);
-/* Opens a new one, lent to `b`; on_connected or on_broken follows, or on_deadline after `timeout` seconds. */
-struct server_conn *server_conn_open(struct server *, struct loop *, struct borrower *b, double timeout);
-/* Ends the loan: into the pool when `reusable` and there is room there, otherwise closed. b->conn becomes NULL. */
-void server_conn_give_back(struct borrower *b, bool reusable, const struct backend_settings *);
+/* A stream of a conn that was made in this way and stands, as far as can be known without a system call (careful: with
+ * one), or, for HTTP/2, is being made. Lent to `b`. False: there is none. */
+bool server_conn_borrow(struct server *, struct loop *, struct borrower *b, const struct way *);
+/* Opens a new one, lent to `b`; on_connected (after the TLS handshake, if there is one) or on_broken follows, or
+ * on_deadline after `timeout` seconds. */
+void server_conn_open(struct server *, struct loop *, struct borrower *b, double timeout, const struct way *);
+/* Ends a loan (server_stream_ops.give_back); b->stream becomes NULL. Nothing if there is none. */
+void server_conn_give_back(struct borrower *b, bool whole, const struct backend_settings *);
 /* Closes this worker's idle conns to a server. */
 void server_conn_drop_idle(struct server *, struct loop *);
+
+/* -- for the protocols */
+static inline struct server_conn *server_conn_of(struct conn *c) { return container_of(c, struct server_conn, conn); }
+/* It turned out to speak another protocol: its borrower gets a stream of that, and is told that it is connected. */
+void server_conn_become(struct server_conn *, const struct server_protocol *);
+/* Logs why TLS broke it, if it did. */
+void server_conn_complain(const struct server_conn *, enum failure why);
+/* Keeps it for the next request, if there is room in the pool. */
+void server_conn_keep(struct server_conn *, const struct backend_settings *);
+/* Others may borrow streams of it, or not any more. Idempotent. */
+void server_conn_share(struct server_conn *);
+void server_conn_unshare(struct server_conn *);
+/* Closes and buries it. Idempotent. */
+void server_conn_close(struct server_conn *);

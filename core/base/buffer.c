@@ -267,6 +267,17 @@ struct slice buffer_front(const struct buffer *b) {
     return slice_make(b->first->p, b->first->n);
 }
 
+size_t buffer_find(const struct buffer *b, char byte, size_t from) {
+    size_t before = 0;
+    for (const struct segment *s = b->first; s && before < b->size; before += s->n, s = s->next) {
+        size_t skip = from > before ? from - before : 0;
+        if (skip >= s->n) continue;
+        const char *found = memchr(s->p + skip, byte, s->n - skip);
+        if (found) return before + (size_t)(found - s->p);
+    }
+    return b->size;
+}
+
 void buffer_peek(const struct buffer *b, void *to, size_t n) {
     must(n <= b->size);
     char *at = to;

@@ -47,6 +47,8 @@ int buffer_vectors(const struct buffer *, struct iovec *vectors, int max);
 struct slice buffer_front(const struct buffer *);
 /* Makes the first `n` bytes contiguous (n <= size), copying only if they are not. */
 struct slice buffer_gather(struct buffer *, size_t n);
+/* The place of the first `byte` at or behind `from`; size if there is none. */
+size_t buffer_find(const struct buffer *, char byte, size_t from);
 /* Copies the first `n` bytes out without removing them. */
 void buffer_peek(const struct buffer *, void *to, size_t n);
 

@@ -40,6 +40,10 @@ enum retry_class { RETRY_NEVER, RETRY_CONNECT, RETRY_RESET, RETRY_TIMEOUT };
     FAILURE(CONNECT_FAILED, 502, RETRY_CONNECT, "connect_failed", "the server could not be reached")                   \
     FAILURE(CONNECT_TIMEOUT, 504, RETRY_CONNECT, "connect_timeout",                                                    \
             "the server did not accept the connection in time")                                                        \
+    FAILURE(STREAM_REFUSED, 502, RETRY_CONNECT, "stream_refused",                                                      \
+            "the server refused the request before it acted on it")                                                    \
+    FAILURE(TLS_FAILED, 502, RETRY_CONNECT, "tls_failed", "the TLS handshake with the server failed")                  \
+    FAILURE(CERTIFICATE, 502, RETRY_CONNECT, "certificate", "the server's certificate is not trusted")                 \
     FAILURE(RESET, 502, RETRY_RESET, "reset", "the server closed the connection before it answered")                   \
     FAILURE(FIRST_BYTE_TIMEOUT, 504, RETRY_TIMEOUT, "first_byte_timeout", "the server did not answer in time")         \
     FAILURE(BETWEEN_TIMEOUT, 504, RETRY_NEVER, "between_timeout", "the server stopped in the middle of its answer")    \
@@ -48,10 +52,15 @@ enum retry_class { RETRY_NEVER, RETRY_CONNECT, RETRY_RESET, RETRY_TIMEOUT };
     FAILURE(RESPONSE_HEADERS_TOO_LARGE, 502, RETRY_NEVER, "response_headers_too_large",                                \
             "the server's headers are too large")                                                                      \
     FAILURE(TRUNCATED, 502, RETRY_NEVER, "truncated", "the server closed the connection in the middle of its answer")  \
+    /* what scripts wait for */                                                                                        \
+    FAILURE(TIMEOUT, 504, RETRY_NEVER, "timeout", "the time set for it has passed")                                    \
+    FAILURE(CLOSED, 502, RETRY_NEVER, "closed", "the connection is closed")                                            \
     /* ours */                                                                                                         \
     FAILURE(OVERLOADED, 503, RETRY_NEVER, "overloaded", "there are too many connections")                              \
     FAILURE(DRAINING, 503, RETRY_NEVER, "draining", "the proxy is shutting down")                                      \
     FAILURE(TOO_LARGE, 500, RETRY_NEVER, "too_large", "the body is larger than the limit")                             \
+    FAILURE(FULL, 500, RETRY_NEVER, "full", "there is no room for more")                                               \
+    FAILURE(LIMITED, 429, RETRY_NEVER, "limited", "the limit is reached")                                              \
     FAILURE(CANCELLED, 0, RETRY_NEVER, "cancelled", "nobody waits for it any more")                                    \
     FAILURE(CLIENT_LEFT, 0, RETRY_NEVER, "client_left", "the client left")
 

@@ -21,13 +21,23 @@ struct map_entry {
 enum { ROOM_FIRST = 8 };
 
 static uint64_t hash_seed;
+static unsigned char digest_secret[XXH3_SECRET_SIZE_MIN + 56];
 static pthread_once_t hash_once = PTHREAD_ONCE_INIT;
 
-static void choose_seed(void) { random_bytes(&hash_seed, sizeof hash_seed); }
+static void choose_seed(void) {
+    random_bytes(&hash_seed, sizeof hash_seed);
+    random_bytes(digest_secret, sizeof digest_secret);
+}
 
 uint64_t hash_bytes(struct slice s) {
     pthread_once(&hash_once, choose_seed);
     return XXH3_64bits_withSeed(s.n ? s.p : "", s.n, hash_seed);
+}
+
+struct digest digest_bytes(struct slice s) {
+    pthread_once(&hash_once, choose_seed);
+    XXH128_hash_t hash = XXH3_128bits_withSecret(s.n ? s.p : "", s.n, digest_secret, sizeof digest_secret);
+    return (struct digest){ hash.low64, hash.high64 };
 }
 
 /* XXH64 with seed 0 has been frozen since 2014: scripts may keep what it gave. */

@@ -20,3 +20,11 @@ bool map_next(const struct map *, size_t *i, struct slice *key, void **value);
 
 uint64_t hash_bytes(struct slice);        /* seeded once per process */
 uint64_t hash_bytes_stable(struct slice); /* the same in every process and version: for scripts (gate.hash) */
+
+/* 128 bits that stand for a byte string where keeping it would cost too much: two strings share them by chance once in
+ * 2^64 tries. Hashed with 192 random bytes of this process, so that nobody outside can look for two that do. */
+struct digest {
+    uint64_t low, high;
+};
+struct digest digest_bytes(struct slice);
+static inline bool digest_equal(struct digest a, struct digest b) { return a.low == b.low && a.high == b.high; }

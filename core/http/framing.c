@@ -84,9 +84,9 @@ static bool read_options(struct headers *headers, const struct header *first, st
     return true;
 }
 
-static bool keeps_alive(uint8_t minor, const struct options *options) {
+static bool keeps_alive(uint8_t version, const struct options *options) {
     if (options->close) return false;
-    return minor >= 1 || options->keep_alive;
+    return version >= HTTP_1_1 || options->keep_alive;
 }
 
 /* ---- upgrades */
@@ -129,7 +129,7 @@ static bool is_chunked(const struct findings *found) {
 
 static enum failure frame_request(struct request *request, const struct findings *found) {
     struct framing *framing = &request->framing;
-    if (found->coding && (found->length || request->minor == 0)) return FAIL_BAD_FRAMING;
+    if (found->coding && (found->length || request->version < HTTP_1_1)) return FAIL_BAD_FRAMING;
     if (found->coding) {
         framing->kind = FRAMING_CHUNKED;
         return is_chunked(found) ? FAIL_NONE : FAIL_BAD_CODING;
@@ -152,7 +152,7 @@ static enum failure frame_connect(struct request *request) {
 /* ---- requests */
 
 static enum failure check_host(const struct request *request, const struct findings *found) {
-    if (!found->host) return request->minor >= 1 ? FAIL_BAD_HOST : FAIL_NONE;
+    if (!found->host) return request->version >= HTTP_1_1 ? FAIL_BAD_HOST : FAIL_NONE;
     return found->host_repeated || !authority_valid(found->host->value) ? FAIL_BAD_HOST : FAIL_NONE;
 }
 
@@ -161,7 +161,7 @@ static enum failure check_expect(struct request *request, const struct findings 
     const struct headers *headers = &request->headers;
     struct framing *framing = &request->framing;
     bool has_body = framing->kind == FRAMING_CHUNKED || framing->length;
-    if (request->minor == 0) return FAIL_NONE;
+    if (request->version < HTTP_1_1) return FAIL_NONE;
     for (const struct header *h = found->expect; h; h = headers_next(headers, h)) {
         struct slice rest = h->value, expectation;
         while (header_list_next(&rest, &expectation)) {
@@ -183,8 +183,8 @@ enum failure framing_of_request(struct request *request) {
     if (request->method == METHOD_CONNECT && (failed = frame_connect(request))) return failed;
     if ((failed = check_host(request, &found))) return failed;
     if ((failed = check_expect(request, &found))) return failed;
-    request->framing.keep_alive = keeps_alive(request->minor, &options);
-    request->framing.upgrade = options.upgrade && request->minor >= 1 && framing_upgrade(&request->headers).p;
+    request->framing.keep_alive = keeps_alive(request->version, &options);
+    request->framing.upgrade = options.upgrade && request->version >= HTTP_1_1 && framing_upgrade(&request->headers).p;
     return FAIL_NONE;
 }
 
@@ -209,7 +209,7 @@ static bool frame_response(struct response *response, const struct findings *fou
     struct framing *framing = &response->framing;
     if (found->coding) {
         framing->kind = FRAMING_CHUNKED;
-        return !found->length && response->minor >= 1 && is_chunked(found);
+        return !found->length && response->version >= HTTP_1_1 && is_chunked(found);
     }
     if (found->length) {
         framing->kind = FRAMING_LENGTH;
@@ -244,7 +244,7 @@ enum failure framing_of_response(struct response *response, enum method method) 
         keep_described_length(response, method, &found);
     else if (!frame_response(response, &found)) return FAIL_BAD_RESPONSE;
 
-    framing->keep_alive = keeps_alive(response->minor, &options) && framing->kind != FRAMING_UNTIL_CLOSE;
+    framing->keep_alive = keeps_alive(response->version, &options) && framing->kind != FRAMING_UNTIL_CLOSE;
     framing->upgrade = response->status == 101 && framing_upgrade(&response->headers).p;
     return response->status == 101 && !framing->upgrade ? FAIL_BAD_RESPONSE : FAIL_NONE;
 }

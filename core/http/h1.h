@@ -27,7 +27,7 @@ enum h1_result { H1_MORE, H1_DONE, H1_FAILED };
 
 /* Looks for a whole request head at the front of `in`. H1_MORE: more bytes are needed (the scan is kept).
  * H1_DONE: the head was taken off `in`, copied into `arena`, and `request` is filled up to and without target parts and
- * framing (uri.h, framing.h do those; target.raw, method, minor, headers are set). H1_FAILED: `*why`. */
+ * framing (uri.h, framing.h do those; target.raw, method, version, headers are set). H1_FAILED: `*why`. */
 enum h1_result h1_read_request(struct h1_scan *, struct buffer *in, const struct h1_limits *, struct arena *,
                                struct request *, enum failure *why);
 /* The same for a response head; `*why` is BAD_RESPONSE or RESPONSE_HEADERS_TOO_LARGE. */

@@ -161,7 +161,7 @@ static enum failure read_request(struct slice head, uint32_t fields, struct aren
     if (reading.target.p != rest.p || request->headers.count != fields) return FAIL_BAD_REQUEST;
     request->method_name = method;
     request->method = method_of(method);
-    request->minor = (uint8_t)parser.http_minor;
+    request->version = parser.http_minor ? HTTP_1_1 : HTTP_1_0;
     request->target = (struct target){ .raw = reading.target };
     request->framing = (struct framing){ 0 };
     return FAIL_NONE;
@@ -189,7 +189,7 @@ static bool read_response(struct slice head, uint32_t fields, struct arena *aren
 
     if (!feed(&parser, head) || !reading.complete || response->headers.count != fields) return false;
     response->status = parser.status_code;
-    response->minor = (uint8_t)parser.http_minor;
+    response->version = parser.http_minor ? HTTP_1_1 : HTTP_1_0;
     response->reason = reading.reason;
     response->framing = (struct framing){ 0 };
     return true;

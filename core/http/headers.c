@@ -54,6 +54,29 @@ static uint64_t load_word(const char *p) {
     return word;
 }
 
+/* The `n` bytes, 1 to 7, and zeros behind. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+static uint64_t load_half(const char *p) {
+    uint32_t half;
+    memcpy(&half, p, sizeof half);
+    return half;
+}
+
+static uint64_t load_byte(const char *p) { return (unsigned char)*p; }
+
+/* Two halves that overlap, or three bytes that do. */
+static uint64_t load_short(const char *p, size_t n) {
+    if (n >= 4) return load_half(p) | load_half(p + n - 4) << 8 * (n - 4);
+    return load_byte(p) | load_byte(p + n / 2) << 8 * (n / 2) | load_byte(p + n - 1) << 8 * (n - 1);
+}
+#else
+static uint64_t load_short(const char *p, size_t n) {
+    uint64_t word = 0;
+    memcpy(&word, p, n);
+    return word;
+}
+#endif
+
 /* Both words without the case of letters. Names of the table are letters and "-" only, and a letter is where bit
  * 0x40 is set: there, and only there, the bit that makes lower case is ignored. */
 static bool same_word(uint64_t known, uint64_t word) {
@@ -62,11 +85,7 @@ static bool same_word(uint64_t known, uint64_t word) {
 }
 
 static bool same_name(const char *known, const char *name, size_t n) {
-    if (n < 8) {
-        uint64_t word = 0;
-        memcpy(&word, name, n);
-        return same_word(load_word(known), word);
-    }
+    if (n < 8) return same_word(load_word(known), load_short(name, n));
     if (!same_word(load_word(known), load_word(name))) return false;
     if (n > 16 && !same_word(load_word(known + 8), load_word(name + 8))) return false;
     return same_word(load_word(known + n - 8), load_word(name + n - 8));
@@ -137,16 +156,27 @@ struct header *headers_add_id(struct headers *headers, enum header_id id, struct
     return add_field(headers, id, header_name_of(id), value);
 }
 
-/* What a search is for: an id, or a name that has none. */
-static bool is_field(const struct header *h, enum header_id id, struct slice name) {
-    if (h->removed || h->id != id) return false;
-    return id != HEADER_OTHER || slice_equal_nocase(h->name, name);
+struct header *headers_add_other(struct headers *headers, struct slice name, struct slice value) {
+    return add_field(headers, HEADER_OTHER, name, value);
 }
 
-static struct header *search_from(const struct headers *headers, uint32_t i, enum header_id id, struct slice name) {
-    for (; i < headers->count; i++)
-        if (is_field(&headers->list[i], id, name)) return &headers->list[i];
+static struct header *search_id_from(const struct headers *headers, uint32_t i, enum header_id id) {
+    struct header *end = headers->list + headers->count;
+    for (struct header *h = headers->list + i; h < end; h++)
+        if (h->id == id && !h->removed) return h;
     return NULL;
+}
+
+static struct header *search_text_from(const struct headers *headers, uint32_t i, struct slice name) {
+    struct header *end = headers->list + headers->count;
+    for (struct header *h = headers->list + i; h < end; h++)
+        if (h->id == HEADER_OTHER && !h->removed && slice_equal_nocase(h->name, name)) return h;
+    return NULL;
+}
+
+/* A search is for an id, or for a name that has none. */
+static struct header *search_from(const struct headers *headers, uint32_t i, enum header_id id, struct slice name) {
+    return id != HEADER_OTHER ? search_id_from(headers, i, id) : search_text_from(headers, i, name);
 }
 
 static void remove_from(struct headers *headers, uint32_t i, enum header_id id, struct slice name) {
@@ -159,15 +189,16 @@ static void remove_from(struct headers *headers, uint32_t i, enum header_id id, 
 
 /* A value that is set is ours, whatever the peer said of the field it replaces: it is no longer hop-by-hop. Else a
  * client could make a field that a script sets for the backend vanish, by nominating it in Connection. */
-static void set_field(struct headers *headers, enum header_id id, struct slice name, struct slice value) {
-    struct header *h = search_from(headers, 0, id, name);
-    if (!h) {
-        add_field(headers, id, name, value);
-        return;
-    }
+void headers_replace(struct headers *headers, struct header *h, struct slice value) {
     h->value = value;
     h->hop = false;
-    remove_from(headers, (uint32_t)(h - headers->list) + 1, id, name);
+    remove_from(headers, (uint32_t)(h - headers->list) + 1, (enum header_id)h->id, h->name);
+}
+
+static void set_field(struct headers *headers, enum header_id id, struct slice name, struct slice value) {
+    struct header *h = search_from(headers, 0, id, name);
+    if (h) headers_replace(headers, h, value);
+    else add_field(headers, id, name, value);
 }
 
 void headers_set(struct headers *headers, struct slice name, struct slice value) {
@@ -187,7 +218,7 @@ struct header *headers_find(const struct headers *headers, struct slice name) {
 }
 
 struct header *headers_find_id(const struct headers *headers, enum header_id id) {
-    return search_from(headers, 0, id, header_name_of(id));
+    return search_id_from(headers, 0, id);
 }
 
 struct header *headers_next(const struct headers *headers, const struct header *h) {

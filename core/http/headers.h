@@ -82,9 +82,12 @@ bool header_is_core(enum header_id);
 /* The slices are kept, not copied: they must live in the arena or be static. */
 struct header *headers_add(struct headers *, struct slice name, struct slice value);
 struct header *headers_add_id(struct headers *, enum header_id, struct slice value);
+struct header *headers_add_other(struct headers *, struct slice name, struct slice value); /* HEADER_OTHER, known */
 /* Sets the first field of that name and removes the others, or adds it. */
 void headers_set(struct headers *, struct slice name, struct slice value);
 void headers_set_id(struct headers *, enum header_id, struct slice value);
+/* The same for the first field of its name, already found. */
+void headers_replace(struct headers *, struct header *, struct slice value);
 void headers_remove(struct headers *, struct slice name);
 void headers_remove_id(struct headers *, enum header_id);
 

@@ -22,6 +22,16 @@ bool method_is_idempotent(enum method method) {
     return method_is_safe(method) || method == METHOD_PUT || method == METHOD_DELETE;
 }
 
+struct slice http_version_name(uint8_t version) {
+    if (version == HTTP_2) return SLICE("HTTP/2.0");
+    return version == HTTP_1_1 ? SLICE("HTTP/1.1") : SLICE("HTTP/1.0");
+}
+
+struct slice http_via(uint8_t version) {
+    if (version == HTTP_2) return SLICE("2.0 moongate");
+    return version == HTTP_1_1 ? SLICE("1.1 moongate") : SLICE("1.0 moongate");
+}
+
 bool response_has_body(enum method method, int status) {
     return method != METHOD_HEAD && status >= 200 && status != 204 && status != 304;
 }

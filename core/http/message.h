@@ -21,6 +21,10 @@ enum method method_of(struct slice name); /* case-sensitive */
 bool method_is_safe(enum method);         /* RFC 9110 9.2.1 */
 bool method_is_idempotent(enum method);   /* RFC 9110 9.2.2; METHOD_OTHER is not */
 
+enum http_version { HTTP_1_0 = 10, HTTP_1_1 = 11, HTTP_2 = 20 };
+struct slice http_version_name(uint8_t version); /* "HTTP/1.1", "HTTP/2.0" */
+struct slice http_via(uint8_t version);          /* our element of Via for a message that came so */
+
 /* How a body is delimited. FRAMING_NONE: there is none (not even an empty one in chunks). */
 enum framing_kind { FRAMING_NONE, FRAMING_LENGTH, FRAMING_CHUNKED, FRAMING_UNTIL_CLOSE };
 
@@ -46,7 +50,7 @@ struct target {
 struct request {
     struct slice method_name;
     enum method method;
-    uint8_t minor; /* HTTP/1.minor; the version as received */
+    uint8_t version; /* enum http_version, as received */
     struct target target;
     struct headers headers;
     struct framing framing;
@@ -54,8 +58,8 @@ struct request {
 };
 
 struct response {
-    int status; /* 100 to 599 (999 is refused) */
-    uint8_t minor;
+    int status;          /* 100 to 599 (999 is refused) */
+    uint8_t version;     /* enum http_version */
     struct slice reason; /* as received; may be empty */
     struct headers headers;
     struct framing framing;

@@ -401,6 +401,7 @@ static const struct site *nth_site(lua_State *L, const struct kit *kit, int inde
 static void read_request(lua_State *L, const struct kit *kit, struct rehearsal_request *request) {
     *request = (struct rehearsal_request){ .bytes = text_field(L, "bytes") };
     request->method = method_of(text_field(L, "method"));
+    request->host = text_field(L, "host");
     request->leave = number_field(L, "leave", 0);
     struct slice ip = text_field(L, "ip");
     uint16_t port = (uint16_t)number_field(L, "port", 40000);

@@ -1,6 +1,6 @@
 /* What the bindings share. Fields of an object are found by one raw read in a table of its own (name -> place in the
- * object's list of fields), which is upvalue 2 of its metamethods: 15 ns. Comparing interned strings by address would
- * be as fast, but addresses of strings are only safe while something keeps the strings. */
+ * object's list of fields), UPVALUE_NAMES of its metamethods, and from then on by the address of the string
+ * (recall_find), which is a third of that. */
 #include "lua/bind.h"
 
 #include "http/grammar.h"
@@ -21,7 +21,7 @@ void object_kind_open(lua_State *L, const struct handle_kind *kind, const struct
                       const luaL_Reg *metamethods, const luaL_Reg *methods) {
     int top = lua_gettop(L);
     handle_kind_open(L, kind, metamethods, methods);
-    lua_rawgetp(L, LUA_REGISTRYINDEX, kind);
+    handle_metatable_push(L, kind);
     lua_getfield(L, -1, "__index");
     if (lua_isfunction(L, -1) && lua_getupvalue(L, -1, 2)) add_field_names(L, fields);
     lua_settop(L, top);
@@ -32,23 +32,26 @@ void *object_new(lua_State *L, const struct handle_kind *kind, size_t size, int 
     memset(h, 0, size);
     h->kind = kind;
     h->pointer = h;
-    lua_rawgetp(L, LUA_REGISTRYINDEX, kind);
+    handle_metatable_push(L, kind);
     lua_setmetatable(L, -2);
     return h;
 }
 
 /* The place of the field whose name is at index 2; -1: none. A method is pushed and gives -2. */
-static lua_Integer find_field(lua_State *L) {
+static lua_Integer find_field(lua_State *L, const struct field *fields) {
+    const struct recalled *r = recall_find(L, fields);
+    if (r) return r->meaning;
     lua_pushvalue(L, 2);
-    int type = lua_rawget(L, lua_upvalueindex(2));
+    int type = lua_rawget(L, lua_upvalueindex(UPVALUE_NAMES));
     if (type == LUA_TFUNCTION) return -2;
     lua_Integer i = type == LUA_TNUMBER ? lua_tointeger(L, -1) : -1;
     lua_pop(L, 1);
+    if (i >= 0) recall_keep(L, fields, i);
     return i;
 }
 
 int object_index(lua_State *L, void *object, const struct field *fields, const char *what) {
-    lua_Integer i = find_field(L);
+    lua_Integer i = find_field(L, fields);
     if (i == -2) return 1;
     if (i < 0) return object_unknown(L, what);
     fields[i].get(L, object);
@@ -56,7 +59,7 @@ int object_index(lua_State *L, void *object, const struct field *fields, const c
 }
 
 int object_newindex(lua_State *L, void *object, const struct field *fields, const char *what) {
-    lua_Integer i = find_field(L);
+    lua_Integer i = find_field(L, fields);
     if (i == -1) return object_unknown(L, what);
     if (i == -2 || !fields[i].set) return luaL_error(L, "%s.%s is read-only", what, lua_tostring(L, 2));
     fields[i].set(L, object);
@@ -112,7 +115,7 @@ int object_unknown(lua_State *L, const char *what) {
         return luaL_error(L, "%s is read by the name of a field, a string, not a %s", what, luaL_typename(L, 2));
     struct likeness l = like(text_check(L, 2));
     lua_pushnil(L);
-    while (lua_next(L, lua_upvalueindex(2))) {
+    while (lua_next(L, lua_upvalueindex(UPVALUE_NAMES))) {
         lua_pop(L, 1);
         if (lua_type(L, -1) == LUA_TSTRING) like_try(&l, lua_tostring(L, -1));
     }

@@ -22,8 +22,8 @@ struct field {
     void (*set)(lua_State *L, void *object);
 };
 
-/* handle_kind_open, and the names of `fields` (ended by a NULL name; may be NULL) go into the table that is upvalue 2
- * of the metamethods. */
+/* handle_kind_open, and the names of `fields` (ended by a NULL name; may be NULL) go into the metamethods'
+ * UPVALUE_NAMES. */
 void object_kind_open(lua_State *L, const struct handle_kind *, const struct field *fields, const luaL_Reg *metamethods,
                       const luaL_Reg *methods);
 /* A userdata of `size` bytes that begins with a struct handle and is zero behind it. */
@@ -32,7 +32,8 @@ void *object_new(lua_State *L, const struct handle_kind *, size_t size, int user
  * "req". */
 int object_index(lua_State *L, void *object, const struct field *fields, const char *what);
 int object_newindex(lua_State *L, void *object, const struct field *fields, const char *what);
-/* Raises "WHAT has no field 'x' (did you mean 'y'?)" for the key at index 2; names are the keys of upvalue 2. */
+/* Raises "WHAT has no field 'x' (did you mean 'y'?)" for the key at index 2; names are the keys of
+ * UPVALUE_NAMES. */
 int object_unknown(lua_State *L, const char *what);
 
 /* The handle at `arg` if it is alive, else NULL; its kind is the caller's to look at, and tells handles from userdata
@@ -87,8 +88,10 @@ void body_push(lua_State *L, struct view *, enum side); /* nil: there is none */
 /* Sets the response's body to the string at index 3 (nil: an empty one). */
 void body_assign(lua_State *L, struct view *);
 void client_push(lua_State *L, struct view *);
+void client_tls_push(lua_State *L, struct view *); /* nil: the client speaks no TLS, or has left */
 void request_cache_push(lua_State *L, struct view *);
 void bind_client_open(lua_State *L);
+void bind_client_tls_open(lua_State *L);
 void bind_cache_open(lua_State *L);
 void bind_base64_open(lua_State *L);
 
@@ -107,6 +110,18 @@ void header_table_each(lua_State *L, int index, const char *what,
 struct backend *backend_named(lua_State *L, struct slice name, struct site **site);
 /* The name a handle of gate.backend stands for; p NULL: `arg` is no such handle. */
 struct slice backend_name_at(lua_State *L, int arg);
+
+/* ---- TLS to servers (bind_tls.c) */
+
+struct tls_trust;
+struct lua_trust {
+    struct handle handle;
+    struct tls_trust *trust; /* a reference, the userdata's */
+    struct slice name;       /* within the userdata's user value; p NULL: the host's own */
+};
+/* What stands at `index`: what gate.tls made, or a table of its options, of which it makes one. Pushes it, so that it
+ * lives as long as it is on the stack. Raises, naming `what`, if it is neither, or wrong. */
+const struct lua_trust *trust_check(lua_State *L, int index, const char *what);
 
 /* ---- Arguments */
 

@@ -83,7 +83,7 @@ static int args_index(lua_State *L) {
     struct slice rest = query_of(v), name = name_check(L), value;
     if (slice_equal(name, SLICE("all"))) {
         lua_pushvalue(L, 2);
-        lua_rawget(L, lua_upvalueindex(2));
+        lua_rawget(L, lua_upvalueindex(UPVALUE_NAMES));
         return 1;
     }
     if (!find_next(&rest, name, &value)) return 0;
@@ -176,7 +176,7 @@ static int args_newindex(lua_State *L) {
 
 /* ---- open */
 
-void args_push(lua_State *L, struct view *v) { handle_push(L, &v->exchange->subject, HANDLE_ARGS, &kind, v); }
+void args_push(lua_State *L, struct view *v) { handle_push_part(L, &v->exchange->subject, HANDLE_ARGS, &kind, v); }
 
 static const luaL_Reg metamethods[] = {
     { "__index", args_index },

@@ -217,7 +217,7 @@ void body_push(lua_State *L, struct view *v, enum side side) {
     struct exchange *x = v->exchange;
     bool there = side == SIDE_REQUEST ? x->request.framing.kind != FRAMING_NONE : answer_has_body(x);
     enum handle_slot slot = side == SIDE_REQUEST ? HANDLE_REQ_BODY : HANDLE_RES_BODY;
-    if (there) handle_push(L, &x->subject, slot, &kind, &v->bodies[side]);
+    if (there) handle_push_part(L, &x->subject, slot, &kind, &v->bodies[side]);
     else lua_pushnil(L);
 }
 

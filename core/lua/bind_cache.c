@@ -31,7 +31,7 @@ static int cache_newindex(lua_State *L) { return object_newindex(L, object_self(
 static const luaL_Reg metamethods[] = { { "__index", cache_index }, { "__newindex", cache_newindex }, { NULL, NULL } };
 
 void request_cache_push(lua_State *L, struct view *v) {
-    handle_push(L, &v->exchange->subject, HANDLE_REQ_CACHE, &kind, v);
+    handle_push_part(L, &v->exchange->subject, HANDLE_REQ_CACHE, &kind, v);
 }
 
 void bind_cache_open(lua_State *L) { object_kind_open(L, &kind, fields, metamethods, NULL); }

@@ -19,14 +19,16 @@ static void get_port(lua_State *L, void *view) {
     else lua_pushnil(L);
 }
 
-/* Filled when there is TLS, and scoring. */
+static void get_tls(lua_State *L, void *view) { client_tls_push(L, view); }
+
+/* Filled when there is scoring. */
 static void get_nil(lua_State *L, void *view) {
     (void)view;
     lua_pushnil(L);
 }
 
 static const struct field fields[] = {
-    { "ip", get_ip, NULL },     { "port", get_port, NULL }, { "tls", get_nil, NULL },
+    { "ip", get_ip, NULL },     { "port", get_port, NULL }, { "tls", get_tls, NULL },
     { "score", get_nil, NULL }, { NULL, NULL, NULL },
 };
 
@@ -37,6 +39,9 @@ static const luaL_Reg metamethods[] = { { "__index", client_index },
                                         { "__newindex", client_newindex },
                                         { NULL, NULL } };
 
-void client_push(lua_State *L, struct view *v) { handle_push(L, &v->exchange->subject, HANDLE_CLIENT, &kind, v); }
+void client_push(lua_State *L, struct view *v) { handle_push_part(L, &v->exchange->subject, HANDLE_CLIENT, &kind, v); }
 
-void bind_client_open(lua_State *L) { object_kind_open(L, &kind, fields, metamethods, NULL); }
+void bind_client_open(lua_State *L) {
+    object_kind_open(L, &kind, fields, metamethods, NULL);
+    bind_client_tls_open(L);
+}

@@ -64,7 +64,9 @@ static int cookies_pairs(lua_State *L) {
     return 1;
 }
 
-void cookies_push(lua_State *L, struct view *v) { handle_push(L, &v->exchange->subject, HANDLE_COOKIES, &kind, v); }
+void cookies_push(lua_State *L, struct view *v) {
+    handle_push_part(L, &v->exchange->subject, HANDLE_COOKIES, &kind, v);
+}
 
 static const luaL_Reg metamethods[] = {
     { "__index", cookies_index },

@@ -20,9 +20,8 @@ enum { BODY_MAX = 8 << 20, TARGET_MAX = 65536 };
 #define TIMEOUT_DEFAULT 10.0
 
 static const struct timeouts default_timeouts = { .connect = 5, .first_byte = 60, .between = 60 };
-static const char *const option_names[] = {
-    "method", "path", "query", "args", "headers", "body", "timeout", "max", NULL
-};
+static const char *const option_names[] = { "method", "path",    "query", "args", "headers",
+                                            "body",   "timeout", "max",   "tls",  NULL };
 
 /* What the calls under way in this thread hold. It is C's memory, which no state's limit knows of, and each may hold
  * a connection. */
@@ -175,12 +174,15 @@ static int push_answer(lua_State *L, const struct call *c) {
  * of this turn. */
 static int fetch_k(lua_State *L, int status, lua_KContext context) {
     struct call *c = (struct call *)context;
+    const char *why_more = c->fetch->why_more;
     (void)status;
     call_end(c);
     if (c->why == FAIL_NONE) return push_answer(L, c);
     if (c->why == FAIL_TOO_LARGE)
         return fail_world_with(L, failure_word(c->why), "the answer's body is larger than %llu bytes",
                                (unsigned long long)c->max);
+    if (why_more && (c->why == FAIL_TLS_FAILED || c->why == FAIL_CERTIFICATE))
+        return fail_world_with(L, failure_word(c->why), "%s: %s", failure_sentence(c->why), why_more);
     return fail_world(L, c->why);
 }
 
@@ -337,13 +339,20 @@ static void read_limits(lua_State *L, struct call *c) {
 
 static bool is_url(struct slice s) { return memmem(s.p, s.n, "://", 3) != NULL; }
 
+/* The trust stays on the stack, and so in memory. */
+static const struct lua_trust *option_tls(lua_State *L) {
+    return option_push(L, 2, "tls") == LUA_TNIL ? NULL : trust_check(L, lua_gettop(L), "gate.fetch: tls");
+}
+
 static void read_url(lua_State *L, struct call *c, struct slice text) {
-    if (text.n >= 6 && strncasecmp(text.p, "https:", 6) == 0) luaL_error(L, "gate.fetch: https is not supported yet");
     struct target *target = &c->request.target;
     if (text.n > 8192 || !url_parse(&c->arena, arena_copy(&c->arena, text), target))
-        luaL_argerror(L, 1, "not a valid http:// URL");
+        luaL_argerror(L, 1, "not a valid http:// or https:// URL");
     if (target->query.n) add_query(L, c, target->query);
-    c->backend = ad_hoc_backend(c->worker, &c->request.target);
+    const struct lua_trust *tls = option_tls(L);
+    if (tls && slice_equal(target->scheme, SLICE("http"))) luaL_error(L, "gate.fetch: tls is for https:// URLs");
+    c->backend = ad_hoc_backend(c->worker, target, tls ? tls->trust : NULL, tls ? tls->name : slice_make(NULL, 0));
+    if (!c->backend) luaL_argerror(L, 1, "the URL's host is too long");
 }
 
 /* True: a URL. */
@@ -357,6 +366,7 @@ static bool read_where(lua_State *L, struct call *c) {
         read_url(L, c, text);
         return true;
     }
+    if (option_push(L, 2, "tls") != LUA_TNIL) luaL_error(L, "gate.fetch: tls is for URLs; a backend has its own");
     c->backend = backend_named(L, text, &c->site);
     return false;
 }
@@ -376,7 +386,7 @@ static struct call *call_new(lua_State *L) {
     list_init(&c->waiter.node);
     arena_init(&c->arena);
     headers_init(&c->request.headers, &c->arena);
-    c->request.minor = 1;
+    c->request.version = HTTP_1_1;
     pipe_init(&c->request_body, no_room, NULL);
     return c;
 }

@@ -10,8 +10,8 @@
  * Names have no case, but `all` and `add` in lower case are the methods; fields of these names are `h.All`, `h.Add`.
  *
  * Reading is the hottest thing scripts do. The id of a name, and that it is a name at all, is found once per string:
- * the metamethods' own table (upvalue 2) keeps name -> id, for the first few hundred names; names that a stranger
- * makes up beyond that are looked at each time. Values become Lua strings only when they are read. Repeated lines are
+ * the metamethods' own table of names keeps name -> id, for the first few hundred names, and recall what the policy
+ * uses most; names that a stranger makes up beyond that are looked at each time. Values become Lua strings only when they are read. Repeated lines are
  * joined in Lua's memory, not in the exchange's arena, which a loop would grow. */
 #include "lua/bind.h"
 
@@ -35,23 +35,25 @@ struct headers_copy {
 static const struct headers *headers_self(lua_State *L, int arg) {
     const struct handle *h = handle_at(L, arg);
     if (h && h->kind == &request_kind) return &((struct view *)h->pointer)->exchange->request.headers;
+    if (h && h->kind == &response_kind) return &((struct view *)h->pointer)->exchange->response.headers;
     if (h && h->kind == &copy_kind) return &((struct headers_copy *)h->pointer)->headers;
-    const struct view *v = handle_check(L, arg, handle_test(L, arg, &response_kind) ? &response_kind : &request_kind);
-    return &v->exchange->response.headers;
+    handle_check(L, arg, handle_test(L, arg, &response_kind) ? &response_kind : &request_kind); /* raises */
+    return NULL;
 }
 
 /* The same, to be written: raises where they are read-only. */
 static struct headers *headers_writable(lua_State *L, struct view **view) {
     const struct handle *h = handle_at(L, 1);
+    if (h && h->kind == &request_kind) {
+        *view = h->pointer;
+        view_check_request(L, *view);
+        return &(*view)->exchange->request.headers;
+    }
     if (h && h->kind == &copy_kind) luaL_error(L, "these headers are read-only: they are a copy of what came");
     headers_self(L, 1);
-    struct view *v = *view = h->pointer;
-    if (h->kind == &request_kind) {
-        view_check_request(L, v);
-        return &v->exchange->request.headers;
-    }
-    view_check_response(L, v);
-    return &v->exchange->response.headers;
+    *view = h->pointer;
+    view_check_response(L, *view);
+    return &(*view)->exchange->response.headers;
 }
 
 /* ---- names */
@@ -71,28 +73,34 @@ static struct name name_check(lua_State *L, int arg) {
     return name;
 }
 
-/* Remembers the id of the name at index 2 in upvalue 2; place 0 holds how many there are. */
+/* Remembers the id of the name at index 2 among the names; place 0 holds how many there are. */
 static void keep_name(lua_State *L, struct name name) {
     if (name.text.n > NAME_KEPT_MAX) return;
-    lua_rawgeti(L, lua_upvalueindex(2), 0);
+    lua_rawgeti(L, lua_upvalueindex(UPVALUE_NAMES), 0);
     lua_Integer kept = lua_tointeger(L, -1);
     lua_pop(L, 1);
     if (kept >= NAMES_KEPT) return;
     lua_pushvalue(L, 2);
     lua_pushinteger(L, name.id);
-    lua_rawset(L, lua_upvalueindex(2));
+    lua_rawset(L, lua_upvalueindex(UPVALUE_NAMES));
     lua_pushinteger(L, kept + 1);
-    lua_rawseti(L, lua_upvalueindex(2), 0);
+    lua_rawseti(L, lua_upvalueindex(UPVALUE_NAMES), 0);
 }
 
 /* The name at index 2. False: it is that of a method, which is pushed. */
 static bool find_name(lua_State *L, struct name *name) {
+    const struct recalled *r = recall_find(L, &request_kind);
+    if (r) {
+        *name = (struct name){ r->text, (enum header_id)r->meaning };
+        return true;
+    }
     lua_pushvalue(L, 2);
-    int type = lua_type(L, 2) == LUA_TSTRING ? lua_rawget(L, lua_upvalueindex(2)) : LUA_TNIL;
+    int type = lua_type(L, 2) == LUA_TSTRING ? lua_rawget(L, lua_upvalueindex(UPVALUE_NAMES)) : LUA_TNIL;
     if (type == LUA_TFUNCTION) return false;
     if (type == LUA_TNUMBER) {
         name->text.p = lua_tolstring(L, 2, &name->text.n);
         name->id = (enum header_id)lua_tointeger(L, -1);
+        recall_keep(L, &request_kind, name->id);
     }
     lua_pop(L, 1);
     if (type == LUA_TNUMBER) return true;
@@ -196,9 +204,9 @@ static void check_mine(lua_State *L, struct name name) {
 static void set_line(lua_State *L, struct view *v, struct headers *headers, struct name name, struct slice value) {
     struct header *h = find_line(headers, name);
     value = view_copy(L, v, value);
-    if (h) h->hop = false;
-    if (name.id) headers_set_id(headers, name.id, value);
-    else headers_set(headers, h ? h->name : view_copy(L, v, name.text), value);
+    if (h) headers_replace(headers, h, value);
+    else if (name.id) headers_add_id(headers, name.id, value);
+    else headers_add_other(headers, view_copy(L, v, name.text), value);
 }
 
 static void remove_line(struct headers *headers, struct name name) {
@@ -308,11 +316,11 @@ void header_table_each(lua_State *L, int index, const char *what,
 /* ---- open */
 
 void request_headers_push(lua_State *L, struct view *v) {
-    handle_push(L, &v->exchange->subject, HANDLE_REQ_HEADERS, &request_kind, v);
+    handle_push_part(L, &v->exchange->subject, HANDLE_REQ_HEADERS, &request_kind, v);
 }
 
 void response_headers_push(lua_State *L, struct view *v) {
-    handle_push(L, &v->exchange->subject, HANDLE_RES_HEADERS, &response_kind, v);
+    handle_push_part(L, &v->exchange->subject, HANDLE_RES_HEADERS, &response_kind, v);
 }
 
 static struct slice copy_text(char **at, struct slice s) {

@@ -22,7 +22,10 @@ static void get_method(lua_State *L, void *v) { push_slice(L, exchange_of(v)->re
 static void get_host(lua_State *L, void *v) { push_slice(L, target_of(v)->host); }
 static void get_path(lua_State *L, void *v) { push_slice(L, target_of(v)->path); }
 static void get_target(lua_State *L, void *v) { push_slice(L, target_of(v)->raw); }
-static void get_version(lua_State *L, void *v) { lua_pushstring(L, exchange_of(v)->request.minor ? "1.1" : "1.0"); }
+static void get_version(lua_State *L, void *v) {
+    struct slice name = http_version_name(exchange_of(v)->request.version);
+    lua_pushlstring(L, name.p + 5, 3); /* behind "HTTP/" */
+}
 static void get_id(lua_State *L, void *v) { lua_pushlstring(L, exchange_of(v)->id, REQUEST_ID_SIZE); }
 static void get_site(lua_State *L, void *v) { push_slice(L, exchange_of(v)->site_name); }
 static void get_headers(lua_State *L, void *v) { request_headers_push(L, v); }
@@ -53,7 +56,7 @@ static void get_query(lua_State *L, void *v) {
 
 static void get_ctx(lua_State *L, void *v) {
     struct subject *subject = &exchange_of(v)->subject;
-    if (slot_push(L, subject, HANDLE_CTX)) return;
+    if (slot_push_part(L, subject, HANDLE_CTX)) return;
     lua_createtable(L, 0, 4);
     lua_pushvalue(L, -1);
     slot_set(L, subject, HANDLE_CTX);

@@ -12,12 +12,18 @@
     BINDING(res)                                                                                                       \
     BINDING(reply)                                                                                                     \
     BINDING(fetch)                                                                                                     \
+    BINDING(tls)                                                                                                       \
     BINDING(shared)                                                                                                    \
+    BINDING(limit)                                                                                                     \
+    BINDING(map)                                                                                                       \
     BINDING(log)                                                                                                       \
     BINDING(hash)                                                                                                      \
     BINDING(clock)                                                                                                     \
     BINDING(backend)                                                                                                   \
-    BINDING(task)
+    BINDING(task)                                                                                                      \
+    BINDING(socket)                                                                                                    \
+    BINDING(lock)                                                                                                      \
+    BINDING(dns)
 
 #define BINDING_DECLARATION(thing) void bind_##thing##_open(lua_State *L);
 BINDINGS(BINDING_DECLARATION)

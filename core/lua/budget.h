@@ -34,6 +34,8 @@ void budget_count_no_more(lua_State *L);
 void meter_enter(struct meter *, lua_State *L, uint64_t used, uint64_t limit);
 void meter_enter_exact(struct meter *, lua_State *L, uint64_t limit);
 uint64_t meter_leave(struct meter *);
+/* May the call that was left have taken milliseconds? Costs nothing: the timer fired meanwhile, or there is none. */
+static inline bool meter_was_long(const struct meter *m) { return m->ticked || m->counting; }
 /* Sets a call aside for another that is made meanwhile, of this state or of another one. */
 struct meter_pause {
     struct meter *of_thread;
@@ -41,6 +43,11 @@ struct meter_pause {
 };
 void meter_pause(struct meter *, struct meter_pause *);
 void meter_go_on(struct meter *, const struct meter_pause *);
+/* So much of the call was the core's work, not the script's. Only where the time it began is known: while a file is
+ * loaded. */
+static inline void meter_forgive(struct meter *m, uint64_t us) {
+    if (m->exact) m->entered += us;
+}
 /* Another coroutine runs from now on. */
 static inline void meter_switch(struct meter *m, lua_State *L) { m->L = L; }
 /* A coroutine that goes back to the pool and may have been late. */

@@ -19,8 +19,23 @@
 #include <lauxlib.h>
 #include <lua.h>
 
+struct handle_kind;
 struct hook_run;
 struct strand;
+
+enum { KIND_PLACES = 64, RECALL_PLACES = 256, RECALL_TEXT_MAX = 32 };
+
+/* A kind of handle whose metatable this state has made. */
+struct known_kind {
+    const struct handle_kind *kind;
+    int metatable; /* registry reference */
+};
+
+struct recalled {
+    const void *string, *scope;
+    struct slice text;
+    lua_Integer meaning;
+};
 
 struct state {
     lua_State *L;                  /* the main thread; scripts run in it only while the file is loaded */
@@ -44,6 +59,8 @@ struct state {
     unsigned handle_sets; /* sets made so far */
     struct handles *free_handles;
     struct list handles; /* sets in use */
+    struct known_kind kinds[KIND_PLACES];
+    struct recalled recalled[RECALL_PLACES];
 
     /* run.c */
     struct hook_run *free_runs;
@@ -124,6 +141,7 @@ enum handle_slot {
     HANDLE_RES_BODY,
     HANDLE_CTX,
     HANDLE_CLIENT,
+    HANDLE_CLIENT_TLS,
     HANDLE_REQ_CACHE,
     HANDLE_RES_CACHE,
     HANDLE_SITE,
@@ -133,17 +151,25 @@ enum handle_slot {
     HANDLE_SLOTS
 };
 
+/* What the metamethods of a kind have as upvalues, beside the metatable itself, which is upvalue 1. */
+enum { UPVALUE_NAMES = 2, UPVALUE_SLOTS };
+
 /* Makes the metatable of a kind, in a binding's open function: `metamethods` (may hold __index, __newindex, __pairs,
- * __len, …; functions see the metatable as upvalue 1) is filled in, `methods` (may be NULL) becomes a table that is
- * upvalue 2 of the metamethods, and __index if there is no such metamethod. __name, __metatable = false, __tostring
- * and (with `collect`) __gc are added. */
+ * __len, …) is filled in, `methods` (may be NULL) becomes a table that is UPVALUE_NAMES of the metamethods, and
+ * __index if there is no such metamethod. __name, __metatable = false, __tostring and (with `collect`) __gc are
+ * added. */
 void handle_kind_open(lua_State *L, const struct handle_kind *, const luaL_Reg *metamethods, const luaL_Reg *methods);
+/* Pushes the metatable of a kind that is open. */
+void handle_metatable_push(lua_State *L, const struct handle_kind *);
 /* Pushes what lies in the slot; if there is nothing yet, makes a handle of that kind and pointer and puts it there. */
 void handle_push(lua_State *L, struct subject *, enum handle_slot, const struct handle_kind *, void *pointer);
+/* The same from within a metamethod: finds the slots among its upvalues. */
+void handle_push_part(lua_State *L, struct subject *, enum handle_slot, const struct handle_kind *, void *pointer);
 /* The same for a value that is no handle (`ctx`): pushes the value and returns true, or pushes nothing and returns
  * false. */
 bool slot_push(lua_State *L, struct subject *, enum handle_slot);
-void slot_set(lua_State *L, struct subject *, enum handle_slot); /* pops the value */
+bool slot_push_part(lua_State *L, struct subject *, enum handle_slot); /* from within a metamethod */
+void slot_set(lua_State *L, struct subject *, enum handle_slot);       /* pops the value */
 /* A handle of no slot: the maker keeps the returned pointer as long as the userdata is referenced, or nulls ->pointer
  * from `collect`. */
 struct handle *handle_new(lua_State *L, const struct handle_kind *, void *pointer);
@@ -151,6 +177,39 @@ struct handle *handle_new(lua_State *L, const struct handle_kind *, void *pointe
 void *handle_check(lua_State *L, int arg, const struct handle_kind *);
 /* NULL instead of raising on another type; its pointer may be NULL. */
 struct handle *handle_test(lua_State *L, int arg, const struct handle_kind *);
+
+/* ---- Recall: what a metamethod has found out about a name, by the address of the Lua string.
+ *
+ * Short strings are interned: one that is equal to a string which something keeps has its address. So only strings
+ * that are keys of UPVALUE_NAMES, from which nothing is ever removed, may be recalled, and only short ones. A scope is
+ * any address that tells apart what the same name means to different kinds. */
+
+static inline struct recalled *recall_place(lua_State *L, const void *scope, const void *string) {
+    uintptr_t mixed = (uintptr_t)string ^ (uintptr_t)scope;
+    return &state_of(L)->recalled[(mixed >> 4 ^ mixed >> 11) & (RECALL_PLACES - 2)]; /* it, or its neighbour */
+}
+
+/* The key at index 2; NULL: it has to be looked up. */
+static inline const struct recalled *recall_find(lua_State *L, const void *scope) {
+    const void *string = lua_topointer(L, 2);
+    const struct recalled *r = recall_place(L, scope, string);
+    for (int i = 0; i < 2; i++, r++)
+        if (r->string == string && r->scope == scope) return r;
+    return NULL;
+}
+
+/* The string at index 2 is a key of UPVALUE_NAMES and means this. Ignored if it is not short. */
+void recall_keep(lua_State *L, const void *scope, lua_Integer meaning);
+
+/* What C holds for a script, and gives back when the script's subject (subject_tie) or run (run_tie, run.h) ends:
+ * whatever that end is, also where no <close> handler runs. Untied by list_remove, at any time. */
+struct tie {
+    struct list node;
+    void (*ended)(struct tie *); /* outside of scripts; it is untied already */
+};
+/* To the subject whose script calls: an exchange, with its fetches, or what errand.h runs. */
+void subject_tie(lua_State *L, struct tie *);
+void ties_end(struct list *ties);
 
 bool handle_kind_known(lua_State *L, const void *kind);
 /* By the engine only. */

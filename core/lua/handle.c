@@ -5,6 +5,9 @@
  * in one array table of the registry, so that a handle is anchored by lua_rawseti and freed by writing nil, without
  * luaL_ref.
  *
+ * A metamethod pushes the parts of its object (req.headers) through an upvalue, one call of Lua's API instead of four;
+ * they are what scripts ask for most.
+ *
  * Kinds are told apart by a pointer in the userdata instead of by metatable: one comparison. A userdata of another
  * library (io, when `unsafe` allows it) cannot hold that pointer by chance. */
 #include "lua/engine.h"
@@ -12,6 +15,7 @@
 #include "base/must.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* A subject's. */
 struct handles {
@@ -19,6 +23,7 @@ struct handles {
     struct subject *subject;
     struct list node; /* in state->handles */
     struct handle *first;
+    struct list ties;
     int base;        /* its slots are base + enum handle_slot */
     uint32_t filled; /* bits of slots */
     struct handles *next_free;
@@ -33,6 +38,7 @@ static struct handles *make_set(struct state *s) {
     set->state = s;
     set->base = (int)(s->handle_sets++ * HANDLE_SLOTS) + 1;
     list_init(&set->node);
+    list_init(&set->ties);
     return set;
 }
 
@@ -65,6 +71,7 @@ static void null_handles(struct handles *set) {
 void handles_end(struct subject *subject) {
     struct handles *set = subject->handles;
     if (!set) return;
+    ties_end(&set->ties);
     null_handles(set);
     subject->handles = NULL;
     set->subject = NULL;
@@ -77,8 +84,19 @@ void handles_end_all(struct state *s) {
     while (!list_empty(&s->handles)) handles_end(container_of(s->handles.next, struct handles, node)->subject);
 }
 
+/* What recall stands on: strings of this length are interned. */
+static void check_interning(lua_State *L) {
+    char text[RECALL_TEXT_MAX];
+    memset(text, 'x', sizeof text);
+    lua_pushlstring(L, text, sizeof text);
+    lua_pushlstring(L, text, sizeof text);
+    must(lua_topointer(L, -1) && lua_topointer(L, -1) == lua_topointer(L, -2));
+    lua_pop(L, 2);
+}
+
 void handles_open(struct state *s) {
     list_init(&s->handles);
+    check_interning(s->L);
     lua_createtable(s->L, 64 * HANDLE_SLOTS, 0);
     s->handle_slots = luaL_ref(s->L, LUA_REGISTRYINDEX);
 }
@@ -98,9 +116,11 @@ static struct subject *subject_of_slots(struct subject *subject) {
     return subject->exchange ? &subject->exchange->subject : subject;
 }
 
+static bool is_filled(const struct handles *set, enum handle_slot slot) { return set->filled & 1u << slot; }
+
 /* Pushes what lies in the slot if it is filled. */
 static bool push_slot(lua_State *L, struct handles *set, enum handle_slot slot) {
-    if (!(set->filled & 1u << slot)) return false;
+    if (!is_filled(set, slot)) return false;
     lua_rawgeti(L, LUA_REGISTRYINDEX, set->state->handle_slots);
     lua_rawgeti(L, -1, set->base + (int)slot);
     lua_replace(L, -2);
@@ -116,15 +136,40 @@ static void fill_slot(lua_State *L, struct handles *set, enum handle_slot slot) 
     set->filled |= 1u << slot;
 }
 
+static void lend_pointer(struct handles *set, struct handle *h, void *pointer) {
+    h->pointer = pointer;
+    h->next = set->first;
+    set->first = h;
+}
+
 void handle_push(lua_State *L, struct subject *subject, enum handle_slot slot, const struct handle_kind *kind,
                  void *pointer) {
     struct handles *set = handles_of(state_of(L), subject_of_slots(subject));
     if (push_slot(L, set, slot)) return;
     struct handle *h = handle_new(L, kind, NULL);
     fill_slot(L, set, slot);
-    h->pointer = pointer;
-    h->next = set->first;
-    set->first = h;
+    lend_pointer(set, h, pointer);
+}
+
+static bool push_part(lua_State *L, struct handles *set, enum handle_slot slot) {
+    if (!is_filled(set, slot)) return false;
+    lua_rawgeti(L, lua_upvalueindex(UPVALUE_SLOTS), set->base + (int)slot);
+    return true;
+}
+
+void handle_push_part(lua_State *L, struct subject *subject, enum handle_slot slot, const struct handle_kind *kind,
+                      void *pointer) {
+    struct handles *set = handles_of(state_of(L), subject_of_slots(subject));
+    if (push_part(L, set, slot)) return;
+    struct handle *h = handle_new(L, kind, NULL);
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, lua_upvalueindex(UPVALUE_SLOTS), set->base + (int)slot);
+    set->filled |= 1u << slot;
+    lend_pointer(set, h, pointer);
+}
+
+bool slot_push_part(lua_State *L, struct subject *subject, enum handle_slot slot) {
+    return push_part(L, handles_of(state_of(L), subject_of_slots(subject)), slot);
 }
 
 bool slot_push(lua_State *L, struct subject *subject, enum handle_slot slot) {
@@ -136,12 +181,41 @@ void slot_set(lua_State *L, struct subject *subject, enum handle_slot slot) {
     lua_pop(L, 1);
 }
 
+/* ---- Ties */
+
+void subject_tie(lua_State *L, struct tie *tie) {
+    list_push(&handles_of(state_of(L), subject_of_slots(subject_of(L)))->ties, &tie->node);
+}
+
+void ties_end(struct list *ties) {
+    for (struct list *node; (node = list_pop(ties));) {
+        struct tie *tie = container_of(node, struct tie, node);
+        tie->ended(tie);
+    }
+}
+
 /* ---- Handles */
+
+/* The place of the kind, or a free one. A table of ours: a lookup by pointer in Lua's registry costs six times as
+ * much, and every handle needs its metatable. */
+static struct known_kind *find_kind(struct state *s, const struct handle_kind *kind) {
+    size_t place = (uintptr_t)kind >> 4;
+    for (unsigned tried = 0; tried < KIND_PLACES; tried++, place++) {
+        struct known_kind *known = &s->kinds[place % KIND_PLACES];
+        if (known->kind == kind || !known->kind) return known;
+    }
+    must(!"more kinds of handles than KIND_PLACES");
+    return NULL;
+}
+
+void handle_metatable_push(lua_State *L, const struct handle_kind *kind) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, find_kind(state_of(L), kind)->metatable);
+}
 
 struct handle *handle_new(lua_State *L, const struct handle_kind *kind, void *pointer) {
     struct handle *h = lua_newuserdatauv(L, sizeof *h, 0);
     *h = (struct handle){ .kind = kind, .pointer = pointer };
-    lua_rawgetp(L, LUA_REGISTRYINDEX, kind);
+    handle_metatable_push(L, kind);
     lua_setmetatable(L, -2);
     return h;
 }
@@ -190,6 +264,18 @@ static void add_common(lua_State *L, const struct handle_kind *kind) {
     lua_setfield(L, -2, "__gc");
 }
 
+/* With the metatable and the table of names on top, which is popped. */
+static void add_metamethods(lua_State *L, const luaL_Reg *metamethods) {
+    int metatable = lua_gettop(L) - 1;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, state_of(L)->handle_slots);
+    for (const luaL_Reg *m = metamethods; m && m->name; m++) {
+        for (int upvalue = 0; upvalue < UPVALUE_SLOTS; upvalue++) lua_pushvalue(L, metatable + upvalue);
+        lua_pushcclosure(L, m->func, UPVALUE_SLOTS);
+        lua_setfield(L, metatable, m->name);
+    }
+    lua_settop(L, metatable);
+}
+
 void handle_kind_open(lua_State *L, const struct handle_kind *kind, const luaL_Reg *metamethods,
                       const luaL_Reg *methods) {
     lua_newtable(L);
@@ -198,18 +284,20 @@ void handle_kind_open(lua_State *L, const struct handle_kind *kind, const luaL_R
     if (methods) luaL_setfuncs(L, methods, 0);
     lua_pushvalue(L, -1);
     lua_setfield(L, -3, "__index");
-    for (const luaL_Reg *m = metamethods; m && m->name; m++) {
-        lua_pushvalue(L, -2);
-        lua_pushvalue(L, -2);
-        lua_pushcclosure(L, m->func, 2);
-        lua_setfield(L, -3, m->name);
-    }
-    lua_pop(L, 1);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, kind);
+    add_metamethods(L, metamethods);
+    struct known_kind *known = find_kind(state_of(L), kind);
+    must(!known->kind);
+    *known = (struct known_kind){ .kind = kind, .metatable = luaL_ref(L, LUA_REGISTRYINDEX) };
 }
 
-bool handle_kind_known(lua_State *L, const void *kind) {
-    bool known = lua_rawgetp(L, LUA_REGISTRYINDEX, kind) == LUA_TTABLE;
-    lua_pop(L, 1);
-    return known;
+void recall_keep(lua_State *L, const void *scope, lua_Integer meaning) {
+    struct slice text;
+    text.p = lua_tolstring(L, 2, &text.n);
+    if (text.n > RECALL_TEXT_MAX) return;
+    const void *string = lua_topointer(L, 2);
+    struct recalled *r = recall_place(L, scope, string);
+    if (r[0].string && !r[1].string) r++;
+    *r = (struct recalled){ .string = string, .scope = scope, .text = text, .meaning = meaning };
 }
+
+bool handle_kind_known(lua_State *L, const void *kind) { return kind && find_kind(state_of(L), kind)->kind == kind; }

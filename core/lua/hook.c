@@ -40,8 +40,7 @@ static void measure_end(struct hook_run *run) {
         return;
     }
     if (run->sampled == 0) return;
-    double took = clock_monotonic() - run->sampled;
-    for (int i = 0; i < SAMPLE; i++) metric_observe(seconds, worker, took);
+    metric_observe_times(seconds, worker, clock_monotonic() - run->sampled, SAMPLE);
 }
 
 /* ---- Failures */
@@ -71,7 +70,7 @@ static enum verdict fail_reading(struct reading *r, struct state *state, const s
 static enum verdict decide_constant(struct subject *subject, enum hook hook, const struct site_policy *policy,
                                     const struct policy_entry *entry, struct decision *decision) {
     if (entry->kind == ENTRY_PICK) {
-        decision->pick = *entry->pick;
+        pick_copy(&decision->pick, entry->pick);
         return VERDICT_PICK;
     }
     lua_State *L = policy->state->L;
@@ -247,7 +246,7 @@ static const struct site_policy *policy_of(const struct subject *subject) {
 }
 
 enum verdict hook_call(struct subject *subject, enum hook hook, const void *detail, struct decision *decision) {
-    *decision = (struct decision){ 0 };
+    decision_init(decision);
     const struct site_policy *policy = policy_of(subject);
     bool wanted = subject->site && (subject->site->hooks & 1u << hook);
     if (!policy) return wanted ? VERDICT_FAILED : VERDICT_CARRY_ON; /* a rule that cannot be asked does not say yes */
@@ -258,6 +257,7 @@ enum verdict hook_call(struct subject *subject, enum hook hook, const void *deta
 
 enum verdict hook_go_on(struct subject *subject, struct decision *decision) {
     struct hook_run *run = subject->run;
+    decision_init(decision);
     if (!run) return VERDICT_FAILED;
     const struct site_policy *policy = policy_of(subject);
     must(policy);

@@ -232,6 +232,7 @@ static struct hook_run *take_run(struct state *state) {
     run->root.run = run;
     run->state = state;
     list_init(&run->ready);
+    list_init(&run->ties);
     list_init(&run->spawned);
     list_init(&run->node);
     return run;
@@ -295,12 +296,15 @@ void run_close(struct hook_run *run) {
     cancel_wait(&run->root);
     close_coroutines(run, &run->root);
     set_waiting(run, false);
+    ties_end(&run->ties);
     run->subject->run = NULL;
     run->subject = NULL;
     list_remove(&run->node);
     spawned_begin(run);
     give_run(run);
 }
+
+void run_tie(lua_State *L, struct tie *tie) { list_push(&run_of(L)->ties, &tie->node); }
 
 /* Resumes one strand until it waits or ends, inside of script territory. */
 static int resume_strand(struct hook_run *run, struct strand *s, int *results) {
@@ -355,6 +359,7 @@ static enum run_status execute(struct hook_run *run) {
     meter_enter(&state->meter, run->root.L, run->endless ? 0 : run->cpu_used, run->cpu_limit);
     enum run_status status = run_strands(run);
     run->cpu_used = meter_leave(&state->meter);
+    if (meter_was_long(&state->meter)) state->worker->loop.long_task = true;
     if (state->meter.late) budget_disarm(run->root.L);
     state->running = NULL;
     set_waiting(run, status == RUN_WAITS);

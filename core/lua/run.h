@@ -76,6 +76,7 @@ struct hook_run {
     uint64_t cpu_used; /* microseconds, as far as the meter saw */
     uint64_t cpu_limit;
     int results;         /* RUN_DONE: how many lie on root.L */
+    struct list ties;    /* run_tie */
     struct list spawned; /* begin when this run ends */
     struct list node;    /* in state->runs */
     struct hook_run *next_free;
@@ -101,6 +102,9 @@ enum run_status run_go_on(struct hook_run *);
 void run_close(struct hook_run *);
 /* Keeps at most so many pooled; used by state_stop and specs. */
 void runs_trim(struct state *, unsigned keep);
+
+/* `tie` ends with the run that executes, after the <close> handlers, if those run. */
+void run_tie(lua_State *L, struct tie *);
 
 /* A further strand of the run that executes, for gate.all: push a function on strand->L; it is started after the
  * present wait began. */

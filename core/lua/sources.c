@@ -2,9 +2,14 @@
  * and for every worker see the same bytes while an editor writes. Used by one thread at a time: all runs of a load
  * take place on the helper thread.
  *
+ * What is made of a file of data (gate.map) takes the place of its text, for all runs to come.
+ *
  * `require "a.b"` looks for a/b.lua and a/b/init.lua beside the config, then in the directories of MOONGATE_PATH, if
- * it is set, else in the program's own lua/ and its parent (for "scripts.cors"). */
+ * it is set, else in the program's own lua/, its parent (for "scripts.cors") and lua/compat/, which gives the names of
+ * other people's modules ("socket") to what Moongate has; they stand apart so that a Lua that is not ours, with lua/ on
+ * its path, still finds the originals. */
 #include "base/datadir.h"
+#include "base/map.h"
 #include "base/must.h"
 #include "lua/state_rest.h"
 
@@ -22,12 +27,18 @@ enum { FILE_MAX = 8 << 20 };
 
 struct source {
     char *path;
-    char *text; /* NULL: it could not be read */
+    unsigned as; /* what is made of it: another source each; 0: Lua */
+    char *text;  /* NULL: it could not be read, or something is kept in its place */
     size_t size;
     const char *why;
+    mode_t mode;
+    uid_t owner;
+    void *kept;
+    void (*release)(void *kept);
 };
 
 struct sources {
+    struct map by_path; /* -> index in `list`, plus 1 */
     struct source *list;
     size_t count, room;
     char *main;
@@ -46,9 +57,11 @@ struct sources *sources_create(const char *config_path, int (*open_file)(const c
 void sources_destroy(struct sources *s) {
     if (!s) return;
     for (size_t i = 0; i < s->count; i++) {
+        if (s->list[i].kept) s->list[i].release(s->list[i].kept);
         free(s->list[i].path);
         free(s->list[i].text);
     }
+    map_fini(&s->by_path);
     free(s->list);
     free(s->main);
     free(s);
@@ -58,7 +71,7 @@ const char *sources_main(const struct sources *s) { return s->main; }
 
 static const struct source *nth_read(const struct sources *s, size_t i) {
     for (size_t at = 0; at < s->count; at++)
-        if (s->list[at].text && i-- == 0) return &s->list[at];
+        if ((s->list[at].text || s->list[at].kept) && i-- == 0) return &s->list[at];
     return NULL;
 }
 
@@ -74,47 +87,103 @@ const char *sources_text(const struct sources *s, size_t i, size_t *size) {
 }
 
 /* Reads all of an open file, which it closes. */
-static char *read_all(int fd, size_t *size, const char **why) {
+static void read_all(struct source *to, int fd, size_t most) {
     struct stat about;
-    char *text = NULL;
-    *size = 0;
-    *why = "not a regular file";
+    to->why = "not a regular file";
     if (fstat(fd, &about) != 0 || !S_ISREG(about.st_mode)) goto done;
-    *why = "too large";
-    if (about.st_size > FILE_MAX) goto done;
-    text = must_malloc((size_t)about.st_size + 1);
-    for (ssize_t n; *size < (size_t)about.st_size; *size += (size_t)n) {
-        n = read(fd, text + *size, (size_t)about.st_size - *size);
+    to->mode = about.st_mode;
+    to->owner = about.st_uid;
+    to->why = "too large";
+    if ((size_t)about.st_size > most) goto done;
+    to->why = "there is no memory for it";
+    to->text = malloc((size_t)about.st_size + 1);
+    if (!to->text) goto done;
+    for (ssize_t n; to->size < (size_t)about.st_size; to->size += (size_t)n) {
+        n = read(fd, to->text + to->size, (size_t)about.st_size - to->size);
         if (n < 0 && errno == EINTR) n = 0;
         else if (n <= 0) break;
     }
-    text[*size] = '\0';
+    to->text[to->size] = '\0';
 done:
     close(fd);
-    return text;
 }
 
-static struct source *add(struct sources *s, const char *path) {
+static struct source *add(struct sources *s, const char *path, unsigned as, size_t most) {
     if (s->count == s->room) {
         s->room = s->room ? s->room * 2 : 8;
         s->list = must_realloc(s->list, s->room * sizeof *s->list);
     }
     struct source *source = &s->list[s->count++];
-    *source = (struct source){ .path = must_strdup(path) };
+    *source = (struct source){ .path = must_strdup(path), .as = as };
+    if (as == 0) map_set(&s->by_path, slice_of(path), (void *)(uintptr_t)s->count);
     int fd = s->open_file(path);
     if (fd < 0) source->why = errno == ENOENT || errno == ENOTDIR ? "no such file" : strerrordesc_np(errno);
-    else source->text = read_all(fd, &source->size, &source->why);
+    else read_all(source, fd, most);
     return source;
 }
 
+/* Of texts there may be thousands (certificates), of data files a handful. */
+static struct source *find(const struct sources *s, const char *path, unsigned as) {
+    if (as == 0) {
+        uintptr_t place = (uintptr_t)map_get(&s->by_path, slice_of(path));
+        return place ? &s->list[place - 1] : NULL;
+    }
+    for (size_t i = 0; i < s->count; i++)
+        if (s->list[i].as == as && strcmp(s->list[i].path, path) == 0) return &s->list[i];
+    return NULL;
+}
+
+static struct source *find_or_add(struct sources *s, const char *path, unsigned as, size_t most) {
+    struct source *source = find(s, path, as);
+    return source ? source : add(s, path, as, most);
+}
+
 const char *sources_read(struct sources *s, const char *path, size_t *size, const char **why) {
-    const struct source *source = NULL;
-    for (size_t i = 0; i < s->count && !source; i++)
-        if (strcmp(s->list[i].path, path) == 0) source = &s->list[i];
-    if (!source) source = add(s, path);
+    const struct source *source = find_or_add(s, path, 0, FILE_MAX);
     *size = source->size;
     *why = source->why;
     return source->text;
+}
+
+/* ---- Files beside the config */
+
+static char *find_beside_config(const struct sources *s, const char *name) {
+    const char *slash = strrchr(s->main, '/');
+    char *path;
+    if (*name == '/' || !slash) return must_strdup(name);
+    must(asprintf(&path, "%.*s%s", (int)(slash + 1 - s->main), s->main, name) >= 0);
+    return path;
+}
+
+const char *sources_file(struct sources *s, const char *name, size_t *size, const char **why) {
+    char *path = find_beside_config(s, name);
+    const char *text = sources_read(s, path, size, why);
+    free(path);
+    return text;
+}
+
+bool sources_file_open_to_others(struct sources *s, const char *name) {
+    char *path = find_beside_config(s, name);
+    const struct source *source = find(s, path, 0);
+    free(path);
+    if (!source || !source->text) return false;
+    return source->mode & (source->owner == 0 ? S_IRWXO | S_IWGRP : S_IRWXO | S_IRWXG);
+}
+
+struct data_source sources_data(struct sources *s, const char *name, unsigned as, size_t most) {
+    char *path = find_beside_config(s, name);
+    const struct source *source = find_or_add(s, path, as, most);
+    free(path);
+    return (struct data_source){ source->path, source->text, source->size, source->why, source->kept };
+}
+
+void sources_keep(struct sources *s, const char *path, unsigned as, void *kept, void (*release)(void *kept)) {
+    struct source *source = find_or_add(s, path, as, 0);
+    must(source->text && !source->kept);
+    free(source->text);
+    source->text = NULL;
+    source->kept = kept;
+    source->release = release;
 }
 
 /* ---- Modules */
@@ -186,10 +255,11 @@ static bool relative_path(char *to, size_t size, const char *module) {
 static bool try_installed(struct search *q) {
     const char *path = getenv("MOONGATE_PATH");
     if (path && *path) return try_list(q, path);
-    char directory[PATH_MAX + sizeof "/lua"];
+    char directory[PATH_MAX + sizeof "/lua/compat"];
     snprintf(directory, sizeof directory, "%s/lua", datadir());
     if (try_directory(q, directory) || try_directory(q, datadir())) return true;
-    return false;
+    snprintf(directory, sizeof directory, "%s/lua/compat", datadir());
+    return try_directory(q, directory);
 }
 
 const char *sources_find(struct sources *s, const char *module, const char **text, size_t *size, char *tried,

@@ -27,6 +27,17 @@ struct state_rest {
 /* sources.c: the text of a file, read now or before; NULL: `why` (static or errno's text) says why not. */
 const char *sources_read(struct sources *, const char *path, size_t *size, const char **why);
 const char *sources_main(const struct sources *);
+/* A file of data, of up to `most` bytes, named relative to the config's folder: its text, or what sources_keep was given
+ * for it, or neither and why not. `as` (not 0) says what is made of it; for something else it is read anew. */
+struct data_source {
+    const char *path, *text;
+    size_t size;
+    const char *why;
+    void *kept;
+};
+struct data_source sources_data(struct sources *, const char *name, unsigned as, size_t most);
+/* What was made of its text, which goes; released with the sources. */
+void sources_keep(struct sources *, const char *path, unsigned as, void *kept, void (*release)(void *kept));
 /* Finds a module; its path and text, or NULL after writing the paths that were tried, a line each, into `tried`. */
 const char *sources_find(struct sources *, const char *module, const char **text, size_t *size, char *tried,
                          size_t room);

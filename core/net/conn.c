@@ -13,10 +13,12 @@
  * A write that fails is not the end of what we can read: a server that answers 413 and closes resets our upload, with
  * its answer in our receive queue. So the queue is read once more before the owner hears of the failure.
  *
- * A layer (TLS) will stand between the buffers and the socket: pull_bytes and push_bytes are the only places that
- * read and write it. */
+ * A layer (TLS, tls.c) may stand between the buffers and the socket: pull_bytes and push_bytes are the only places that
+ * read and write it. It reads ahead, and what it has read already no event announces; so a conn that would read, and
+ * whose layer has more, is fed an event in the flush phase (want_rest). */
 #include "net/conn.h"
 
+#include "base/must.h"
 #include "net/stage.h"
 
 #include <errno.h>
@@ -29,11 +31,13 @@ static const double LINGER_SECONDS = 2, LINGER_WRITE_SECONDS = 30;
 /* ---- the socket */
 
 static ssize_t pull_bytes(struct conn *c, struct iovec *v, int count) {
+    if (c->tls) return tls_pull(c->tls, v, count);
     if (count == 1) return recv(c->io.fd, v->iov_base, v->iov_len, 0);
     return readv(c->io.fd, v, count);
 }
 
 static ssize_t push_bytes(struct conn *c, struct iovec *v, int count) {
+    if (c->tls) return tls_push(c->tls, v, count);
     if (count == 1) return send(c->io.fd, v->iov_base, v->iov_len, MSG_NOSIGNAL);
     struct msghdr message = { .msg_iov = v, .msg_iovlen = (size_t)count };
     return sendmsg(c->io.fd, &message, MSG_NOSIGNAL);
@@ -70,17 +74,35 @@ static size_t clip_vectors(struct iovec *v, int *count, size_t most) {
 
 /* ---- which events a conn watches */
 
+static bool layer_owes(const struct conn *c) { return c->tls && tls_owes(c->tls); }
+
 static int compute_interest(const struct conn *c) {
     if (c->state == CONN_CONNECTING) return EV_WRITE;
+    if (c->state == CONN_SHAKING)
+        return c->shake == TLS_SHAKE_WRITE ? EV_WRITE : c->shake == TLS_SHAKE_READ ? EV_READ : 0;
     if (c->state != CONN_OPEN) return 0;
     int events = 0;
     if (!c->ended && !c->paused && c->in.size < c->in_limit) events |= EV_READ;
-    if (c->blocked) events |= EV_WRITE;
+    if (c->blocked || layer_owes(c)) events |= EV_WRITE;
     return events;
+}
+
+static void mark_dirty(struct conn *c) {
+    if (list_empty(&c->dirty)) list_push(&c->loop->dirty, &c->dirty);
+}
+
+static bool has_rest(const struct conn *c) {
+    return c->tls && c->state == CONN_OPEN && tls_has_more(c->tls) && (compute_interest(c) & EV_READ);
+}
+
+/* In the next turn: a fed event would be served in this one, again and again. */
+static void want_rest(struct conn *c) {
+    if (has_rest(c)) mark_dirty(c);
 }
 
 /* ev_io_modify and not ev_io_set: only then does libev see that stop and start within a turn changed nothing. */
 static void update_interest(struct conn *c) {
+    if (c->failed) return; /* stopping the watcher would take back the event that tells it */
     ev_io *io = &c->io;
     int wanted = compute_interest(c), watched = ev_is_active(io) ? io->events & (EV_READ | EV_WRITE) : 0;
     if (wanted == watched) return;
@@ -88,6 +110,7 @@ static void update_interest(struct conn *c) {
     if (!wanted) return;
     ev_io_modify(io, wanted);
     ev_io_start(c->loop->ev, io);
+    want_rest(c); /* stopping has taken back what was fed */
 }
 
 /* ---- ends */
@@ -165,13 +188,10 @@ static void conn_on_readable(struct conn *c) {
     if (n == 0) tell_end(c);
     else if (n < 0 && !is_passing(error)) break_conn(c, FAIL_RESET);
     update_interest(c);
+    want_rest(c);
 }
 
 /* ---- writing */
-
-static void mark_dirty(struct conn *c) {
-    if (list_empty(&c->dirty)) list_push(&c->loop->dirty, &c->dirty);
-}
 
 /* One write. False if the conn can take no more, ever. */
 static bool write_out(struct conn *c) {
@@ -185,13 +205,17 @@ static bool write_out(struct conn *c) {
     }
     buffer_drop(&c->out, (size_t)n);
     c->sent += (uint64_t)n;
-    c->blocked = (size_t)n < room;
+    c->blocked = (size_t)n < room || layer_owes(c);
     c->drained = c->out.size == 0;
     if (!c->blocked && !c->drained) mark_dirty(c); /* more segments than vectors */
     return true;
 }
 
 static void send_fin(struct conn *c) {
+    if (c->tls && tls_say_end(c->tls) && tls_owes(c->tls)) {
+        update_interest(c); /* settle_written comes here again */
+        return;
+    }
     c->fin_sent = true;
     shutdown(c->io.fd, SHUT_WR);
     if (!c->lingering) return;
@@ -205,7 +229,7 @@ static void settle_written(struct conn *c) {
         break_conn(c, FAIL_CANCELLED);
         return;
     }
-    if (c->out.size == 0 && c->shut && !c->fin_sent) send_fin(c);
+    if (c->out.size == 0 && c->shut && !c->fin_sent && !layer_owes(c)) send_fin(c);
     else if (c->lingering && !c->fin_sent) deadline_set(&c->deadline, LINGER_WRITE_SECONDS);
     bool drained = c->drained && c->out.size == 0;
     c->drained = false;
@@ -232,7 +256,8 @@ static void fail_write(struct conn *c) {
 
 static void flush_conn(struct conn *c) {
     if (c->state != CONN_OPEN || c->failed) return;
-    if (c->out.size && !c->blocked && !write_out(c)) {
+    if (has_rest(c)) ev_feed_event(c->loop->ev, &c->io, EV_READ);
+    if ((c->out.size || layer_owes(c)) && !c->blocked && !write_out(c)) {
         fail_write(c);
         return;
     }
@@ -259,6 +284,23 @@ static enum failure name_connect_error(int error) {
     return error == ETIMEDOUT ? FAIL_CONNECT_TIMEOUT : FAIL_CONNECT_FAILED;
 }
 
+static void open_conn(struct conn *c) {
+    c->state = CONN_OPEN;
+    if (c->out.size || c->shut) mark_dirty(c);
+    if (c->handlers->on_connected) c->handlers->on_connected(c);
+    update_interest(c);
+    want_rest(c);
+}
+
+static void shake_hands(struct conn *c) {
+    enum failure why;
+    enum tls_shake shake = tls_shake(c->tls, c->io.fd, &why);
+    c->shake = shake;
+    if (shake == TLS_SHAKE_FAILED) break_conn(c, why);
+    else if (shake == TLS_SHAKE_DONE) open_conn(c);
+    else update_interest(c);
+}
+
 static void conn_on_connect(struct conn *c) {
     int error = 0;
     socklen_t size = sizeof error;
@@ -267,11 +309,37 @@ static void conn_on_connect(struct conn *c) {
         break_conn(c, name_connect_error(error));
         return;
     }
-    c->state = CONN_OPEN;
-    if (c->out.size || c->shut) mark_dirty(c);
-    if (c->handlers->on_connected) c->handlers->on_connected(c);
-    update_interest(c);
+    if (c->tls) {
+        c->state = CONN_SHAKING;
+        shake_hands(c);
+    } else open_conn(c);
 }
+
+void conn_tls_connect(struct conn *c, struct tls_trust *trust, struct slice name, enum tls_alpn alpn) {
+    must(!c->tls && (c->state == CONN_CONNECTING || c->state == CONN_OPEN));
+    c->tls = tls_connect(c->loop, trust, name, alpn);
+    if (c->failed || c->state == CONN_CONNECTING) return;
+    c->state = CONN_SHAKING;
+    c->shake = TLS_SHAKE_WRITE; /* the socket's next event begins it */
+    if (c->in.size || c->out.size || c->ended) break_later(c, FAIL_TLS_FAILED);
+    else update_interest(c);
+}
+
+void conn_tls_accept(struct conn *c, struct tls_service *service) {
+    must(!c->tls && c->state == CONN_OPEN);
+    c->tls = tls_accept(c, c->loop, c->io.fd, service);
+    c->state = CONN_SHAKING;
+    c->shake = TLS_SHAKE_READ;
+}
+
+void conn_tls_present(struct conn *c, struct tls_certificates *certificates) {
+    if (!c->tls) return;
+    tls_present(c->tls, certificates);
+    if (c->state == CONN_SHAKING && c->shake == TLS_SHAKE_WAIT) ev_feed_event(c->loop->ev, &c->io, EV_CUSTOM);
+}
+
+const char *conn_tls_reason(const struct conn *c) { return c->tls ? tls_reason(c->tls) : NULL; }
+enum tls_alpn conn_tls_alpn(const struct conn *c) { return c->tls ? tls_agreed(c->tls) : TLS_ALPN_NONE; }
 
 /* ---- what libev calls */
 
@@ -284,6 +352,10 @@ static void conn_on_io(struct ev_loop *ev, ev_io *io, int events) {
     }
     if (c->state == CONN_CONNECTING) {
         conn_on_connect(c);
+        return;
+    }
+    if (c->state == CONN_SHAKING) {
+        shake_hands(c);
         return;
     }
     if (events & EV_READ && c->state == CONN_OPEN) conn_on_readable(c);
@@ -347,6 +419,9 @@ void conn_close(struct conn *c) {
     ev_io_stop(c->loop->ev, &c->io);
     deadline_fini(&c->deadline);
     list_remove(&c->dirty);
+    if (c->tls) tls_say_end(c->tls);
+    tls_destroy(c->tls);
+    c->tls = NULL;
     if (c->io.fd >= 0) close(c->io.fd);
     c->io.fd = -1;
     buffer_fini(&c->in);
@@ -382,6 +457,7 @@ void conn_linger(struct conn *c) {
 void conn_reset(struct conn *c) {
     struct linger at_once = { .l_onoff = 1, .l_linger = 0 };
     if (c->state == CONN_OPEN) setsockopt(c->io.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    if (c->state == CONN_OPEN && c->tls) tls_mute(c->tls);
     conn_close(c);
 }
 
@@ -408,24 +484,29 @@ void conn_flush(struct conn *c) {
 }
 
 void conn_consumed(struct conn *c) {
-    if (c->state == CONN_OPEN) update_interest(c);
+    if (c->state != CONN_OPEN) return;
+    update_interest(c);
+    want_rest(c);
 }
 
 void conn_pause(struct conn *c, bool paused) {
     c->paused = paused;
-    if (c->state == CONN_OPEN) update_interest(c);
+    conn_consumed(c);
 }
 
 size_t conn_room(const struct conn *c) { return c->out.size < c->out_limit ? c->out_limit - c->out.size : 0; }
 
 void conn_deadline(struct conn *c, double seconds) {
-    if ((c->state == CONN_OPEN || c->state == CONN_CONNECTING) && !c->lingering) deadline_set(&c->deadline, seconds);
+    bool alive = c->state >= CONN_CONNECTING && c->state <= CONN_OPEN;
+    if (alive && !c->lingering) deadline_set(&c->deadline, seconds);
 }
 
 bool conn_reusable(const struct conn *c) {
     return c->state == CONN_OPEN && !c->ended && !c->shut && !c->failed && !c->lingering && c->in.size == 0 &&
-           c->out.size == 0;
+           c->out.size == 0 && !(c->tls && tls_has_more(c->tls));
 }
+
+bool conn_truncated(const struct conn *c) { return c->tls && tls_truncated(c->tls); }
 
 void conn_tune(int fd, const struct addr *a) {
     if (a->u.sa.sa_family != AF_INET && a->u.sa.sa_family != AF_INET6) return;

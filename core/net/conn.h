@@ -1,4 +1,4 @@
-/* A conn: one byte stream, plain or (later) TLS, either side. It reads into `in`, writes from `out`, watches what its
+/* A conn: one byte stream, plain or TLS (net/tls.h), either side. It reads into `in`, writes from `out`, watches what its
  * state calls for, and tells its owner what happened. It knows no HTTP.
  *
  * A conn is embedded in what it serves (client, server_conn, control session); the owner finds itself with
@@ -15,6 +15,7 @@
 #include "base/failure.h"
 #include "net/addr.h"
 #include "net/loop.h"
+#include "net/tls.h"
 
 struct conn;
 
@@ -24,11 +25,15 @@ struct conn_handlers {
     void (*on_bytes)(struct conn *);
     /* The other side closed its direction (FIN). `in` may still hold bytes. Once. */
     void (*on_end)(struct conn *);
-    /* Broken: reset, failed write or failed connect (`why`: RESET, CONNECT_REFUSED, CONNECT_FAILED,
-     * CONNECT_TIMEOUT). No further event but what the owner does. Once. What had arrived before a failed write is
+    /* Broken: reset, failed write, failed connect or handshake (`why`: RESET, CONNECT_REFUSED, CONNECT_FAILED,
+     * CONNECT_TIMEOUT, TLS_FAILED, CERTIFICATE). No further event but what the owner does. Once. What had arrived before a failed write is
      * read first (on_bytes), unless the conn is paused. The socket stays until conn_close. */
     void (*on_broken)(struct conn *, enum failure why);
-    /* A connect has succeeded (only after conn_connect). */
+    /* After conn_tls_accept: a client asks for the certificate of `name` (SNI; empty: it does not say). To be answered
+     * with conn_tls_present, now or later; nothing else may be done with the conn now. */
+    void (*on_hello)(struct conn *, struct slice name);
+    /* A connect has succeeded (only after conn_connect), and its TLS handshake if there is one; or the
+     * handshake of conn_tls_accept. May be NULL. */
     void (*on_connected)(struct conn *);
     /* `out` fell below half of its limit after it had been at or above it: there is room again. */
     void (*on_room)(struct conn *);
@@ -38,7 +43,7 @@ struct conn_handlers {
     void (*on_deadline)(struct conn *);
 };
 
-enum conn_state { CONN_NEW, CONN_CONNECTING, CONN_OPEN, CONN_BROKEN, CONN_CLOSED };
+enum conn_state { CONN_NEW, CONN_CONNECTING, CONN_SHAKING /* TLS handshake */, CONN_OPEN, CONN_BROKEN, CONN_CLOSED };
 
 struct conn {
     const struct conn_handlers *handlers;
@@ -46,14 +51,16 @@ struct conn {
     struct buffer in, out;
     ev_io io;
     struct list dirty; /* in loop->dirty while `out` waits for the flush phase */
+    struct tls *tls;   /* NULL: plain */
     struct deadline deadline;
     uint32_t in_limit, out_limit;
     uint8_t state;    /* enum conn_state */
-    bool ended;       /* FIN received */
+    bool ended;       /* FIN received, or TLS's close_notify */
     bool shut;        /* our FIN was sent, or will be when `out` is empty */
     bool was_full;    /* out reached its limit since on_room */
     bool read_filled; /* the last read filled its room: read more at once next time */
     bool blocked;     /* the last write could not take all */
+    uint8_t shake;    /* CONN_SHAKING: enum tls_shake, what it waits for */
     bool paused;      /* conn_pause */
     bool drained;     /* a write emptied `out`: on_flushed is due */
     bool fin_sent;
@@ -101,6 +108,8 @@ size_t conn_room(const struct conn *);
 void conn_deadline(struct conn *, double seconds);
 static inline int conn_fd(const struct conn *c) { return c->io.fd; }
 static inline bool conn_alive(const struct conn *c) { return c->state == CONN_OPEN; }
+/* Its end came as a TCP FIN inside TLS: anybody on the way can have cut it off there. */
+bool conn_truncated(const struct conn *);
 /* Is an idle pooled conn still good? False if it ended, broke, or has unread bytes. No syscall. */
 bool conn_reusable(const struct conn *);
 /* The loop's flush phase: writes every dirty conn once. Called by loop.c only. */

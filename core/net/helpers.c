@@ -8,6 +8,7 @@
 #include "base/buffer.h"
 #include "base/log.h"
 #include "base/must.h"
+#include "net/tls.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -56,6 +57,7 @@ static void *run_helper(void *arg) {
         job->letter.deliver = job_on_delivery;
         if (!mailbox_post(asker, &job->letter)) log_debug("a helper's result came after its asker had closed");
     }
+    tls_thread_fini(NULL);
     buffer_thread_fini();
     return NULL;
 }

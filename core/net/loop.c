@@ -21,6 +21,7 @@
 
 /* What is advanced in one turn before sockets are looked at again, seconds. */
 static const double ADVANCE_FOR = 0.005;
+enum { TASKS_PER_LOOK = 8 };
 /* libev's and our reading of the clock differ by less; a timer that is early by so little counts as fired. */
 static const double CLOCK_SLACK = 0.0001;
 
@@ -64,13 +65,22 @@ bool loop_has_leftovers(const struct loop *l) {
     return !list_empty(&l->ready) || !list_empty(&l->dirty) || !list_empty(&l->dead) || ev_pending_count(l->ev) > 0;
 }
 
+/* A task of ours takes a few microseconds, so the clock is read after some of them only, and after each that says it
+ * has been long. */
+static bool is_time_up(struct loop *l, unsigned advanced) {
+    if (!l->long_task && advanced % TASKS_PER_LOOK) return false;
+    l->long_task = false;
+    return clock_monotonic() - l->turn_began > ADVANCE_FOR;
+}
+
 /* Whoever is woken meanwhile comes to the end of the list and has his turn too, also one who was advanced before: a
  * fetch that wakes its exchange must not cost it a poll. The time bounds it. */
 static void advance_ready(struct loop *l) {
+    unsigned advanced = 0;
     for (struct list *node; (node = list_pop(&l->ready));) {
         struct task *t = container_of(node, struct task, node);
         t->advance(t);
-        if (!list_empty(&l->ready) && clock_monotonic() - l->turn_began > ADVANCE_FOR) return;
+        if (!list_empty(&l->ready) && is_time_up(l, ++advanced)) return;
     }
 }
 

@@ -6,6 +6,9 @@
  * for every connection, one of a week would survive every move. Failures are kept for a second, so that a dead name
  * server is not asked a thousand times a second.
  *
+ * Addresses are asked for by getaddrinfo's rules (/etc/hosts, search domains), records of other kinds by their exact
+ * name; both are kept alike.
+ *
  * c-ares sorts by RFC 6724 if it is let: that opens a socket per address and shuffles with the routes. We sort by
  * value, for balancers want a list that stays the same.
  *
@@ -19,10 +22,11 @@
 #include "net/stage.h"
 
 #include <ares.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
-enum { ADDRS_MOST = 16, ENTRIES_MOST = 4096 };
+enum { ADDRS_MOST = 16, ENTRIES_MOST = 4096, KEY_SIZE = 264, CLASS_IN = 1 };
 static const double TTL_LEAST = 1, TTL_MOST = 3600, TTL_FAILED = 1, LOOK_EVERY = 5;
 static const char RESOLV_CONF[] = "/etc/resolv.conf";
 
@@ -35,7 +39,9 @@ struct entry {
     enum failure why;
     unsigned count;
     struct addr *addrs;
+    struct records *records;
     double until; /* loop time */
+    enum record_kind kind;
     char name[];
 };
 
@@ -159,15 +165,20 @@ static void refresh_channel(struct resolver *r) {
 
 /* ---- answers */
 
+static void free_question(struct question *q) {
+    records_unref(q->records);
+    free(q);
+}
+
 static void question_on_return(struct letter *letter, struct loop *loop) {
     struct question *q = container_of(letter, struct question, letter);
     if (!q->withdrawn) q->on_answer(q);
-    free(q);
+    free_question(q);
 }
 
 static void send_back(struct question *q) {
     q->letter.deliver = question_on_return;
-    if (!mailbox_post(q->asker, &q->letter)) free(q);
+    if (!mailbox_post(q->asker, &q->letter)) free_question(q);
 }
 
 static void refuse(struct question *q, enum failure why) {
@@ -180,7 +191,8 @@ static void refuse(struct question *q, enum failure why) {
 static void answer(const struct entry *e, struct question *q) {
     q->why = e->why;
     q->count = e->count;
-    if (e->count) memcpy(q->addrs, e->addrs, e->count * sizeof *e->addrs);
+    if (e->addrs) memcpy(q->addrs, e->addrs, e->count * sizeof *e->addrs);
+    if (e->records) q->records = records_ref(e->records);
     q->ttl = e->until - loop_now(e->resolver->loop);
     send_back(q);
 }
@@ -244,52 +256,89 @@ static enum failure name_status(int status) {
     }
 }
 
-static void entry_on_found(void *with, int status, int timeouts, struct ares_addrinfo *found) {
-    struct entry *e = with;
+static void forget(struct entry *e) {
+    free(e->addrs);
+    records_unref(e->records);
+    e->addrs = NULL;
+    e->records = NULL;
+    e->count = 0;
+}
+
+/* What there is to know is known, for `ttl` seconds if it is not a failure. */
+static void settle_entry(struct entry *e, double ttl) {
     struct resolver *r = e->resolver;
     e->asking = false;
     r->asking--;
-    free(e->addrs);
-    e->addrs = NULL;
-    e->count = 0;
+    if (e->count == 0 && e->why == FAIL_NONE) e->why = FAIL_NAME_NOT_FOUND;
+    e->until = loop_now(r->loop) + (e->why == FAIL_NONE ? ttl : TTL_FAILED);
+    answer_all(e);
+}
+
+static void entry_on_found(void *with, int status, int timeouts, struct ares_addrinfo *found) {
+    struct entry *e = with;
+    forget(e);
     e->why = name_status(status);
     double ttl = e->why == FAIL_NONE && found ? take_addrs(e, found) : TTL_FAILED;
-    if (e->count == 0 && e->why == FAIL_NONE) e->why = FAIL_NAME_NOT_FOUND;
-    e->until = loop_now(r->loop) + ttl;
     if (found) ares_freeaddrinfo(found);
-    answer_all(e);
+    settle_entry(e, ttl);
+}
+
+static void entry_on_records(void *with, int status, int timeouts, unsigned char *message, int size) {
+    struct entry *e = with;
+    forget(e);
+    e->why = name_status(status);
+    if (e->why != FAIL_NONE) {
+        settle_entry(e, TTL_FAILED);
+        return;
+    }
+    e->records = dns_answer_read(message, (size_t)size, e->kind);
+    if (!e->records) e->why = FAIL_NAME_FAILED;
+    else e->count = e->records->count;
+    double ttl = e->count ? e->records->ttl : TTL_FAILED;
+    settle_entry(e, ttl < TTL_LEAST ? TTL_LEAST : ttl > TTL_MOST ? TTL_MOST : ttl);
 }
 
 /* ---- the entries */
 
 static void free_entry(struct entry *e) {
     list_remove(&e->by_age);
-    free(e->addrs);
+    forget(e);
     free(e);
+}
+
+/* Addresses are found by their name, other records by "33 name", which no name looks like. */
+static struct slice entry_key(char to[KEY_SIZE], const char *name, enum record_kind kind) {
+    int n = kind == RECORD_ADDRESS ? snprintf(to, KEY_SIZE, "%s", name)
+                                   : snprintf(to, KEY_SIZE, "%d %s", record_type(kind), name);
+    return slice_make(to, (size_t)n);
 }
 
 /* Names can come from strangers (ad hoc backends): the oldest goes when there are too many. */
 static void make_room(struct resolver *r) {
     if (r->entries.count < ENTRIES_MOST) return;
+    char key[KEY_SIZE];
     list_each_safe(node, &r->by_age) {
         struct entry *e = container_of(node, struct entry, by_age);
         if (e->asking) continue;
-        map_remove(&r->entries, slice_of(e->name));
+        map_remove(&r->entries, entry_key(key, e->name, e->kind));
         free_entry(e);
         return;
     }
 }
 
-static struct entry *find_entry(struct resolver *r, const char *name) {
-    struct entry *e = map_get(&r->entries, slice_of(name));
+static struct entry *find_entry(struct resolver *r, const char *name, enum record_kind kind) {
+    char text[KEY_SIZE];
+    struct slice key = entry_key(text, name, kind);
+    struct entry *e = map_get(&r->entries, key);
     if (e) return e;
     make_room(r);
     size_t size = strlen(name) + 1;
     e = must_calloc(1, sizeof *e + size);
     memcpy(e->name, name, size);
     e->resolver = r;
+    e->kind = kind;
     list_push(&r->by_age, &e->by_age);
-    map_set(&r->entries, slice_of(name), e);
+    map_set(&r->entries, key, e);
     return e;
 }
 
@@ -307,7 +356,8 @@ static void ask_servers(struct resolver *r, struct entry *e) {
     struct ares_addrinfo_hints hints = { .ai_family = AF_UNSPEC,
                                          .ai_socktype = SOCK_STREAM,
                                          .ai_flags = ARES_AI_NOSORT };
-    ares_getaddrinfo(r->channel, e->name, NULL, &hints, entry_on_found, e);
+    if (e->kind == RECORD_ADDRESS) ares_getaddrinfo(r->channel, e->name, NULL, &hints, entry_on_found, e);
+    else ares_query(r->channel, e->name, CLASS_IN, record_type(e->kind), entry_on_records, e);
     arm_timer(r);
 }
 
@@ -327,7 +377,7 @@ static void question_on_arrival(struct letter *letter, struct loop *loop) {
         if (left == 0) free_resolver(r);
         return;
     }
-    struct entry *e = find_entry(r, q->name);
+    struct entry *e = find_entry(r, q->name, q->kind);
     if (!e->asking && e->until > loop_now(r->loop)) {
         answer(e, q);
         return;
@@ -368,7 +418,7 @@ struct question *question_create(struct slice name, struct mailbox *asker, void 
 void question_withdraw(struct question *q) { q->withdrawn = true; }
 
 void resolver_ask(struct resolver *r, struct question *q) {
-    if (addr_from_ip(&q->addrs[0], slice_of(q->name), 0)) {
+    if (q->kind == RECORD_ADDRESS && addr_from_ip(&q->addrs[0], slice_of(q->name), 0)) {
         q->why = FAIL_NONE;
         q->count = 1;
         q->ttl = TTL_MOST;

@@ -18,7 +18,7 @@ static void fill_body(struct exchange *x, struct slice body) {
 }
 
 void answer_reply(struct exchange *x, const struct reply *reply, enum response_source source) {
-    x->response = (struct response){ .status = reply->status, .minor = 1, .headers = reply->headers };
+    x->response = (struct response){ .status = reply->status, .version = HTTP_1_1, .headers = reply->headers };
     x->response.reason = status_reason(reply->status);
     x->source = source;
     headers_init(&x->response.trailers, &x->arena);

@@ -1,20 +1,48 @@
-/* A client: an accepted connection and its protocol (h1 here; h2 comes beside it). It reads heads, begins an exchange
- * for each, one at a time, in order; carries the request body into the exchange's pipe and the answer out. It holds
- * its listener, never a generation. What exchange.c calls is here: no other file writes to a client's conn. */
+/* A client: an accepted connection and its protocol. It reads heads and begins an exchange for each, carries the
+ * request body into the exchange's pipe and the answer out (stream.h). It holds its listener, never a generation.
+ *
+ * client.c accepts and closes; client_tls.c shakes hands; client_h1.c and client_h2.c are the protocols. */
 #pragma once
 
 #include "http/h1.h"
 #include "net/conn.h"
-#include "proxy/pipe.h"
+#include "proxy/stream.h"
 #include "proxy/worker.h"
 
-enum client_state {
-    CLIENT_IDLE,     /* between requests */
-    CLIENT_HEAD,     /* a head has begun to come */
-    CLIENT_EXCHANGE, /* an exchange is under way */
-    CLIENT_TUNNEL,   /* the conn belongs to a tunnel */
-    CLIENT_LINGER,   /* last bytes leave, then it closes */
-    CLIENT_CLOSED
+/* What a protocol does for client.c. */
+struct client_protocol {
+    const struct conn_handlers *handlers;
+    /* The conn is open, and its handlers are these. What it has read already lies in conn.in. */
+    void (*begin)(struct client *);
+    /* The worker drains: a client without requests is closed, others are told that theirs are the last. */
+    void (*drain)(struct client *);
+    /* The client was closed: its exchanges are told (exchange_client_left). */
+    void (*leave)(struct client *);
+};
+extern const struct client_protocol client_tls, client_h1, client_h2;
+
+struct h2_client; /* client_h2.c's own */
+
+enum h1_state {
+    H1_IDLE,     /* between requests */
+    H1_HEAD,     /* a head has begun to come */
+    H1_EXCHANGE, /* an exchange is under way */
+    H1_TUNNEL,   /* bytes both ways, as they are */
+    H1_LINGER    /* last bytes leave, then it closes */
+};
+
+/* HTTP/1: one exchange at a time, in order. */
+struct h1_client {
+    struct stream stream;
+    struct h1_scan scan;
+    struct h1_body body;    /* of the present request */
+    uint8_t state;          /* enum h1_state */
+    bool keep_alive;        /* after the present exchange */
+    bool last_request;      /* the client said that no other follows (Connection: close, or HTTP/1.0) */
+    bool chunked;           /* the answer's body is written in chunks */
+    uint32_t requests;      /* so far */
+    uint64_t mark;          /* bytes moved either way when the deadline was set */
+    struct pipe *tunnel_up; /* H1_TUNNEL: where its bytes go; NULL: ended */
 };
 
 struct client {
@@ -22,41 +50,31 @@ struct client {
     struct list node; /* in worker->clients */
     struct grave grave;
     struct listener *listener;
-    struct addr addr;          /* the other side, as accepted */
-    struct exchange *exchange; /* NULL: none */
-    struct h1_scan scan;
-    uint8_t state;             /* enum client_state */
-    bool keep_alive;           /* after the present exchange */
-    bool last_request;         /* the client said that no other follows (Connection: close, or HTTP/1.0) */
-    bool body_unread;          /* the request body has not been read to its end */
-    bool chunked;              /* the answer's body is written in chunks */
-    struct pipe_reader reader; /* of the answer's body */
-    struct tunnel *tunnel;     /* CLIENT_TUNNEL */
-    uint64_t mark;             /* bytes moved either way when the deadline was set */
-    uint32_t requests;
+    struct addr addr; /* the other side, as accepted */
+    const struct client_protocol *protocol;
+    bool closed;
+    bool may_speak_h2; /* its listener takes HTTP/2 with prior knowledge */
+    struct h1_client h1;
+    struct h2_client *h2; /* NULL: it does not speak HTTP/2 */
 };
 
 /* Makes a client of an accepted socket. */
 void client_accept(struct ear *, int fd, const struct addr *peer);
-static inline struct worker *client_worker(const struct client *c) { return worker_of(c->conn.loop); }
-
-/* -- for exchange.c */
-/* A 1xx; nothing for an HTTP/1.0 client. */
-void client_send_informational(struct client *, const struct response *);
-/* The final head, and how its body will be delimited: by `response->framing`'s length, else in chunks, or until close
- * for an HTTP/1.0 client. Adds Connection, Via, and Date where it lacks. */
-void client_send_head(struct client *, const struct response *);
-/* Where the body goes: a pipe reader whose end completes the exchange (exchange_body_sent). */
-void client_read_body_from(struct client *, struct pipe *);
-/* The answer is complete (or has no body): next request, or close. Called once per exchange. */
-void client_finish(struct client *);
-/* The answer cannot be completed: closes so that the client sees that it is not whole. */
-void client_abort(struct client *);
-/* Goes on reading the request body: its pipe has room. */
-void client_read_request_body(struct client *);
-/* Bytes of tunnelled data may flow: the conn is the tunnel's from now on. */
-void client_begin_tunnel(struct client *, struct tunnel *, const struct conn_handlers *);
-/* Nothing is under way: closes an idle client (drain); others get Connection: close with their answer. */
 void client_drain(struct client *);
-/* Closes now, whatever happens. */
+/* Closes now, whatever happens. Idempotent. */
 void client_close(struct client *);
+
+/* -- for the protocols */
+static inline struct worker *client_worker(const struct client *c) { return worker_of(c->conn.loop); }
+static inline struct client *client_of_conn(struct conn *c) { return container_of(c, struct client, conn); }
+/* What the generation that serves says of its listener; NULL: nothing does. */
+const struct host_table *client_table(const struct client *);
+/* "https" or "http": how the client speaks to us. */
+static inline struct slice client_scheme(const struct client *c) {
+    return c->conn.tls ? SLICE("https") : SLICE("http");
+}
+/* From now on it speaks `protocol`. */
+void client_begin(struct client *, const struct client_protocol *protocol);
+/* What holds before a site is known: the limits and times of the listener's first site. */
+const struct timeouts *client_timeouts(const struct client *);
+const struct h1_limits *client_limits(const struct client *);

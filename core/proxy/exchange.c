@@ -61,8 +61,9 @@ static enum next fail_with_status(struct exchange *x, enum failure why, int stat
     hook_cancel(&x->subject);
     stop_fetch(x);
     if (x->head_sent) {
-        if (x->client && !x->body_done) client_abort(x->client);
-        x->client = NULL;
+        struct stream *s = x->stream;
+        x->stream = NULL;
+        if (s && !x->body_done) s->ops->abort(s);
         return jump(x, STEP_ON_LOG);
     }
     /* What follows a bad head is not to be trusted; after a CONNECT it may be a tunnel's. */
@@ -74,9 +75,9 @@ static enum next fail_with_status(struct exchange *x, enum failure why, int stat
 
 static enum next fail(struct exchange *x, enum failure why) { return fail_with_status(x, why, failure_status(why)); }
 
-static enum next reply(struct exchange *x) {
+static enum next reply(struct exchange *x, const struct reply *r) {
     stop_fetch(x);
-    answer_reply(x, &x->decision.reply, SOURCE_REPLY);
+    answer_reply(x, r, SOURCE_REPLY);
     return jump(x, STEP_ON_RESPONSE);
 }
 
@@ -92,25 +93,21 @@ static bool lost_hook(const struct exchange *x, enum hook hook) {
 }
 
 /* Calls a hook, or goes on with the call that waited. */
-static enum verdict ask(struct exchange *x, enum hook hook, const void *detail) {
+static enum verdict ask(struct exchange *x, enum hook hook, const void *detail, struct decision *decision) {
     enum verdict verdict =
-        x->hook_running ? hook_go_on(&x->subject, &x->decision) : hook_call(&x->subject, hook, detail, &x->decision);
+        x->hook_running ? hook_go_on(&x->subject, decision) : hook_call(&x->subject, hook, detail, decision);
     x->hook_running = verdict == VERDICT_WAIT;
     if (verdict == VERDICT_FAILED) x->failed_hook = hook_name(hook);
     return verdict;
 }
 
-/* ---- 1. take head: framing, limits */
+/* ---- 1. take head: the protocol has read it and refused what is ambiguous */
 
 static enum next take_head(struct exchange *x) {
-    enum failure why = framing_of_request(&x->request);
-    if (why != FAIL_NONE) return fail(x, why);
     if (x->request.method == METHOD_CONNECT) return fail(x, FAIL_BAD_METHOD);
-    h1_body_start(&x->request_decoder, &x->request.framing, &x->request.trailers);
-    x->client->body_unread = !x->request_decoder.done;
-    x->client->last_request = !x->request.framing.keep_alive;
-    x->expects_continue = x->request.framing.expect_continue && x->client->body_unread;
-    if (!x->client->body_unread) pipe_end(&x->request_body, NULL);
+    bool body = x->stream->body_unread;
+    x->expects_continue = x->request.framing.expect_continue && body;
+    if (!body) pipe_end(&x->request_body, NULL);
     return GO_ON;
 }
 
@@ -126,7 +123,7 @@ static void enter_site(struct exchange *x, struct site *site, struct generation 
 
 static enum failure parse_target(struct exchange *x, bool raw) {
     return target_parse(&x->request.target, &x->arena, x->request.method, x->request.target.raw, x->received_host,
-                        SLICE("http"), raw);
+                        client_scheme(x->stream->client), raw);
 }
 
 static enum next find_site(struct exchange *x) {
@@ -137,14 +134,14 @@ static enum next find_site(struct exchange *x) {
     if (x->request.target.absolute)
         x->received_host = authority_write(&x->arena, &x->request.target); /* RFC 9112 3.2.2 */
     struct generation *g = worker_of_exchange(x)->generation;
-    uint32_t id = x->client->listener->id;
+    uint32_t id = x->stream->client->listener->id;
     struct host_table *table = id < g->table_count ? g->tables[id] : NULL;
     struct site *site = table ? host_table_find(table, x->request.target.host) : NULL;
     if (!site) return fail(x, FAIL_MISDIRECTED);
     enter_site(x, site, g);
     x->request.target.raw = raw;
-    if (site->abort_on_fin && x->client->conn.ended) { /* its FIN came with the head */
-        client_close(x->client);
+    if (site->abort_on_fin && x->stream->ended) { /* its FIN came with the head */
+        x->stream->ops->leave(x->stream);
         return WAIT;
     }
     if (site->raw_target && (why = parse_target(x, true)) != FAIL_NONE) return fail(x, why);
@@ -158,9 +155,10 @@ static enum next find_site(struct exchange *x) {
 
 static enum next on_request(struct exchange *x) {
     if (!has_hook(x, HOOK_ON_REQUEST)) return GO_ON;
-    switch (ask(x, HOOK_ON_REQUEST, NULL)) {
+    struct decision decision;
+    switch (ask(x, HOOK_ON_REQUEST, NULL, &decision)) {
     case VERDICT_WAIT: return WAIT;
-    case VERDICT_REPLY: return reply(x);
+    case VERDICT_REPLY: return reply(x, &decision.reply);
     case VERDICT_FAILED: return fail(x, FAIL_HOOK_FAILED);
     default: return GO_ON;
     }
@@ -170,9 +168,10 @@ static enum next on_request(struct exchange *x) {
 
 static enum next cache_key(struct exchange *x) {
     if (!x->site->caches || !has_hook(x, HOOK_CACHE_KEY)) return GO_ON;
-    switch (ask(x, HOOK_CACHE_KEY, NULL)) {
+    struct decision decision;
+    switch (ask(x, HOOK_CACHE_KEY, NULL, &decision)) {
     case VERDICT_WAIT: return WAIT;
-    case VERDICT_KEY: x->cache_key = x->decision.key; return GO_ON;
+    case VERDICT_KEY: x->cache_key = decision.key; return GO_ON;
     case VERDICT_FAILED:
     case VERDICT_NO: x->cache_bypass = true; return GO_ON;
     default: return GO_ON;
@@ -202,21 +201,21 @@ static struct slice wanted_upgrade(const struct exchange *x) {
 
 static void finish_request(struct exchange *x) {
     struct request *r = &x->request;
-    if (r->target.absolute || x->target_changed || r->minor == 0)
+    if (r->target.absolute || x->target_changed || r->version != HTTP_1_1)
         headers_set_id(&r->headers, HEADER_HOST, authority_write(&x->arena, &r->target));
     headers_remove(&r->headers, SLICE("HTTP2-Settings"));
     forwarded_send(x);
-    headers_add_id(&r->headers, HEADER_VIA, r->minor ? SLICE("1.1 moongate") : SLICE("1.0 moongate"));
+    headers_add_id(&r->headers, HEADER_VIA, http_via(r->version));
     if (!x->expects_continue) headers_remove_id(&r->headers, HEADER_EXPECT);
     x->request_sent = true;
 }
 
 static void forward_informational(struct fetch_waiter *waiter, const struct response *r) {
     struct exchange *x = container_of(waiter, struct exchange, fetch_waiter);
-    if (!x->client || x->head_sent) return;
+    if (!x->stream || x->head_sent) return;
     if (r->status == 100 && !x->expects_continue) return;
     if (r->status == 100) x->expects_continue = false;
-    client_send_informational(x->client, r);
+    x->stream->ops->send_informational(x->stream, r);
 }
 
 static enum next fetch(struct exchange *x) {
@@ -263,7 +262,7 @@ static enum next await_head(struct exchange *x) {
     switch (x->fetch->state) {
     case FETCH_TRYING: return WAIT;
     case FETCH_HEAD: take_response(x); break;
-    case FETCH_REPLY: x->decision = x->fetch->decision; return reply(x);
+    case FETCH_REPLY: return reply(x, &x->fetch->reply);
     case FETCH_FAILED: return take_fetch_failure(x);
     }
     return jump(x, x->fetch->tunnel ? STEP_SEND_HEAD : STEP_ON_RESPONSE);
@@ -274,9 +273,10 @@ static enum next await_head(struct exchange *x) {
 static enum next on_error(struct exchange *x) {
     x->error_hook_ran = true;
     if (!has_hook(x, HOOK_ON_ERROR)) return GO_ON;
-    switch (ask(x, HOOK_ON_ERROR, &x->error)) {
+    struct decision decision;
+    switch (ask(x, HOOK_ON_ERROR, &x->error, &decision)) {
     case VERDICT_WAIT: return WAIT;
-    case VERDICT_REPLY: answer_reply(x, &x->decision.reply, SOURCE_ERROR); return GO_ON;
+    case VERDICT_REPLY: answer_reply(x, &decision.reply, SOURCE_ERROR); return GO_ON;
     default: return GO_ON; /* its own failure leaves the plain page */
     }
 }
@@ -289,11 +289,12 @@ static enum next on_response(struct exchange *x) {
         return fail(x, FAIL_HOOK_DRAINED); /* what it would have hidden stays hidden */
     }
     if (!has_hook(x, HOOK_ON_RESPONSE)) return GO_ON;
-    switch (ask(x, HOOK_ON_RESPONSE, NULL)) {
+    struct decision decision;
+    switch (ask(x, HOOK_ON_RESPONSE, NULL, &decision)) {
     case VERDICT_WAIT: return WAIT;
     case VERDICT_REPLY:
         stop_fetch(x);
-        answer_reply(x, &x->decision.reply, SOURCE_REPLY);
+        answer_reply(x, &decision.reply, SOURCE_REPLY);
         return GO_ON;
     case VERDICT_FAILED:
         x->error_hook_ran = true; /* neither on_error nor on_response is asked about the page for this */
@@ -307,7 +308,7 @@ static enum next on_response(struct exchange *x) {
 /* A body that nobody reads any more: what is already here is dropped, so that a small one does not cost the
  * connection. */
 static void drop_request_body(struct exchange *x) {
-    if (x->client->body_unread && !x->expects_continue && !x->drop.pipe && list_empty(&x->request_body.readers)) {
+    if (x->stream->body_unread && !x->expects_continue && !x->drop.pipe && list_empty(&x->request_body.readers)) {
         x->drop.ops = &pipe_drop;
         pipe_add_reader(&x->request_body, &x->drop);
     }
@@ -317,8 +318,8 @@ static enum next send_head(struct exchange *x) {
     bool own = x->source != SOURCE_BACKEND; /* no fetch reads the request body any more */
     if (own && x->site) drop_request_body(x);
     if (x->client_left) return WAIT; /* reading its body showed that it left: advance sees to it */
-    if (x->client->body_unread && own) x->request.framing.keep_alive = false;
-    client_send_head(x->client, &x->response);
+    if (x->stream->body_unread && own) x->request.framing.keep_alive = false;
+    x->stream->ops->send_head(x->stream, &x->response);
     x->head_sent = true;
     if (!own && x->fetch->tunnel) {
         tunnel_begin(x);
@@ -328,7 +329,7 @@ static enum next send_head(struct exchange *x) {
         x->body_done = true;
         return GO_ON;
     }
-    client_read_body_from(x->client, x->body);
+    pipe_add_reader(x->body, &x->stream->reader);
     return GO_ON;
 }
 
@@ -336,9 +337,9 @@ static enum next send_head(struct exchange *x) {
 
 static enum next body(struct exchange *x) {
     if (!x->body_done) return WAIT;
-    struct client *c = x->client;
-    x->client = NULL;
-    client_finish(c);
+    struct stream *s = x->stream;
+    x->stream = NULL;
+    s->ops->finish(s);
     return GO_ON;
 }
 
@@ -346,7 +347,8 @@ static enum next body(struct exchange *x) {
 
 static enum next on_log(struct exchange *x) {
     if (x->ended == 0) x->ended = loop_now(&worker_of_exchange(x)->loop);
-    if (has_hook(x, HOOK_ON_LOG) && ask(x, HOOK_ON_LOG, NULL) == VERDICT_WAIT) return WAIT;
+    struct decision ignored;
+    if (has_hook(x, HOOK_ON_LOG) && ask(x, HOOK_ON_LOG, NULL, &ignored) == VERDICT_WAIT) return WAIT;
     return GO_ON;
 }
 
@@ -398,7 +400,7 @@ static void write_line(struct exchange *x, double seconds) {
         .id = slice_of(x->id),
         .method = r->method_name,
         .target = r->target.raw,
-        .version = r->minor ? SLICE("HTTP/1.1") : SLICE("HTTP/1.0"),
+        .version = http_version_name(r->version),
         .host = x->received_host,
         .referer = headers_get_id(&r->headers, HEADER_REFERER),
         .user_agent = headers_get_id(&r->headers, HEADER_USER_AGENT),
@@ -438,9 +440,17 @@ static void exchange_bury(struct grave *g) {
     worker_exchange_gone(w);
 }
 
+static void give_back_held(struct exchange *x) {
+    for (struct list *node; (node = list_pop(&x->held));) {
+        struct held *held = container_of(node, struct held, node);
+        held->give_back(held);
+    }
+}
+
 static enum next done(struct exchange *x) {
     drop_fetch(x);
     leave_site(x);
+    give_back_held(x);
     pipe_remove_reader(&x->drop);
     pipe_fini(&x->request_body);
     pipe_fini(&x->reply_body);
@@ -496,7 +506,7 @@ void exchange_wake(struct exchange *x) { task_wake(&worker_of_exchange(x)->loop,
 
 static void request_body_has_room(struct pipe *p) {
     struct exchange *x = container_of(p, struct exchange, request_body);
-    if (x->client) client_read_request_body(x->client);
+    if (x->stream) x->stream->ops->read_body(x->stream);
 }
 
 static void fail_later(struct exchange *x, enum failure why) {
@@ -513,14 +523,15 @@ static void make_id(struct exchange *x, struct worker *w) {
     x->id[REQUEST_ID_SIZE] = 0;
 }
 
-struct exchange *exchange_create(struct client *c) {
-    struct worker *w = client_worker(c);
+struct exchange *exchange_create(struct stream *s) {
+    struct worker *w = client_worker(s->client);
     struct exchange *x = slab_take(&exchanges);
-    memset(x, 0, offsetof(struct exchange, decision));
+    memset(x, 0, sizeof *x);
     task_init(&x->task, exchange_advance);
     grave_init(&x->grave, exchange_bury);
     list_init(&x->node);
     list_init(&x->fetch_waiter.node);
+    list_init(&x->held);
     arena_init(&x->arena);
     pipe_init(&x->request_body, request_body_has_room, NULL);
     pipe_init(&x->reply_body, NULL, NULL);
@@ -528,7 +539,7 @@ struct exchange *exchange_create(struct client *c) {
     headers_init(&x->request.headers, &x->arena);
     headers_init(&x->request.trailers, &x->arena);
     headers_init(&x->response.headers, &x->arena);
-    x->client = c;
+    x->stream = s;
     x->subject =
         (struct subject){ .kind = SUBJECT_EXCHANGE, .worker = w, .exchange = x, .arena = &x->arena, .task = &x->task };
     return x;
@@ -543,7 +554,7 @@ static void enlist(struct exchange *x) {
     struct worker *w = worker_of_exchange(x);
     make_id(x, w);
     x->began = loop_now(&w->loop);
-    x->client_addr = x->client->addr;
+    x->client_addr = x->stream->client->addr;
     list_push(&w->exchanges, &x->node);
     exchange_wake(x);
 }
@@ -552,12 +563,12 @@ void exchange_begin(struct exchange *x) { enlist(x); }
 
 void exchange_begin_failed(struct exchange *x, enum failure why) {
     enlist(x);
-    x->request.minor = 1;
+    if (!x->request.method_name.p) x->request.version = HTTP_1_1; /* the head was not even read */
     x->pending_failure = why;
 }
 
 void exchange_client_left(struct exchange *x) {
-    x->client = NULL;
+    x->stream = NULL;
     x->client_left = true;
     if (x->tunnel) tunnel_client_left(x->tunnel);
     exchange_wake(x);
@@ -571,19 +582,27 @@ void exchange_request_failed(struct exchange *x, enum failure why) {
     if (!dropped) fail_later(x, why);
 }
 
+bool exchange_count_in(struct exchange *x, size_t n) {
+    x->bytes_in += n;
+    bool fits = x->bytes_in <= x->site->max_body;
+    if (!fits) exchange_request_failed(x, FAIL_BODY_TOO_LARGE);
+    return fits;
+}
+
 void exchange_body_sent(struct exchange *x) {
     x->body_done = true;
-    exchange_wake(x);
+    if (x->tunnel) tunnel_down_sent(x->tunnel);
+    else exchange_wake(x);
 }
 
 void exchange_body_failed(struct exchange *x, enum failure why) { fail_later(x, why); }
 
 void exchange_want_body(struct exchange *x, size_t max) {
     x->wants_body = true;
-    if (x->expects_continue && x->client) {
-        struct response proceed = { .status = 100, .minor = 1, .reason = status_reason(100) };
+    if (x->expects_continue && x->stream) {
+        struct response proceed = { .status = 100, .version = HTTP_1_1, .reason = status_reason(100) };
         x->expects_continue = false;
-        client_send_informational(x->client, &proceed);
+        x->stream->ops->send_informational(x->stream, &proceed);
     }
     pipe_hold(&x->request_body, max);
 }

@@ -26,12 +26,18 @@ enum exchange_step {
 
 enum { REQUEST_ID_SIZE = 16 };
 
+/* What policy took for as long as an exchange lives, its body or tunnel included: a place under a limit. */
+struct held {
+    struct list node;
+    void (*give_back)(struct held *); /* when it is over; the list is left already */
+};
+
 struct exchange {
     struct task task;
     struct subject subject;
     struct list node; /* in worker->exchanges */
     struct grave grave;
-    struct client *client;         /* NULL once the client is gone */
+    struct stream *stream;         /* NULL once the client is gone, or the answer is complete */
     struct generation *generation; /* a reference, NULL before STEP_FIND_SITE */
     struct site *site;             /* NULL: none found yet: errors are answered without policy */
     struct arena arena;
@@ -50,10 +56,9 @@ struct exchange {
     struct addr client_addr;       /* the real client: behind trusted proxies, what they say */
     bool client_trusted;           /* the peer is one of trusted_proxies */
     struct slice forwarded_scheme; /* "http" or "https", as seen by the real client */
-    struct h1_body request_decoder;
-    struct pipe request_body; /* state PIPE_ENDED and total 0 when there is none */
-    bool expects_continue;    /* the client waits for a 100 that we have not passed on */
-    bool wants_body;          /* a script or buffer_body wants it before the fetch */
+    struct pipe request_body;      /* state PIPE_ENDED and total 0 when there is none */
+    bool expects_continue;         /* the client waits for a 100 that we have not passed on */
+    bool wants_body;               /* a script or buffer_body wants it before the fetch */
 
     struct fetch *fetch; /* NULL: none (yet) */
     struct fetch_waiter fetch_waiter;
@@ -75,27 +80,29 @@ struct exchange {
     struct tunnel *tunnel;
     struct site_metrics *metrics;   /* NULL before a site is found */
     struct slice site_name;         /* outlives the generation, for the log line */
+    struct list held;               /* struct held */
     struct deadline total;          /* timeouts.total */
     struct pipe_watch buffer_watch; /* buffer_body */
     struct pipe_reader drop;        /* reads away a request body nobody wants */
-    struct decision decision;       /* last: not zeroed at the start */
 };
 
-/* By client.c: begins an exchange whose head was just read into `request` (whose slices lie in `arena`), which are
+/* By the stream: begins an exchange whose head was just read into `request` (whose slices lie in `arena`), which are
  * taken over by the returned object; then the loop advances it. */
-struct exchange *exchange_create(struct client *);
+struct exchange *exchange_create(struct stream *);
 void exchange_begin(struct exchange *);
-/* The head itself was bad: only the error page is sent. */
+/* The head itself was bad: only the error page is sent. What could be read of it stands in `request`. */
 void exchange_begin_failed(struct exchange *, enum failure);
-/* By client.c: the head did not come whole yet; the object is given back. */
+/* By the stream: the head did not come whole yet; the object is given back. */
 void exchange_forget(struct exchange *);
-/* By client.c: the client left (FIN too early, RST, failed write). It is closed already. */
+/* By the stream: the client left (FIN too early, RST, failed write). It is closed already. */
 void exchange_client_left(struct exchange *);
-/* By client.c: its request body is malformed, too large, or stopped coming. */
+/* By the stream: its request body is malformed, too large, or stopped coming. */
 void exchange_request_failed(struct exchange *, enum failure);
-/* By client.c: the answer has been written into the conn completely. */
+/* By the stream: `n` more bytes of the request's content have come. False: that is too much, and it failed. */
+bool exchange_count_in(struct exchange *, size_t n);
+/* By the stream: the answer has been written into the conn completely. */
 void exchange_body_sent(struct exchange *);
-/* By client.c: the body pipe failed in the middle. */
+/* By the stream: the body pipe failed in the middle. */
 void exchange_body_failed(struct exchange *, enum failure);
 /* For scripts: the whole request body is wanted before anything else (sends 100 Continue when the client waits for
  * it), up to `max` bytes held. Watch exchange->request_body. */

@@ -10,12 +10,7 @@
 
 #include "base/log.h"
 #include "base/slab.h"
-#include "http/framing.h"
 #include "proxy/exchange.h"
-
-#include <errno.h>
-#include <stdio.h>
-#include <sys/socket.h>
 
 enum fetch_step { FETCH_PICK, FETCH_CHOOSE, FETCH_CONNECT, FETCH_SEND, FETCH_AWAIT_HEAD, FETCH_BODY, FETCH_OVER };
 enum next { GO_ON, WAIT, JUMPED };
@@ -54,7 +49,7 @@ static void end_try(struct fetch *f, bool reusable) {
         atomic_fetch_sub_explicit(&f->server->active, 1, memory_order_relaxed);
         f->server_active = false;
     }
-    if (f->borrower.conn) server_conn_give_back(&f->borrower, reusable, settings_of(f));
+    if (f->borrower.stream) server_conn_give_back(&f->borrower, reusable, settings_of(f));
     detach_request_body(f);
 }
 
@@ -131,8 +126,8 @@ static enum next try_next(struct fetch *f) {
 }
 
 static bool was_stale(const struct fetch *f, enum failure why) {
-    const struct server_conn *sc = f->borrower.conn;
-    return why == FAIL_RESET && sc && sc->uses > 1 && !sc->response_begun && !f->stale_retried &&
+    const struct server_stream *s = f->borrower.stream;
+    return why == FAIL_RESET && s && !s->fresh && !s->response_begun && !f->stale_retried &&
            is_repeatable(f, RETRY_RESET);
 }
 
@@ -156,7 +151,7 @@ static enum next take_default(struct fetch *f) {
     if (f->tries > 0) return jump(f, FETCH_CHOOSE);
     const struct site *site = f->subject.site ? f->subject.site : f->site;
     if (!site || !site->default_backend) return fail(f, FAIL_NO_BACKEND);
-    f->pick = (struct pick){ .backends = { site->default_backend }, .count = 1 };
+    pick_one(&f->pick, site->default_backend, slice_make(NULL, 0));
     f->pick_at = 0;
     return jump(f, FETCH_CHOOSE);
 }
@@ -170,17 +165,19 @@ static enum next deliver_refused(struct fetch *f) {
 static enum next pick(struct fetch *f) {
     if (lost_policy(f)) return fail(f, FAIL_HOOK_DRAINED);
     if (!asks_policy(f)) return take_default(f);
+    struct decision decision;
     enum verdict verdict = f->hook_running
-                               ? hook_go_on(&f->subject, &f->decision)
-                               : hook_call(&f->subject, HOOK_PICK_BACKEND, f->tries ? &f->last : NULL, &f->decision);
+                               ? hook_go_on(&f->subject, &decision)
+                               : hook_call(&f->subject, HOOK_PICK_BACKEND, f->tries ? &f->last : NULL, &decision);
     f->hook_running = verdict == VERDICT_WAIT;
     switch (verdict) {
     case VERDICT_WAIT: return WAIT;
     case VERDICT_PICK:
-        f->pick = f->decision.pick;
+        pick_copy(&f->pick, &decision.pick);
         f->pick_at = 0;
         return jump(f, FETCH_CHOOSE);
     case VERDICT_REPLY:
+        f->reply = decision.reply;
         end_try(f, false);
         settle(f, FETCH_REPLY);
         return jump(f, FETCH_OVER);
@@ -204,10 +201,13 @@ static enum next nobody_to_try(struct fetch *f, enum failure why) {
 }
 
 static struct server *choose_server(struct fetch *f, struct backend *backend, enum failure *why) {
+    struct loop *loop = &f->worker->loop;
     if (!f->exact)
-        return backend_choose(backend, &f->worker->loop, f->tried, f->tried_count, f->pick.servers[f->pick_at], why);
+        return backend_choose(backend, loop, f->tried, f->tried_count, f->pick.servers[f->pick_at], &f->spec, why);
     *why = FAIL_NO_SERVER;
-    return f->tries == 0 ? server_ref(f->exact) : NULL;
+    if (f->tries > 0) return NULL;
+    f->spec = backend_spec(backend, loop, f->exact);
+    return server_ref(f->exact);
 }
 
 static enum next choose(struct fetch *f) {
@@ -236,19 +236,13 @@ static enum next choose(struct fetch *f) {
 
 /* ---- 3. a connection to it */
 
-/* For what may not be repeated, it is worth a system call to see that a pooled conn is not just being closed. */
-static bool is_closed_by_peer(const struct server_conn *sc) {
-    char byte;
-    ssize_t n = recv(conn_fd(&sc->conn), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    return n >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK);
-}
-
-static void borrow(struct fetch *f) {
-    if (f->fresh_only) return;
-    while (server_conn_borrow(f->server, &f->worker->loop, &f->borrower)) {
-        if (method_is_idempotent(f->request->method) || !is_closed_by_peer(f->borrower.conn)) return;
-        server_conn_give_back(&f->borrower, false, settings_of(f));
-    }
+static struct way way_of(struct fetch *f, char *text) {
+    struct way way = { .trust = settings_of(f)->trust,
+                       .h2 = settings_of(f)->h2,
+                       .alone = f->upgrade.n > 0,
+                       .careful = !method_is_idempotent(f->request->method) };
+    if (way.trust) way.name = backend_tls_name(f->backend, f->spec, f->server, text);
+    return way;
 }
 
 static enum next connect_step(struct fetch *f) {
@@ -257,39 +251,42 @@ static enum next connect_step(struct fetch *f) {
     atomic_fetch_add_explicit(&f->server->active, 1, memory_order_relaxed);
     f->server_active = true;
     f->news = FETCH_NO_NEWS;
-    borrow(f);
-    if (f->borrower.conn) return GO_ON;
-    server_conn_open(f->server, loop, &f->borrower, first_of(settings_of(f)->connect, f->timeouts.connect));
-    return jump(f, FETCH_SEND);
+    char text[ADDR_TEXT];
+    struct way way = way_of(f, text);
+    if (f->fresh_only || !server_conn_borrow(f->server, loop, &f->borrower, &way))
+        server_conn_open(f->server, loop, &f->borrower, first_of(settings_of(f)->connect, f->timeouts.connect), &way);
+    return GO_ON;
 }
 
 /* ---- 4. send the head; the body follows as the conn has room */
 
 static size_t request_room(struct pipe_reader *r) {
-    struct fetch *f = container_of(r, struct fetch, body_reader);
-    return f->borrower.conn ? conn_room(&f->borrower.conn->conn) : 0;
+    struct server_stream *s = container_of(r, struct fetch, body_reader)->borrower.stream;
+    return s ? s->ops->room(s) : 0;
 }
+
+static void set_deadline(struct fetch *f, double seconds) {
+    f->borrower.stream->ops->deadline(f->borrower.stream, seconds);
+}
+
+static double between(const struct fetch *f) { return first_of(settings_of(f)->between, f->timeouts.between); }
 
 static void await_first_byte(struct fetch *f) {
     double backends = first_of(settings_of(f)->first_byte, f->timeouts.first_byte);
-    conn_deadline(&f->borrower.conn->conn, first_of(f->pick.timeout, backends));
+    set_deadline(f, first_of(f->pick.timeout, backends));
 }
 
 static void request_take(struct pipe_reader *r, struct buffer *bytes) {
     struct fetch *f = container_of(r, struct fetch, body_reader);
-    struct conn *c = &f->borrower.conn->conn;
     f->body_sent += bytes->size;
-    h1_write_body(&c->out, bytes, f->request->framing.kind == FRAMING_CHUNKED);
-    conn_wrote(c);
-    if (f->state == FETCH_TRYING) conn_deadline(c, first_of(settings_of(f)->between, f->timeouts.between));
+    f->borrower.stream->ops->send(f->borrower.stream, bytes);
+    if (f->state == FETCH_TRYING) set_deadline(f, between(f));
 }
 
 static void request_end(struct pipe_reader *r, const struct headers *trailers) {
     struct fetch *f = container_of(r, struct fetch, body_reader);
-    struct conn *c = &f->borrower.conn->conn;
     f->request_body_done = true;
-    if (f->request->framing.kind == FRAMING_CHUNKED) h1_write_last_chunk(&c->out, trailers);
-    conn_wrote(c);
+    f->borrower.stream->ops->end(f->borrower.stream, trailers);
     if (f->state == FETCH_TRYING) await_first_byte(f);
 }
 
@@ -303,28 +300,18 @@ static void request_fail(struct pipe_reader *r, enum failure why) {
 
 static const struct pipe_reader_ops request_ops = { request_room, request_take, request_end, request_fail };
 
-static void write_head(struct fetch *f) {
-    char lines[640];
-    const struct framing *framing = &f->request->framing;
-    int n = 0;
-    if (f->request_body && framing->kind == FRAMING_LENGTH)
-        n = snprintf(lines, sizeof lines, "Content-Length: %llu\r\n", (unsigned long long)framing->length);
-    else if (f->request_body) n = snprintf(lines, sizeof lines, "Transfer-Encoding: chunked\r\n");
-    if (f->upgrade.n && f->upgrade.n < 512)
-        n += snprintf(lines + n, sizeof lines - (size_t)n, "Connection: Upgrade\r\nUpgrade: %.*s\r\n", FMT(f->upgrade));
-    h1_write_request(&f->borrower.conn->conn.out, f->request, f->target, slice_make(lines, (size_t)n));
-    conn_wrote(&f->borrower.conn->conn);
-}
-
 static enum next send_step(struct fetch *f) {
-    struct server_conn *sc = f->borrower.conn;
+    struct server_stream *s = f->borrower.stream;
     if (f->news == FETCH_BROKEN) return try_failed(f, f->news_why);
-    if (sc->conn.state == CONN_CONNECTING) return WAIT;
+    if (!s->connected) return WAIT;
     server_succeeded(f->server);
-    write_head(f);
+    struct outgoing outgoing = {
+        .target = f->target, .upgrade = f->upgrade, .body = f->request_body != NULL, .arena = &f->arena
+    };
+    s->ops->send_head(s, f->request, &outgoing);
     if (f->request_body) {
         if (f->request->framing.expect_continue) await_first_byte(f);
-        else conn_deadline(&sc->conn, first_of(settings_of(f)->between, f->timeouts.between));
+        else set_deadline(f, between(f));
         f->body_reader.ops = &request_ops;
         pipe_add_reader(f->request_body, &f->body_reader);
     } else {
@@ -339,7 +326,6 @@ static enum next send_step(struct fetch *f) {
 /* Interim responses are kept until the end and sent on whatever the client takes: a server cannot be let to send them
  * for ever. */
 enum { INTERIM_MAX = 64 };
-static const struct h1_limits response_limits = { .head = 65536, .target = 0, .fields = 200 };
 
 static void pass_informational(struct fetch *f, const struct response *r) {
     list_each_safe(node, &f->waiters) {
@@ -350,30 +336,27 @@ static void pass_informational(struct fetch *f, const struct response *r) {
 
 enum head { HEAD_MORE, HEAD_AGAIN, HEAD_FINAL, HEAD_BAD };
 
+static bool is_tunnel(const struct fetch *f, int status) {
+    return status == 101 && f->upgrade.n > 0 && f->request_body_done;
+}
+
 static enum head read_head(struct fetch *f, enum failure *why) {
-    struct server_conn *sc = f->borrower.conn;
+    struct server_stream *s = f->borrower.stream;
     struct response *r = &f->response;
     *r = (struct response){ 0 };
     headers_init(&r->headers, &f->arena);
     headers_init(&f->trailers, &f->arena);
-    switch (h1_read_response(&sc->scan, &sc->conn.in, &response_limits, &f->arena, r, why)) {
-    case H1_MORE: r->status = 0; return HEAD_MORE;
-    case H1_FAILED: r->status = 0; return HEAD_BAD;
-    case H1_DONE: break;
-    }
-    conn_consumed(&sc->conn);
-    sc->scan = (struct h1_scan){ 0 };
-    *why = framing_of_response(r, f->request->method);
-    if (*why == FAIL_NONE && r->status >= 200) return HEAD_FINAL;
-    if (*why == FAIL_NONE && r->status == 101) f->tunnel = f->upgrade.n > 0 && f->request_body_done;
-    if (f->tunnel) return HEAD_FINAL;
-    if (r->status == 101 || ++f->interim > INTERIM_MAX) *why = FAIL_BAD_RESPONSE;
-    if (*why != FAIL_NONE) {
-        r->status = 0;
-        return HEAD_BAD;
-    }
+    enum stream_result result = s->ops->read_head(s, r, f->request->method, &f->trailers, why);
+    int status = r->status;
+    f->tunnel = result == STREAM_DONE && is_tunnel(f, status);
+    if (result == STREAM_DONE && (status >= 200 || f->tunnel)) return HEAD_FINAL;
+    r->status = 0;
+    if (result == STREAM_MORE) return HEAD_MORE;
+    if (result == STREAM_DONE && (status == 101 || ++f->interim > INTERIM_MAX)) *why = FAIL_BAD_RESPONSE;
+    if (*why != FAIL_NONE) return HEAD_BAD;
+    r->status = status;
     pass_informational(f, r);
-    if (r->status == 100) f->continued = true;
+    if (status == 100) f->continued = true;
     r->status = 0;
     return HEAD_AGAIN;
 }
@@ -381,36 +364,33 @@ static enum head read_head(struct fetch *f, enum failure *why) {
 static enum next take_final_head(struct fetch *f) {
     f->first_byte = loop_now(&f->worker->loop);
     count_try(f, f->response.status, f->first_byte - f->try_began);
-    h1_body_start(&f->borrower.conn->body, &f->response.framing, &f->trailers);
     if (!f->tunnel && may_retry_status(f, f->response.status)) {
         f->last = (struct last_try){
             .backend = f->backend, .server = f->server, .status = f->response.status, .tries = f->tries
         };
         f->tried[f->tried_count++] = server_ref(f->server);
-        conn_deadline(&f->borrower.conn->conn, 0);
+        set_deadline(f, 0);
         return try_next(f);
     }
     return GO_ON;
 }
 
 static enum next await_head(struct fetch *f) {
-    struct server_conn *sc = f->borrower.conn;
+    const struct server_stream *s = f->borrower.stream;
     enum failure why = FAIL_NONE;
-    enum head head = HEAD_MORE;
-    while (sc->conn.in.size && (head = read_head(f, &why)) == HEAD_AGAIN) {}
+    enum head head;
+    while ((head = read_head(f, &why)) == HEAD_AGAIN) {}
     if (head == HEAD_FINAL) return take_final_head(f);
     if (head == HEAD_BAD) return try_failed(f, why);
     if (f->news == FETCH_BROKEN) return try_failed(f, f->news_why);
-    if (sc->conn.ended) return try_failed(f, sc->response_begun ? FAIL_BAD_RESPONSE : FAIL_RESET);
+    if (s->ended) return try_failed(f, s->response_begun ? FAIL_BAD_RESPONSE : FAIL_RESET);
     return WAIT;
 }
 
 /* ---- 6. the body flows: bytes come in the gather phase (pump) or when a reader has room */
 
 static void finish_body(struct fetch *f) {
-    struct server_conn *sc = f->borrower.conn;
-    bool reusable = f->response.framing.keep_alive && f->request_body_done && !sc->conn.ended && sc->conn.in.size == 0;
-    end_try(f, reusable);
+    end_try(f, f->response.framing.keep_alive && f->request_body_done);
     f->step = FETCH_OVER;
     deadline_clear(&f->total);
     pipe_end(&f->body, &f->trailers);
@@ -426,36 +406,35 @@ static void break_body(struct fetch *f, enum failure why) {
 
 /* Decodes what has come, as far as the readers take it. False: nothing more to do now. */
 static bool pump_part(struct fetch *f) {
-    struct server_conn *sc = f->borrower.conn;
+    struct server_stream *s = f->borrower.stream;
     size_t room = pipe_room(&f->body);
     if (room == 0) return false;
     struct buffer content = { 0 };
-    enum h1_result result = h1_body_read(&sc->body, &sc->conn.in, &content, room);
+    enum stream_result result = s->ops->read_body(s, &content, room);
     size_t n = content.size;
     if (n) pipe_write(&f->body, &content, n);
     buffer_fini(&content);
-    if (f->step != FETCH_BODY || f->borrower.conn != sc) return false; /* a reader closed the fetch */
-    if (result == H1_DONE) finish_body(f);
-    else if (result == H1_FAILED) break_body(f, FAIL_BAD_RESPONSE);
+    if (f->step != FETCH_BODY || f->borrower.stream != s) return false; /* a reader closed the fetch */
+    if (result == STREAM_DONE) finish_body(f);
+    else if (result == STREAM_FAILED) break_body(f, FAIL_BAD_RESPONSE);
     else return n > 0;
     return false;
 }
 
 static void pump(struct fetch *f) {
     if (f->step != FETCH_BODY || f->state != FETCH_HEAD || f->pumping) return;
-    struct server_conn *sc = f->borrower.conn;
     f->pumping = true;
     while (pump_part(f)) {}
     f->pumping = false;
     if (f->step != FETCH_BODY) return;
-    conn_consumed(&sc->conn);
     bool waiting = pipe_room(&f->body) > 0; /* all is decoded but what is no whole piece of framing */
-    if (waiting && (sc->conn.ended || f->news == FETCH_BROKEN)) {
-        if (f->response.framing.kind == FRAMING_UNTIL_CLOSE && f->news != FETCH_BROKEN) finish_body(f);
+    if (waiting && (f->borrower.stream->ended || f->news == FETCH_BROKEN)) {
+        bool closed = f->news != FETCH_BROKEN && !f->borrower.stream->truncated;
+        if (f->response.framing.kind == FRAMING_UNTIL_CLOSE && closed) finish_body(f);
         else break_body(f, f->news == FETCH_BROKEN && f->request_broken ? f->news_why : FAIL_TRUNCATED);
         return;
     }
-    conn_deadline(&sc->conn, waiting ? first_of(settings_of(f)->between, f->timeouts.between) : 0);
+    set_deadline(f, waiting ? between(f) : 0);
 }
 
 static void body_has_room(struct pipe *p) { pump(container_of(p, struct fetch, body)); }
@@ -469,9 +448,10 @@ static void body_abandoned(struct pipe *p) {
 static enum next body(struct fetch *f) {
     if (f->state != FETCH_HEAD) {
         settle(f, FETCH_HEAD);
-        conn_deadline(&f->borrower.conn->conn, f->tunnel ? 0 : first_of(settings_of(f)->between, f->timeouts.between));
-        if (f->tunnel) return WAIT;
-        if (f->borrower.conn->body.done) finish_body(f);
+        set_deadline(f, f->tunnel ? 0 : between(f));
+        const struct framing *framing = &f->response.framing;
+        bool empty = framing->kind == FRAMING_NONE || (framing->kind == FRAMING_LENGTH && framing->length == 0);
+        if (empty && !f->tunnel) finish_body(f);
     }
     if (!f->tunnel) pump(f);
     return WAIT;
@@ -528,7 +508,10 @@ static void note_broken(struct fetch *f, enum failure why) {
 }
 
 /* A server that answers and closes before it has read the whole request resets the conn: what it said still counts. */
-static void on_broken(struct borrower *b, enum failure why) { note_broken(of_borrower(b), why); }
+static void on_broken(struct borrower *b, enum failure why) {
+    of_borrower(b)->why_more = conn_tls_reason(&b->stream->conn->conn);
+    note_broken(of_borrower(b), why);
+}
 
 static void on_room(struct borrower *b) { pipe_reader_has_room(&of_borrower(b)->body_reader); }
 
@@ -538,12 +521,11 @@ static void on_deadline(struct borrower *b) {
         if (f->state == FETCH_HEAD) break_body(f, FAIL_BETWEEN_TIMEOUT);
         return;
     }
-    struct conn *c = &b->conn->conn;
     /* The client waits for the server's 100. */
     bool asked = f->request->framing.expect_continue && !f->continued && f->body_sent == 0;
-    if (f->step == FETCH_AWAIT_HEAD && !f->request_body_done && c->out.size == 0 && !asked) {
+    if (f->step == FETCH_AWAIT_HEAD && !f->request_body_done && b->stream->ops->flushed(b->stream) && !asked) {
         /* It is the client that is slow, which its side sees to. */
-        conn_deadline(c, first_of(settings_of(f)->between, f->timeouts.between));
+        set_deadline(f, between(f));
         return;
     }
     note_broken(f, f->step == FETCH_SEND ? FAIL_CONNECT_TIMEOUT : FAIL_FIRST_BYTE_TIMEOUT);
@@ -588,7 +570,8 @@ static void set_subject(struct fetch *f, const struct fetch_options *o) {
 
 struct fetch *fetch_create(const struct fetch_options *o) {
     struct fetch *f = slab_take(&fetches);
-    memset(f, 0, offsetof(struct fetch, decision));
+    memset(f, 0, offsetof(struct fetch, tried));
+    pick_init(&f->pick);
     task_init(&f->task, fetch_advance);
     grave_init(&f->grave, fetch_bury);
     arena_init(&f->arena);
@@ -610,7 +593,7 @@ struct fetch *fetch_create(const struct fetch_options *o) {
     if (o->backend) {
         f->fixed = true;
         if (o->backend->ad_hoc) o->backend->users++;
-        f->pick = (struct pick){ .backends = { o->backend }, .servers = { o->server }, .count = 1 };
+        pick_one(&f->pick, o->backend, o->server);
         f->step = FETCH_CHOOSE;
     }
     if (o->exact) f->exact = server_ref(o->exact);
@@ -645,14 +628,11 @@ void fetch_close(struct fetch *f) {
     loop_bury(&f->worker->loop, &f->grave);
 }
 
-struct server_conn *fetch_take_conn(struct fetch *f, struct borrower *b) {
-    struct server_conn *sc = f->borrower.conn;
-    f->borrower.conn = NULL;
-    sc->borrower = b;
-    b->conn = sc;
+void fetch_take_stream(struct fetch *f, struct borrower *b) {
+    server_stream_lend(f->borrower.stream, b);
+    f->borrower.stream = NULL;
     f->server_active = false;
     f->step = FETCH_OVER;
-    return sc;
 }
 
 void fetch_let_go(struct fetch *f) {

@@ -20,7 +20,7 @@ struct fetch_waiter {
 enum fetch_state {
     FETCH_TRYING, /* no final head yet */
     FETCH_HEAD,   /* `response` is there; the body flows through `body` */
-    FETCH_REPLY,  /* pick_backend returned a reply: `decision.reply` */
+    FETCH_REPLY,  /* pick_backend returned a reply: `reply` */
     FETCH_FAILED  /* `why`; if `response.status` is not 0 a refused response (retry_on status) is kept: deliver it */
 };
 
@@ -49,14 +49,14 @@ struct fetch {
 
     struct timeouts timeouts;
     struct deadline total;
-    struct pick pick;
     unsigned pick_at;     /* index into pick.backends */
     struct server *exact; /* a reference; NULL: any */
-    struct server *tried[FETCH_TRIED];
     unsigned tried_count, tries;
     struct last_try last;
-    struct backend *backend; /* of the present or last try */
-    struct server *server;   /* a reference; NULL: none */
+    struct backend *backend;        /* of the present or last try */
+    struct server *server;          /* a reference; NULL: none */
+    const struct server_spec *spec; /* of `backend`: what the server stands for; NULL: not known */
+    const char *why_more;           /* FETCH_FAILED: what TLS said, for ever; NULL: nothing */
     struct borrower borrower;
     struct backend_waiter resolving;
     bool fixed; /* the maker chose the backend: policy is not asked */
@@ -75,9 +75,12 @@ struct fetch {
     struct headers trailers;
     struct pipe body;    /* readers: the client, a script, later the cache */
     bool request_broken; /* it failed because its request body did */
-    bool tunnel;         /* 101, or 2xx to CONNECT: the conn is to be taken with fetch_take_conn */
+    bool tunnel;         /* 101: the stream is to be taken with fetch_take_stream */
     bool stopped;
-    struct decision decision; /* last: not zeroed at the start */
+    /* Not zeroed at the start: counts say what is in them. */
+    struct server *tried[FETCH_TRIED];
+    struct pick pick;
+    struct reply reply; /* FETCH_REPLY */
 };
 
 struct fetch_options {
@@ -106,16 +109,16 @@ void fetch_stop(struct fetch *);
 /* The one who made it does not want it any more: frees what it held (conn closed unless its response was complete).
  * Its memory goes at the end of the turn. NULL is ignored. */
 void fetch_close(struct fetch *);
-/* After a tunnel answer: the server's conn, with what it has already read, is lent to `b` instead. It still counts in
- * server->active, which is `b`'s to end. */
-struct server_conn *fetch_take_conn(struct fetch *, struct borrower *b);
+/* After a tunnel answer: the stream to the server, with what has already come, is lent to `b` instead. It still counts
+ * in server->active, which is `b`'s to end. */
+void fetch_take_stream(struct fetch *, struct borrower *b);
 /* Its policy ends now: a waiting pick_backend fails with HOOK_DRAINED. */
 void fetch_let_go(struct fetch *);
 
-/* ---- ad hoc backends (proxy/ad_hoc.c): made from a URL, keyed by scheme and authority, per worker, expire after 60
- * s unused. */
-/* NULL if the host is too long. */
-struct backend *ad_hoc_backend(struct worker *, const struct target *url);
+/* ---- ad hoc backends (proxy/ad_hoc.c): made from a URL, keyed by scheme, authority, and for https trust and name, per
+ * worker, expire after 60 s unused. */
+/* `trust` and `name` are for https: NULL: the system's roots; p NULL: the URL's host. NULL if the host is too long. */
+struct backend *ad_hoc_backend(struct worker *, const struct target *url, struct tls_trust *trust, struct slice name);
 /* A fetch that counted among its users ends. */
 void ad_hoc_give_back(struct backend *);
 void ad_hoc_close_all(struct worker *);

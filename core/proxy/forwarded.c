@@ -89,9 +89,9 @@ static void remove_claims(struct headers *headers) {
 }
 
 void forwarded_receive(struct exchange *x) {
-    x->client_addr = x->client->addr;
+    x->client_addr = x->stream->client->addr;
     x->forwarded_scheme = x->request.target.scheme;
-    x->client_trusted = x->site->trusted_count > 0 && is_trusted(x->site, &x->client->addr);
+    x->client_trusted = x->site->trusted_count > 0 && is_trusted(x->site, &x->stream->client->addr);
     if (!x->client_trusted) {
         remove_claims(&x->request.headers);
         return;
@@ -109,7 +109,7 @@ static void append_to_list(struct headers *headers, struct arena *arena, enum he
 
 /* One element of Forwarded; an IPv6 address stands in brackets and quotes (RFC 7239 6). */
 static struct slice forwarded_element(struct exchange *x, struct slice ip, struct slice host) {
-    bool unix_socket = x->client->addr.u.sa.sa_family == AF_UNIX, v6 = !unix_socket && memchr(ip.p, ':', ip.n);
+    bool unix_socket = x->stream->client->addr.u.sa.sa_family == AF_UNIX, v6 = !unix_socket && memchr(ip.p, ':', ip.n);
     const struct slice parts[] = {
         SLICE("for="),
         v6 ? SLICE("\"[") : SLICE(""),
@@ -127,7 +127,7 @@ static struct slice forwarded_element(struct exchange *x, struct slice ip, struc
 void forwarded_send(struct exchange *x) {
     char text[ADDR_TEXT];
     struct headers *headers = &x->request.headers;
-    struct slice ip = arena_copy(&x->arena, addr_ip_text(&x->client->addr, text));
+    struct slice ip = arena_copy(&x->arena, addr_ip_text(&x->stream->client->addr, text));
     append_to_list(headers, &x->arena, HEADER_FORWARDED, forwarded_element(x, ip, x->received_host));
     append_to_list(headers, &x->arena, HEADER_X_FORWARDED_FOR, ip);
     headers_set_id(headers, HEADER_X_FORWARDED_PROTO, x->forwarded_scheme);

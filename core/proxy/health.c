@@ -89,7 +89,7 @@ static void make_request(struct check *k) {
     headers_init(&r->trailers, &k->arena);
     r->method = METHOD_GET;
     r->method_name = SLICE("GET");
-    r->minor = 1;
+    r->version = HTTP_1_1;
     headers_add_id(&r->headers, HEADER_HOST, slice_of(s->health.host ? s->health.host : k->server->name));
     headers_add_id(&r->headers, HEADER_USER_AGENT, SLICE("moongate-health"));
 }

@@ -44,23 +44,42 @@ struct reply {
 
 enum { PICK_MAX = 16 };
 
+/* Only the first `count` places of the arrays hold anything: they stand last, so that a pick is begun and copied
+ * without them. */
 struct pick {
-    struct backend *backends[PICK_MAX]; /* tried in order */
-    struct slice servers[PICK_MAX];     /* "backend/server": the server's name; p NULL: any */
     unsigned count;
     bool listed;    /* a list: pick_backend is not asked again */
     unsigned tries; /* 0: the backend's own */
     bool has_retry_on;
     uint32_t retry_on; /* as backend_settings */
     struct status_set retry_statuses;
-    double timeout; /* seconds for the first byte; 0: the backend's own */
+    double timeout;                     /* seconds for the first byte; 0: the backend's own */
+    struct backend *backends[PICK_MAX]; /* tried in order */
+    struct slice servers[PICK_MAX];     /* "backend/server": the server's name; p NULL: any */
 };
+
+static inline void pick_init(struct pick *p) { memset(p, 0, offsetof(struct pick, backends)); }
+static inline void pick_one(struct pick *p, struct backend *backend, struct slice server) {
+    pick_init(p);
+    p->backends[0] = backend;
+    p->servers[0] = server;
+    p->count = 1;
+}
+static inline void pick_copy(struct pick *to, const struct pick *from) {
+    memcpy(to, from, offsetof(struct pick, backends));
+    for (unsigned i = 0; i < from->count; i++) {
+        to->backends[i] = from->backends[i];
+        to->servers[i] = from->servers[i];
+    }
+}
 
 struct decision {
     struct reply reply;
-    struct pick pick;
     struct slice key; /* cache_key: its parts, encoded so that different lists differ */
+    struct pick pick;
 };
+
+static inline void decision_init(struct decision *d) { memset(d, 0, offsetof(struct decision, pick.backends)); }
 
 enum subject_kind { SUBJECT_EXCHANGE, SUBJECT_FETCH, SUBJECT_KEEPER };
 
@@ -96,8 +115,8 @@ struct error_info {
 };
 
 /* Starts a call. `detail` is for HOOK_PICK_BACKEND a struct last_try (NULL the first time), for HOOK_ON_ERROR a
- * struct error_info, otherwise NULL; it must live until the call has answered. `decision` is zeroed by the
- * implementer. */
+ * struct error_info, otherwise NULL; it must live until the call has answered. `decision` need not be initialised; what
+ * it says holds only until the caller has taken it, so a call that waited may go on with another one. */
 enum verdict hook_call(struct subject *, enum hook, const void *detail, struct decision *decision);
 enum verdict hook_go_on(struct subject *, struct decision *decision);
 /* Nobody needs the answer any more: cancels what it waits for, closes its coroutines, innermost first. Safe without a

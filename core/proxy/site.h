@@ -40,8 +40,9 @@ struct site {
     struct backend **backends;
     unsigned backend_count;
     struct map backends_by_name;
-    struct backend *default_backend; /* the only one, or the one named "default"; NULL: none */
-    struct cidr *trusted;            /* trusted_proxies */
+    struct backend *default_backend;       /* the only one, or the one named "default"; NULL: none */
+    struct tls_certificates *certificates; /* for its names; a reference; NULL: none */
+    struct cidr *trusted;                  /* trusted_proxies */
     size_t trusted_count;
     uint64_t max_body; /* bytes; UINT64_MAX: no limit; default 64 MiB … see config */
     struct h1_limits limits;
@@ -54,11 +55,14 @@ struct site {
     struct site_metrics *metrics;
 };
 
-/* Which site a Host leads to, on one listener. */
+/* What a generation says of one listener: its options, and which site a Host leads to. */
 struct host_table {
-    struct map exact;      /* "example.com" -> site */
-    struct map wildcard;   /* "*.example.com" under ".example.com" -> site; the longest suffix counts */
-    struct site *fallback; /* the site without hosts; NULL: 421 */
+    bool h2c;                              /* HTTP/2 with prior knowledge, beside HTTP/1 */
+    struct tls_service *tls;               /* a reference; NULL: plain */
+    struct tls_certificates *certificates; /* where no site has one for a name; a reference; NULL: none */
+    struct map exact;                      /* "example.com" -> site */
+    struct map wildcard;                   /* "*.example.com" under ".example.com" -> site; the longest suffix counts */
+    struct site *fallback;                 /* the site without hosts; NULL: 421 */
     struct site
         *first; /* the fallback, else the first of them all: its limits and timeouts hold before a host is known */
 };

@@ -12,7 +12,17 @@
 
 static struct worker_metrics metrics;
 
+static struct metric *find_handshakes(const char *result) {
+    char text[64];
+    struct label label = { "result", slice_of(result) };
+    return metric_get(METRIC_COUNTER, "moongate_tls_handshakes_total",
+                      "TLS handshakes of clients, by what they came to", metric_labels(text, sizeof text, &label, 1));
+}
+
 static void find_metrics(void) {
+    metrics.tls_full = find_handshakes("full");
+    metrics.tls_resumed = find_handshakes("resumed");
+    metrics.tls_failed = find_handshakes("failed");
     struct slice none = SLICE("");
     metrics.clients_open = metric_get(METRIC_GAUGE, "moongate_clients", "Open client connections", none);
     metrics.clients_total =
@@ -32,6 +42,7 @@ void worker_init(struct worker *w, unsigned index, unsigned count) {
     *w = (struct worker){ .index = index, .count = count };
     loop_init(&w->loop, (int)index);
     mailbox_open(&w->mailbox, &w->loop);
+    sockets_init(&w->sockets, &w->loop, &w->mailbox);
     list_init(&w->clients);
     list_init(&w->exchanges);
     list_init(&w->tunnels);
@@ -48,6 +59,7 @@ static void drop_idle(void *with, const struct server *s) {
 
 void worker_fini(struct worker *w) {
     must(list_empty(&w->clients) && list_empty(&w->exchanges) && !w->generation);
+    sockets_fini(&w->sockets);
     mailbox_close(&w->mailbox);
     loop_fini(&w->loop);
 }
@@ -106,6 +118,7 @@ void worker_close_all(struct worker *w) {
 
 void worker_close_pools(struct worker *w) {
     ad_hoc_close_all(w);
+    sockets_drop_idle(&w->sockets);
     servers_each(drop_idle, &w->loop);
 }
 

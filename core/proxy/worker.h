@@ -4,6 +4,7 @@
 
 #include "net/helpers.h"
 #include "net/mailbox.h"
+#include "net/socket.h"
 #include "proxy/site.h"
 
 struct worker {
@@ -22,6 +23,7 @@ struct worker {
     bool draining;                       /* answers carry Connection: close; no new clients */
     void (*on_drained)(struct worker *); /* the last client and exchange left while draining */
     struct map ad_hoc;                   /* ad hoc backends by "scheme://host:port" (proxy/ad_hoc.c) */
+    struct sockets sockets;              /* those that scripts opened */
     uint64_t id_seed, id_next;           /* request ids */
     struct worker_metrics *metrics;
     struct hook_observer *observer; /* of a rehearsal; NULL: none */
@@ -33,6 +35,7 @@ static inline struct worker *worker_of(struct loop *loop) { return container_of(
 /* Metrics of the instance, found once. */
 struct worker_metrics {
     struct metric *clients_open, *clients_total, *tunnels_open, *requests_total, *refused, *bad_requests, *fetches;
+    struct metric *tls_full, *tls_resumed, *tls_failed; /* handshakes of clients */
 };
 
 /* By client.c: counts, and tells when the last one left a draining worker. */
@@ -53,7 +56,7 @@ void worker_adopt(struct worker *, struct generation *);
 void worker_drain(struct worker *);
 /* Closes everything that is left, at the end of the drain time. */
 void worker_close_all(struct worker *);
-/* Drops idle connections to servers and ad hoc backends; once more at the very end, for what scripts have fetched
+/* Drops idle connections to servers, ad hoc backends and idle sockets of scripts; once more at the very end, for what scripts have fetched
  * since. */
 void worker_close_pools(struct worker *);
 /* Policy of that generation ends in this worker now: waiting hooks of its exchanges fail with HOOK_DRAINED; their

@@ -178,7 +178,7 @@ static void close_session(struct session *s) {
 
 static void session_on_bytes(struct conn *c) {
     struct session *s = of_conn(c);
-    struct request request = { .minor = 1 };
+    struct request request = { .version = HTTP_1_1 };
     struct arena arena;
     enum failure why = FAIL_NONE;
     arena_init(&arena);

@@ -8,6 +8,7 @@
 
 #include "base/map.h"
 #include "base/must.h"
+#include "net/tls.h"
 #include "server/settings.h"
 
 #include <stdio.h>
@@ -100,6 +101,7 @@ static void read_tree(struct reader *r, const struct value *tree) {
     else read_site(r, &root, tree, 0);
     check_sites(r);
     check_admin(r);
+    settings_check_tls(r);
 }
 
 /* In the order of the file; those without a line stay behind what they were found after. A stable insertion: there
@@ -116,9 +118,9 @@ static void sort_by_line(struct errors *errors, size_t from) {
 
 static size_t count_errors(const struct errors *errors) { return errors->count - errors->warnings; }
 
-bool config_read_text(struct config *config, const struct value *tree, const char *file, struct slice text,
-                      struct errors *errors) {
-    struct reader reader = { .config = config, .errors = errors };
+static bool read_with(struct config *config, const struct value *tree, struct sources *sources, const char *file,
+                      struct slice text, struct errors *errors) {
+    struct reader reader = { .config = config, .sources = sources, .errors = errors };
     size_t first = errors->count, before = count_errors(errors);
     *config = (struct config){ .file = file ? must_strdup(file) : NULL };
     settings_preset(PLACE_TOP, config);
@@ -132,7 +134,15 @@ bool config_read(struct config *config, const struct value *tree, struct sources
     size_t size = 0;
     const char *file = sources ? sources_path(sources, 0) : NULL;
     const char *text = file ? sources_text(sources, 0, &size) : NULL;
-    return config_read_text(config, tree, file, slice_make(text, size), errors);
+    return read_with(config, tree, sources, file, slice_make(text, size), errors);
+}
+
+bool config_read_text(struct config *config, const struct value *tree, const char *file, struct slice text,
+                      struct errors *errors) {
+    struct sources *sources = sources_create(file ? file : "", NULL);
+    bool ok = read_with(config, tree, sources, file, text, errors);
+    sources_destroy(sources);
+    return ok;
 }
 
 /* ---- hooks */
@@ -197,6 +207,8 @@ static void fini_backend(struct config_backend *backend) {
         free(backend->specs[i].host);
     }
     free(backend->specs);
+    tls_trust_unref(backend->settings.trust);
+    free(backend->settings.tls_name);
     free(backend->settings.health.path);
     free(backend->settings.health.host);
     free(backend->name);
@@ -206,6 +218,7 @@ static void fini_backend(struct config_backend *backend) {
 static void fini_site(struct config_site *site) {
     for (unsigned i = 0; i < site->backend_count; i++) fini_backend(&site->backends[i]);
     for (size_t i = 0; site->hosts[i]; i++) free(site->hosts[i]);
+    tls_certificates_unref(site->certificates);
     free(site->backends);
     free(site->hosts);
     free(site->listeners);
@@ -215,6 +228,8 @@ static void fini_site(struct config_site *site) {
 }
 
 static void fini_listener(struct config_listener *l) {
+    tls_service_unref(l->tls);
+    tls_certificates_unref(l->certificates);
     free(l->name);
     free(l->path);
 }

@@ -23,6 +23,8 @@ struct config_listener {
     char *path;               /* where it was named first, for error lines: "sites[1].listen[2]" */
     int line;                 /* of that, 0: not known */
     bool h2c, proxy_protocol; /* options; sites on one address agree in them (config_read checks) */
+    struct tls_service *tls;  /* likewise; a reference; NULL: plain */
+    struct tls_certificates *certificates; /* of its own; a reference; NULL: none */
 };
 
 struct config_backend {
@@ -41,6 +43,7 @@ struct config_site {
     char **hosts;        /* lower case, NULL-terminated; first element NULL: the default site of its listeners */
     unsigned *listeners; /* indices into config->listeners */
     unsigned listener_count;
+    struct tls_certificates *certificates; /* for its names; a reference; NULL: none */
     struct config_backend *backends;
     unsigned backend_count;
     struct cidr *trusted;
@@ -83,7 +86,8 @@ struct config {
  * errors were added. `sources` serves to find lines (may be NULL: then there are none). Unknown names, wrong types,
  * wrong ranges, two sites with the same host on one listener, listeners that disagree in options, backends without
  * servers: all are errors with a path. What is allowed but not wise (fail = { … = "continue" }, raw_target) is a
- * warning. No network, no files. */
+ * warning. No network. Files that it names (certificates, keys) are read through `sources`, relative to
+ * the config. */
 bool config_read(struct config *config, const struct value *tree, struct sources *sources, struct errors *errors);
 /* The same with the file's name (NULL: no lines) and text at hand. */
 bool config_read_text(struct config *config, const struct value *tree, const char *file, struct slice text,

@@ -3,6 +3,7 @@
 #include "server/config.h"
 
 #include "base/must.h"
+#include "net/tls.h"
 
 #include <stdlib.h>
 
@@ -19,6 +20,8 @@ static struct backend *build_backend(const struct config_backend *from, uint32_t
         specs[i].host = copy_text(from->specs[i].host);
     }
     struct backend_settings settings = from->settings;
+    settings.trust = tls_trust_ref(settings.trust);
+    settings.tls_name = copy_text(settings.tls_name);
     settings.health.path = copy_text(settings.health.path);
     settings.health.host = copy_text(settings.health.host);
     struct backend *backend =
@@ -69,6 +72,7 @@ static struct site *build_site(struct generation *g, const struct config_site *f
     site->index = g->site_count;
     site->name = must_strdup(from->name);
     site->hosts = copy_hosts(from->hosts);
+    site->certificates = tls_certificates_ref(from->certificates);
     build_backends(site, from, parts);
     site->trusted_count = from->trusted_count;
     site->trusted = must_calloc(from->trusted_count + 1, sizeof *site->trusted);
@@ -107,6 +111,20 @@ static unsigned count_ids(const struct config *config, const struct generation_p
     return count;
 }
 
+/* Certificates for names that no site has one for: the listener's own, else the default site's, else those of the first
+ * site that has any. */
+static void add_tls(struct host_table *table, const struct config_listener *l, struct site *site) {
+    if (!l->tls) return;
+    if (!table->tls) {
+        table->tls = tls_service_ref(l->tls);
+        if (tls_certificates_count(l->certificates)) table->certificates = tls_certificates_ref(l->certificates);
+    }
+    bool fallback = table->fallback == site && !tls_certificates_count(l->certificates);
+    if (!site->certificates || (table->certificates && !fallback)) return;
+    tls_certificates_unref(table->certificates);
+    table->certificates = tls_certificates_ref(site->certificates);
+}
+
 static void build_tables(struct generation *g, const struct config *config, const struct generation_parts *parts) {
     g->table_count = count_ids(config, parts);
     g->tables = must_calloc(g->table_count + 1, sizeof(struct host_table *));
@@ -114,7 +132,9 @@ static void build_tables(struct generation *g, const struct config *config, cons
         for (unsigned i = 0; i < config->sites[s].listener_count; i++) {
             uint32_t id = parts->listeners[config->sites[s].listeners[i]]->id;
             if (!g->tables[id]) g->tables[id] = must_calloc(1, sizeof(struct host_table));
+            g->tables[id]->h2c = config->listeners[config->sites[s].listeners[i]].h2c;
             add_to_table(g->tables[id], g->sites[s]);
+            add_tls(g->tables[id], &config->listeners[config->sites[s].listeners[i]], g->sites[s]);
         }
     }
 }
@@ -146,6 +166,7 @@ static void destroy_site(struct site *site) {
     for (unsigned i = 0; i < site->backend_count; i++) backend_destroy(site->backends[i]);
     for (char **host = site->hosts; *host; host++) free(*host);
     map_fini(&site->backends_by_name);
+    tls_certificates_unref(site->certificates);
     free(site->backends);
     free(site->hosts);
     free(site->trusted);
@@ -156,6 +177,8 @@ static void destroy_site(struct site *site) {
 
 static void destroy_table(struct host_table *table) {
     if (!table) return;
+    tls_service_unref(table->tls);
+    tls_certificates_unref(table->certificates);
     map_fini(&table->exact);
     map_fini(&table->wildcard);
     free(table);

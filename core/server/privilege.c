@@ -104,8 +104,20 @@ static bool is_below_modules(const char *path) {
     return is_below(path, datadir());
 }
 
+/* Certificates and keys beside the config; those below its folder, or elsewhere, only with --keys: a config in /etc must
+ * not lay open all that lies below. */
+static bool is_key_beside_config(const char *path, const char *config) {
+    const char *slash = strrchr(path, '/');
+    if (!ends_with(path, ".pem") && !ends_with(path, ".key") && !ends_with(path, ".crt")) return false;
+    char real[PATH_MAX];
+    if (!realpath(config, real)) return false;
+    const char *config_slash = strrchr(real, '/');
+    size_t n = (size_t)(slash - path);
+    return n == (size_t)(config_slash - real) && strncmp(path, real, n) == 0;
+}
+
 static bool may_read(const char *path, const char *config, const char *keys) {
-    if (is_below(path, keys) || is_same_file(path, config)) return true;
+    if (is_below(path, keys) || is_same_file(path, config) || is_key_beside_config(path, config)) return true;
     return ends_with(path, ".lua") && (is_below_config(path, config) || is_below_modules(path));
 }
 

@@ -3,6 +3,7 @@
 #include "server/rehearsal_parts.h"
 
 #include "base/must.h"
+#include "net/tls.h"
 #include "server/ask.h"
 #include "server/stores.h"
 
@@ -272,6 +273,8 @@ static void close_worker(struct rehearsal *r) {
     worker_close_pools(w);
     stubs_close(r);
     stage_settle(&r->stage, &w->loop);
+    tls_trust_unref(r->trust);
+    tls_thread_fini(&w->loop);
     worker_fini(w);
     stage_close(&r->stage);
 }

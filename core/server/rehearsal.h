@@ -70,6 +70,7 @@ void rehearsal_drop_idle(struct rehearsal *);
 struct rehearsal_request {
     struct slice bytes; /* all that the client sends, HTTP/1 */
     enum method method; /* of that: whether the answer has a body */
+    struct slice host;  /* which it tells in the handshake, where the listener speaks TLS; may be empty */
     struct addr from;   /* the client's address */
     int listener;
     double leave; /* seconds after which the client resets the connection; 0: it stays */

@@ -5,6 +5,7 @@
 
 #include "base/must.h"
 #include "http/framing.h"
+#include "net/tls.h"
 
 #include <errno.h>
 #include <sys/socket.h>
@@ -108,6 +109,18 @@ static struct listener *find_listener(const struct rehearsal *r, int id) {
     return NULL;
 }
 
+/* The client's TLS is real, on both sides; it takes any certificate. */
+static bool speaks_tls(struct rehearsal *r, const struct listener *l) {
+    const struct generation *g = r->worker.generation;
+    struct host_table *table = l->id < g->table_count ? g->tables[l->id] : NULL;
+    if (!table || !table->tls) return false;
+    char why[256];
+    struct tls_trust_settings anything = { .unverified = true };
+    if (!r->trust) r->trust = tls_trust_get(&anything, why, sizeof why);
+    must(r->trust);
+    return true;
+}
+
 static void begin(struct visit *v) {
     struct rehearsal *r = v->rehearsal;
     struct loop *loop = &r->worker.loop;
@@ -117,6 +130,7 @@ static void begin(struct visit *v) {
     must(ear.listener != NULL);
     client_accept(&ear, ends[0], &v->request->from);
     conn_open(&v->conn, loop, ends[1], &handlers);
+    if (speaks_tls(r, ear.listener)) conn_tls_connect(&v->conn, r->trust, v->request->host, TLS_ALPN_H1);
     buffer_append(&v->conn.out, v->request->bytes.p, v->request->bytes.n);
     conn_wrote(&v->conn);
 }

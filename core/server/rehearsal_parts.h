@@ -21,6 +21,8 @@ struct rehearsal {
     struct generation *gone; /* the one whose last reference went */
     bool busy;               /* a call turns the loop */
 
+    struct tls_trust *trust; /* the client's; NULL: it was not needed yet */
+
     /* rehearsal_notes.c */
     struct hook_observer observer;
     struct arena arena; /* of the notes and the last answer */

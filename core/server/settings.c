@@ -47,7 +47,7 @@ int spot_line(const struct reader *r, const struct spot *at) {
     return r->lines ? config_lines_find(r->lines, spot_text(at, path)) : 0;
 }
 
-static char *format_sentence(const char *format, va_list args) {
+__attribute__((format(printf, 1, 0))) static char *format_sentence(const char *format, va_list args) {
     char *text = NULL;
     must(vasprintf(&text, format, args) >= 0);
     return text;
@@ -271,6 +271,7 @@ void settings_preset(enum place place, void *base) {
         if (row->place != place) continue;
         void *field = field_of(row, base);
         switch (row->type) {
+        case SETTING_BOOLEAN: *(bool *)field = row->preset != 0; break;
         case SETTING_COUNT:
         case SETTING_WORD: *(unsigned *)field = (unsigned)row->preset; break;
         case SETTING_SECONDS: *(double *)field = row->preset; break;

@@ -21,6 +21,9 @@ enum place {
     PLACE_KEEPALIVE,
     PLACE_RETRY,
     PLACE_HEALTH,
+    PLACE_BACKEND_TLS,  /* struct trust_setting */
+    PLACE_LISTENER_TLS, /* struct service_setting */
+    PLACE_CERTIFICATE,  /* struct certificate_setting */
     PLACE_COUNT
 };
 
@@ -48,6 +51,7 @@ struct spot {
 struct reader {
     struct config *config;
     const struct config_lines *lines; /* NULL: the source is not known */
+    struct sources *sources;          /* through which files are read; NULL: none can be */
     struct errors *errors;
 };
 
@@ -107,8 +111,8 @@ char *seconds_write(double seconds, char to[UNIT_TEXT]);
 /* The name most like `name` among those of the places, NULL if none is like it. `hooks`: only names of hooks. */
 const char *settings_nearest(struct slice name, uint32_t places, bool hooks);
 
-/* ---- the settings that are more than one value: settings_site.c, settings_listen.c, settings_backend.c. `base` is the
- * struct of the setting's place. */
+/* ---- the settings that are more than one value: settings_site.c, settings_listen.c, settings_backend.c,
+ * settings_tls.c. `base` is the struct of the setting's place. */
 void read_sites(struct reader *, const struct spot *, const struct value *, void *base);
 void read_admin(struct reader *, const struct spot *, const struct value *, void *base);
 void read_user(struct reader *, const struct spot *, const struct value *, void *base);
@@ -122,6 +126,33 @@ void read_backends(struct reader *, const struct spot *, const struct value *, v
 void read_keepalive(struct reader *, const struct spot *, const struct value *, void *base);
 void read_retry_on(struct reader *, const struct spot *, const struct value *, void *base);
 void read_health_status(struct reader *, const struct spot *, const struct value *, void *base);
+void read_backend_tls(struct reader *, const struct spot *, const struct value *, void *base);
+void read_pins(struct reader *, const struct spot *, const struct value *, void *base);
+void read_versions(struct reader *, const struct spot *, const struct value *, void *base);
+
+/* ---- settings_tls.c: TLS to servers, as it is written; what it makes is a trust. */
+struct trust_setting {
+    bool verify;
+    char *name, *ca, *cert, *key;
+    struct slice *pins; /* of the value tree */
+    unsigned pin_count;
+    unsigned versions; /* enum tls_versions */
+};
+
+/* TLS to clients. */
+struct certificate_setting {
+    char *cert, *key, *ocsp;
+};
+struct service_setting {
+    struct certificate_setting certificate;
+    unsigned profile; /* 0: intermediate, 1: modern */
+    char *client_ca, *crl;
+    unsigned client_verify; /* 0: require, 1: request */
+};
+void read_listener_tls(struct reader *, const struct spot *, const struct value *, void *base);
+void read_site_tls(struct reader *, const struct spot *, const struct value *, void *base);
+/* What must hold between the `tls` of listeners and of sites; all of them are read. */
+void settings_check_tls(struct reader *);
 
 /* Appends a site, `index` as in struct config_site, and reads it. */
 void read_site(struct reader *, const struct spot *, const struct value *, unsigned index);

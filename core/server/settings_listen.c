@@ -3,6 +3,7 @@
 #include "server/settings.h"
 
 #include "base/must.h"
+#include "net/tls.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,14 +39,19 @@ static const struct value *address_of(struct reader *r, const struct spot *at, c
     return address;
 }
 
+static void fini_options(struct config_listener *l) {
+    tls_service_unref(l->tls);
+    tls_certificates_unref(l->certificates);
+}
+
 static bool read_listener(struct reader *r, const struct spot *at, const struct value *v, struct config_listener *to) {
     char text[ADDR_TEXT];
     *to = (struct config_listener){ .line = 0 };
     if (v->kind == VALUE_TABLE) settings_read(r, at, PLACE_LISTENER, v, to);
     const struct value *address = address_of(r, at, v);
-    if (!address) return false;
-    if (!parse_address(address, &to->addr)) {
-        explain_address(r, at, address);
+    if (!address || !parse_address(address, &to->addr)) {
+        if (address) explain_address(r, at, address);
+        fini_options(to);
         return false;
     }
     addr_text(&to->addr, text);
@@ -57,7 +63,9 @@ static bool read_listener(struct reader *r, const struct spot *at, const struct 
 
 static void check_options(struct reader *r, const struct spot *at, const struct config_listener *former,
                           const struct config_listener *l) {
-    const char *differs = former->h2c != l->h2c                         ? "h2c"
+    bool same_tls = former->tls == l->tls && tls_certificates_equal(former->certificates, l->certificates);
+    const char *differs = !same_tls                                     ? "tls"
+                          : former->h2c != l->h2c                       ? "h2c"
                           : former->proxy_protocol != l->proxy_protocol ? "proxy_protocol"
                                                                         : NULL;
     if (differs)
@@ -66,8 +74,7 @@ static void check_options(struct reader *r, const struct spot *at, const struct 
 }
 
 static void check_functions(struct reader *r, const struct spot *at, const struct config_listener *l) {
-    struct spot h2c = { .up = at, .name = "h2c" }, proxy = { .up = at, .name = "proxy_protocol" };
-    if (l->h2c) reader_error(r, &h2c, "HTTP/2 comes with a later version");
+    struct spot proxy = { .up = at, .name = "proxy_protocol" };
     if (l->proxy_protocol) reader_error(r, &proxy, "the PROXY protocol comes with a later version");
 }
 
@@ -78,6 +85,7 @@ static unsigned share_listener(struct reader *r, const struct spot *at, struct c
     for (unsigned i = 0; i < config->listener_count; i++) {
         if (!addr_equal(&config->listeners[i].addr, &l->addr)) continue;
         check_options(r, at, &config->listeners[i], l);
+        fini_options(l);
         free(l->name);
         return i;
     }
@@ -138,6 +146,7 @@ void read_admin(struct reader *r, const struct spot *at, const struct value *v, 
     }
     if (!read_listener(r, at, v, admin)) return;
     check_functions(r, at, admin);
+    if (admin->tls) reader_error(r, at, "the admin speaks no TLS: keep it local");
     admin->path = must_strdup(spot_text(at, path));
     admin->line = spot_line(r, at);
     if (!is_local(&admin->addr))

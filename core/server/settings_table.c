@@ -24,6 +24,8 @@
 
 static const char *const level_words[] = { "error", "warn", "info", "debug", NULL };
 static const char *const format_words[] = { "combined", "json", NULL };
+static const char *const profile_words[] = { "intermediate", "modern", NULL };
+static const char *const client_verify_words[] = { "require", "request", NULL };
 static const char *const balance_words[] = { "round_robin", "least_conn", NULL };
 
 const char *const settings_places[PLACE_COUNT] = {
@@ -41,6 +43,9 @@ const char *const settings_places[PLACE_COUNT] = {
     [PLACE_KEEPALIVE] = "`keepalive`",
     [PLACE_RETRY] = "`retry`",
     [PLACE_HEALTH] = "`health`",
+    [PLACE_BACKEND_TLS] = "a backend's `tls`",
+    [PLACE_LISTENER_TLS] = "a listener's `tls`",
+    [PLACE_CERTIFICATE] = "a certificate",
 };
 
 #define HOOK_ROW(place_, name_, hook_)                                                                                 \
@@ -68,7 +73,7 @@ const struct setting settings_table[] = {
 
     ROW(SITE, "listen", OWN, config_site, listeners, .read = read_listen),
     ROW(SITE, "hosts", OWN, config_site, hosts, .read = read_hosts),
-    ROW(SITE, "tls", LATER, config_site, index, .later = "TLS comes with a later version"),
+    ROW(SITE, "tls", OWN, config_site, certificates, .read = read_site_tls),
     ROW(SITE, "backends", OWN, config_site, backends, .read = read_backends),
     ROW(SITE, "cache", TABLE, config_site, index, .table = PLACE_CACHE),
     ROW(SITE, "use", OWN, config_site, index, .read = read_use),
@@ -107,7 +112,7 @@ const struct setting settings_table[] = {
     HOOK_ROW(FAIL, "on_error", HOOK_ON_ERROR),
     HOOK_ROW(FAIL, "on_certificate", HOOK_ON_CERTIFICATE),
 
-    ROW(LISTENER, "tls", LATER, config_listener, line, .later = "TLS comes with a later version"),
+    ROW(LISTENER, "tls", OWN, config_listener, tls, .read = read_listener_tls),
     ROW(LISTENER, "h2c", BOOLEAN, config_listener, h2c),
     ROW(LISTENER, "proxy_protocol", BOOLEAN, config_listener, proxy_protocol),
 
@@ -128,7 +133,8 @@ const struct setting settings_table[] = {
     ROW(BACKEND, "retry", TABLE, config_backend, settings, .table = PLACE_RETRY),
     ROW(BACKEND, "timeouts", TABLE, config_backend, settings, .table = PLACE_BACKEND_TIMEOUTS),
     ROW(BACKEND, "max_connections", COUNT, config_backend, settings.max_connections, .high = 10e6),
-    ROW(BACKEND, "tls", LATER, config_backend, settings, .later = "TLS comes with a later version"),
+    ROW(BACKEND, "tls", OWN, config_backend, settings, .read = read_backend_tls),
+    ROW(BACKEND, "h2", BOOLEAN, config_backend, settings.h2),
     ROW(BACKEND, "queue", LATER, config_backend, settings, .later = "queues come with a later version"),
 
     ROW(SERVER, "name", TEXT, server_spec, name),
@@ -152,6 +158,27 @@ const struct setting settings_table[] = {
     ROW(HEALTH, "rise", COUNT, backend_settings, health.rise, .low = 1, .high = 100, .preset = 2),
     ROW(HEALTH, "fall", COUNT, backend_settings, health.fall, .low = 1, .high = 100, .preset = 3),
     ROW(HEALTH, "status", OWN, backend_settings, health, .read = read_health_status),
+
+    ROW(LISTENER_TLS, "cert", TEXT, service_setting, certificate.cert),
+    ROW(LISTENER_TLS, "key", TEXT, service_setting, certificate.key),
+    ROW(LISTENER_TLS, "ocsp", TEXT, service_setting, certificate.ocsp),
+    ROW(LISTENER_TLS, "profile", WORD, service_setting, profile, .words = profile_words),
+    ROW(LISTENER_TLS, "client_ca", TEXT, service_setting, client_ca),
+    ROW(LISTENER_TLS, "client_verify", WORD, service_setting, client_verify, .words = client_verify_words),
+    ROW(LISTENER_TLS, "crl", TEXT, service_setting, crl),
+    ROW(LISTENER_TLS, "early_data", LATER, service_setting, profile, .later = "early data comes with a later version"),
+
+    ROW(CERTIFICATE, "cert", TEXT, certificate_setting, cert),
+    ROW(CERTIFICATE, "key", TEXT, certificate_setting, key),
+    ROW(CERTIFICATE, "ocsp", TEXT, certificate_setting, ocsp),
+
+    ROW(BACKEND_TLS, "verify", BOOLEAN, trust_setting, verify, .preset = true),
+    ROW(BACKEND_TLS, "name", TEXT, trust_setting, name),
+    ROW(BACKEND_TLS, "ca", TEXT, trust_setting, ca),
+    ROW(BACKEND_TLS, "cert", TEXT, trust_setting, cert),
+    ROW(BACKEND_TLS, "key", TEXT, trust_setting, key),
+    ROW(BACKEND_TLS, "pins", OWN, trust_setting, pins, .read = read_pins),
+    ROW(BACKEND_TLS, "versions", OWN, trust_setting, versions, .read = read_versions),
 
     { .name = NULL },
 };

@@ -7,6 +7,7 @@
 #include "server/instance.h"
 #include "server/version.h"
 #include "server/worker_thread.h"
+#include "store/lock.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -158,6 +159,9 @@ READER(loaded)
 
 static double read_restarts(void *with) { return ((struct instance *)with)->setup.restarts; }
 
+static double read_locks_held(void *with) { return (void)with, (double)lock_figures().held; }
+static double read_locks_waiting(void *with) { return (void)with, (double)lock_figures().waiting; }
+
 void status_metrics(struct instance *instance) {
     metrics_gauge_with("moongate_generation", "Number of the current generation", read_generation, instance);
     metrics_gauge_with("moongate_generations_live", "Generations whose policy may still run", read_generations,
@@ -166,4 +170,6 @@ void status_metrics(struct instance *instance) {
     metrics_gauge_with("moongate_process_began_seconds", "Unix time at which the serving process began", read_began,
                        instance);
     metrics_gauge_with("moongate_restarts", "Serving processes that died before this one", read_restarts, instance);
+    metrics_gauge_with("moongate_locks_held", "Locks that scripts hold", read_locks_held, NULL);
+    metrics_gauge_with("moongate_locks_waiting", "Scripts that wait for a lock", read_locks_waiting, NULL);
 }

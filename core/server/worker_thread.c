@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/must.h"
+#include "net/tls.h"
 #include "proxy/client.h"
 #include "server/instance.h"
 #include "server/listeners.h"
@@ -158,6 +159,7 @@ static void *run_worker(void *arg) {
     struct worker_thread *t = arg;
     log_thread((int)t->worker.index);
     loop_run(&t->worker.loop);
+    tls_thread_fini(&t->worker.loop);
     arena_thread_fini();
     buffer_thread_fini();
     return NULL;

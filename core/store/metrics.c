@@ -33,7 +33,9 @@ struct page {
 };
 
 struct metric {
-    cell *cells; /* of row 0; those of row w stand w * PAGE_SLOTS further */
+    cell *cells;                   /* of row 0; those of row w stand w * PAGE_SLOTS further */
+    int64_t (*read)(const void *); /* metric_get_with: asked for in place of cells */
+    const void *with;
     enum metric_kind kind;
     struct metric *next; /* of its family */
     struct slice labels;
@@ -122,13 +124,16 @@ static struct family *find_family(enum metric_kind kind, const char *name, const
     return f;
 }
 
-static struct metric *find_series(struct family *f, struct slice labels) {
+static struct metric *find_series(struct family *f, struct slice labels, int64_t (*read)(const void *),
+                                  const void *with) {
     struct metric *m = map_get(&f->by_labels, labels);
     if (m) return m;
     if (f->count >= SERIES_LIMIT) return NULL;
     if (++f->count == SERIES_LIMIT) log_warn("metric %s has %d series: there will be no more", f->name, SERIES_LIMIT);
     m = must_calloc(1, sizeof *m);
-    m->cells = take_slots(f->kind == METRIC_HISTOGRAM ? HISTOGRAM_SLOTS : 1);
+    if (!read) m->cells = take_slots(f->kind == METRIC_HISTOGRAM ? HISTOGRAM_SLOTS : 1);
+    m->read = read;
+    m->with = with;
     m->kind = f->kind;
     m->labels = slice_make(must_strndup(labels.n ? labels.p : "", labels.n), labels.n);
     m->next = f->first;
@@ -137,14 +142,19 @@ static struct metric *find_series(struct family *f, struct slice labels) {
     return m;
 }
 
-struct metric *metric_get(enum metric_kind kind, const char *family, const char *help, struct slice labels) {
+struct metric *metric_get_with(enum metric_kind kind, const char *family, const char *help, struct slice labels,
+                               int64_t (*read)(const void *), const void *with) {
     if (!figures.open) return NULL;
     pthread_mutex_lock(&figures.lock);
     struct family *f = find_family(kind, family, help);
     must(f->kind == kind && !f->read);
-    struct metric *m = find_series(f, labels);
+    struct metric *m = find_series(f, labels, read, with);
     pthread_mutex_unlock(&figures.lock);
     return m;
+}
+
+struct metric *metric_get(enum metric_kind kind, const char *family, const char *help, struct slice labels) {
+    return metric_get_with(kind, family, help, labels, NULL, NULL);
 }
 
 void metrics_gauge_with(const char *family, const char *help, double (*read)(void *), void *with) {
@@ -169,7 +179,7 @@ static void add_to(cell *cells, int worker, int64_t n) {
 }
 
 void metric_add(struct metric *m, int worker, int64_t n) {
-    if (m) add_to(m->cells, worker, n);
+    if (m && !m->read) add_to(m->cells, worker, n);
 }
 
 /* The first bucket whose bound is not below the value; four steps for sixteen. */
@@ -180,12 +190,14 @@ static unsigned find_bucket(double seconds) {
     return low + (bounds[low] < seconds);
 }
 
-void metric_observe(struct metric *m, int worker, double seconds) {
+void metric_observe(struct metric *m, int worker, double seconds) { metric_observe_times(m, worker, seconds, 1); }
+
+void metric_observe_times(struct metric *m, int worker, double seconds, int64_t times) {
     if (!m || m->kind != METRIC_HISTOGRAM) return;
     if (!(seconds > 0)) seconds = 0;
     if (seconds > 1e9) seconds = 1e9;
-    add_to(m->cells + find_bucket(seconds), worker, 1);
-    add_to(m->cells + SLOT_SUM, worker, (int64_t)(seconds * 1e9));
+    add_to(m->cells + find_bucket(seconds), worker, times);
+    add_to(m->cells + SLOT_SUM, worker, (int64_t)(seconds * 1e9) * times);
 }
 
 static int64_t sum_rows(const cell *cells) {
@@ -197,7 +209,7 @@ static int64_t sum_rows(const cell *cells) {
 
 int64_t metric_value(const struct metric *m) {
     if (!m) return 0;
-    if (m->kind != METRIC_HISTOGRAM) return sum_rows(m->cells);
+    if (m->kind != METRIC_HISTOGRAM) return m->read ? m->read(m->with) : sum_rows(m->cells);
     int64_t count = 0;
     for (unsigned i = 0; i <= SLOT_INF; i++) count += sum_rows(m->cells + i);
     return count;
@@ -306,7 +318,7 @@ static void write_metric(struct buffer *out, const char *name, const struct metr
         return;
     }
     char value[32];
-    snprintf(value, sizeof value, "%lld", (long long)sum_rows(m->cells));
+    snprintf(value, sizeof value, "%lld", (long long)metric_value(m));
     write_series(out, name, "", m->labels, value);
 }
 

@@ -20,6 +20,10 @@ void metrics_close(void);
  * lock: keep the pointer. `help` is used the first time. NULL when `limit` series of that family exist
  * (10,000: labels a stranger can choose must not grow without end); every function below takes NULL. */
 struct metric *metric_get(enum metric_kind, const char *family, const char *help, struct slice labels);
+/* The same for a counter or gauge whose value is asked for when it is wanted, by any thread, without a lock of ours;
+ * nothing is added to it. `with` lives as long as the metrics. */
+struct metric *metric_get_with(enum metric_kind, const char *family, const char *help, struct slice labels,
+                               int64_t (*read)(const void *), const void *with);
 /* Escapes and writes `name="value"` pairs into `to`, without a NUL. What does not fit is cut: the end of a value, then
  * whole pairs. Bytes that are no UTF-8 become "?". */
 struct label {
@@ -32,7 +36,9 @@ struct slice metric_labels(char *to, size_t size, const struct label *labels, si
  * workers: they share a cell, at the price of a locked instruction. */
 void metric_add(struct metric *, int worker, int64_t n);          /* counters and gauges */
 void metric_observe(struct metric *, int worker, double seconds); /* histograms: buckets 100 us … 60 s */
-int64_t metric_value(const struct metric *);                      /* sum over workers */
+/* The same value `times` times (at most a thousand). */
+void metric_observe_times(struct metric *, int worker, double seconds, int64_t times);
+int64_t metric_value(const struct metric *); /* sum over workers */
 
 /* A gauge whose value is asked for when written. */
 void metrics_gauge_with(const char *family, const char *help, double (*read)(void *), void *with);

@@ -350,6 +350,12 @@ local function take_fetched(kit)
   return fetched
 end
 
+-- The name that a client of TLS would ask for: the one in Host.
+local function host_in(bytes)
+  local host = bytes:match "\r\n[Hh][Oo][Ss][Tt]:[ \t]*([^\r]*)" or ""
+  return (host:gsub(":%d+$", ""))
+end
+
 local function to_options(kit, request)
   if type(request) == "string" then request = { path = request } end
   if type(request) ~= "table" then error("kit:request: expected a path or a table", 0) end
@@ -360,7 +366,7 @@ local function to_options(kit, request)
   local bytes, method = request.raw, (request.raw or ""):match "^%u+" or "GET"
   if not bytes then bytes, method = wire.write_request(request, default_host(site or kit.rehearsal:sites()[1])) end
   return {
-    bytes = bytes, method = method, ip = client.ip, port = client.port, site = index, listen = request.listen,
+    bytes = bytes, method = method, host = host_in(bytes), ip = client.ip, port = client.port, site = index, listen = request.listen,
     leave = request.leave,
   }
 end

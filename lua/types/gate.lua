@@ -64,6 +64,7 @@ function gate.redirect(url, status) end
 ---@field body? string
 ---@field timeout? moongate.Seconds for all of it; default 10
 ---@field max? moongate.Bytes of the answer's body; default 8M
+---@field tls? moongate.Tls|moongate.TlsOptions for an https URL: whom to trust; default the system's roots
 
 ---The whole answer to gate.fetch.
 ---@class moongate.Fetched
@@ -91,6 +92,29 @@ function gate.redirect(url, status) end
 ---@return string? sentence
 function gate.fetch(target, options) end
 
+---What connections to a server trust. Nothing: the system's roots, and the server's own name.
+---@class moongate.TlsOptions
+---@field ca? string the only roots: a file, relative to the config (while it is loaded only), or PEM itself
+---@field cert? string our own certificate with its chain, for servers that ask for one
+---@field key? string its key; if it does not stand beside the certificate
+---@field verify? boolean false: any certificate is taken
+---@field pins? string|string[] "sha256/BASE64" of public keys, one of which the server's chain must have
+---@field versions? string|string[] "1.2", "1.3"; both
+---@field name? string what the certificate bears, also sent as SNI; the host's name
+
+---@class moongate.Tls
+
+---What connections to servers trust, made once: for the `tls` of gate.fetch and of sockets. Files are read while the
+---config is loaded; in a hook `ca`, `cert` and `key` are PEM. Raises if they cannot be used.
+---
+---```lua
+---local internal = gate.tls { ca = "internal.pem", name = "billing.internal" }
+---local res = gate.fetch("https://10.0.0.7/invoices", { tls = internal })
+---```
+---@param options moongate.TlsOptions
+---@return moongate.Tls
+function gate.tls(options) end
+
 ---A server of a backend, as this moment saw it.
 ---@class moongate.Server
 ---@field name string its name in the config, default its address as written there
@@ -117,102 +141,6 @@ local Backend = {}
 ---@param name string
 ---@return moongate.Backend
 function gate.backend(name) end
-
----@class moongate.SharedOptions
----@field size? moongate.Bytes keys, values and overhead together; the first who opens it decides; default 16M
-
----A dictionary that all workers see, and that reloads leave alone. It lives as long as the process. It never drops
----what has not expired: a full one refuses.
----@class moongate.Shared
-local Shared = {}
-
----Finds or makes the dictionary of that name.
----
----```lua
----local seen = gate.shared("seen", { size = "64M" })
----```
----@param name string 1 to 64 bytes
----@param options? moongate.SharedOptions
----@return moongate.Shared
-function gate.shared(name, options) end
-
----The value, or nil if there is none or it has expired.
----
----```lua
----local count = seen:get(req.client.ip) or 0
----```
----@param key string 1 to 1024 bytes
----@return string|number|boolean|nil
-function Shared:get(key) end
-
----Stores a value; nil removes it. World failure: `too_large`, the dictionary is full.
----
----```lua
----local ok, word = seen:set(token, true, "10m")
----```
----@param key string 1 to 1024 bytes
----@param value string|number|boolean|nil
----@param ttl? moongate.Seconds how long it lives; default for ever
----@return true? stored
----@return string? word
----@return string? sentence
-function Shared:set(key, value, ttl) end
-
----Stores a value unless there is one: true, or false and "exists". World failure: `too_large`.
----
----```lua
----if not seen:add(req.id, true, 60) then return 409 end
----```
----@param key string 1 to 1024 bytes
----@param value string|number|boolean
----@param ttl? moongate.Seconds how long it lives; default for ever
----@return boolean? added
----@return string? word "exists", or that of a failure
----@return string? sentence
-function Shared:add(key, value, ttl) end
-
----Adds to a number, in one step for all workers, and gives the sum. World failure: `too_large`. Raises if what is
----stored is no number.
----
----```lua
----if hits:incr(req.client.ip, 1, 0, 60) > 100 then return 429 end
----```
----@param key string 1 to 1024 bytes
----@param by? number default 1
----@param start? number what is added to if there is nothing yet; default 0
----@param ttl? moongate.Seconds how long a value made by this call lives; one that was there keeps its time
----@return number? sum
----@return string? word
----@return string? sentence
-function Shared:incr(key, by, start, ttl) end
-
----Removes a value.
----
----```lua
----if seen:remove(token) then gate.log "token used" end
----```
----@param key string 1 to 1024 bytes
----@return boolean removed false: there was none
-function Shared:remove(key) end
-
----How long a value still lives, in seconds; math.huge for ever; nil if there is none.
----
----```lua
----local left = bans:ttl(req.client.ip)
----```
----@param key string 1 to 1024 bytes
----@return number?
-function Shared:ttl(key) end
-
----Some or all of the keys, in no order. It looks at each shard in turn: keys that come and go meanwhile may or may
----not be there.
----
----```lua
----for _, ip in ipairs(bans:keys(100)) do … end
----```
----@param max? integer at most so many, 1 to 10000; default 1000
----@return string[]
-function Shared:keys(max) end
 
 ---Writes a line to the error log, with the place in the script and the id of the request. With one argument the level
 ---is "info"; with more, the first is the level and the others are joined with spaces. At most 8 KiB; control

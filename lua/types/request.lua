@@ -45,9 +45,29 @@ local Request = {}
 ---@class moongate.Client
 ---@field ip string "192.0.2.1", "2001:db8::1", "unix:"; behind trusted proxies the address they give
 ---@field port integer? nil if it is not known
----@field tls nil (comes with TLS)
+---@field tls moongate.ClientTls? nil: the connection is plain, or the client has left
 ---@field score nil (comes with scoring)
 local Client = {}
+
+---The client's TLS connection, and its certificate where the listener asks for one (`client_ca`); read-only.
+---
+---```lua
+---if not req.client.tls.verified then return 403 end
+---```
+---@class moongate.ClientTls
+---@field version string "TLSv1.3", "TLSv1.2"
+---@field cipher string "TLS_AES_128_GCM_SHA256"
+---@field sni string? the name it asked for
+---@field alpn string? what was agreed on
+---@field resumed boolean it took up a former session
+---@field verified boolean it showed a certificate, and that is good
+---@field subject string? "CN=me,O=us" (RFC 4514); as all below nil if it showed no certificate
+---@field issuer string?
+---@field serial string? hexadecimal
+---@field fingerprint string? SHA-256 of the certificate, hexadecimal
+---@field not_after number? Unix seconds
+---@field san string[]? "DNS:a.example", "email:me@a.example", "URI:spiffe://a/b"
+local ClientTls = {}
 
 ---What policy wants of the cache. Assignable until the fetch begins.
 ---

@@ -65,9 +65,11 @@
 ---```
 ---@class moongate.Site : moongate.Policy
 ---"127.0.0.1:8080", 8080 (all addresses), "unix:/run/m.sock", or a list of these and of tables { address,
----proxy_protocol = true }
+---tls = true }
 ---@field listen string|integer|table
 ---@field hosts? string|string[] "example.com", "*.example.com"; none: the default site of its listeners
+---certificates for its names: { cert = file, key = file }, or a list of these
+---@field tls? table
 ---lists of servers "host:port", "unix:…", { "host:port", name =, weight = }, and settings beside them
 ---@field backends? table<string, table>
 ---@field use? moongate.Policy[] policies that stand before and after the site's own hooks

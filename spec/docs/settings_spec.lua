@@ -4,7 +4,8 @@ local headings = {
   TOP = "## The top", LOG = "### `log`", LUA = "### `lua`", SITE = "## A site", LISTENER = "### A listener",
   TIMEOUTS = "### `timeouts`", CACHE = "### `cache`", BACKEND = "## A backend", SERVER = "### A server",
   BACKEND_TIMEOUTS = "### `timeouts` of a backend", KEEPALIVE = "### `keepalive`", RETRY = "### `retry`",
-  HEALTH = "### `health`",
+  HEALTH = "### `health`", BACKEND_TLS = "### `tls` of a backend",
+  LISTENER_TLS = "### TLS to clients", CERTIFICATE = "### A certificate",
 }
 
 local function read_file(path)

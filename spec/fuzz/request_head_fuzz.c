@@ -38,7 +38,7 @@ static void must_agree(const struct outcome *a, const struct outcome *b) {
     must(a->taken == b->taken);
     must(slice_equal(a->request.method_name, b->request.method_name));
     must(slice_equal(a->request.target.raw, b->request.target.raw));
-    must(a->request.minor == b->request.minor && a->request.headers.count == b->request.headers.count);
+    must(a->request.version == b->request.version && a->request.headers.count == b->request.headers.count);
     for (uint32_t i = 0; i < a->request.headers.count; i++) {
         must(slice_equal(a->request.headers.list[i].name, b->request.headers.list[i].name));
         must(slice_equal(a->request.headers.list[i].value, b->request.headers.list[i].value));

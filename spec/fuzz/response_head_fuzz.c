@@ -34,7 +34,8 @@ static void must_agree(const struct outcome *a, const struct outcome *b) {
     must(a->result == b->result);
     must(a->result != H1_FAILED || a->why == b->why);
     if (a->result != H1_DONE) return;
-    must(a->taken == b->taken && a->response.status == b->response.status && a->response.minor == b->response.minor);
+    must(a->taken == b->taken && a->response.status == b->response.status &&
+         a->response.version == b->response.version);
     must(slice_equal(a->response.reason, b->response.reason));
     must(a->response.headers.count == b->response.headers.count);
 }

@@ -8,8 +8,8 @@ local it = support.it
 -- What the files describe ---------------------------------------------------------------------------------------------
 
 local files = {
-  "lua/types/gate.lua", "lua/types/request.lua", "lua/types/response.lua", "lua/types/site.lua",
-  "lua/types/testing.lua",
+  "lua/types/gate.lua", "lua/types/request.lua", "lua/types/response.lua", "lua/types/site.lua", "lua/types/socket.lua",
+  "lua/types/state.lua", "lua/types/testing.lua",
 }
 
 ---@class api.Function
@@ -36,7 +36,9 @@ local function read_types()
       local name, parent = line:match "^%-%-%-@class ([%w_.]+) ?:? ?([%w_.]*)"
       if name then
         current = name
-        classes[name] = { fields = {}, functions = {}, comment = comment, parent = parent ~= "" and parent or nil }
+        -- Several files may add to one class.
+        classes[name] = classes[name]
+          or { fields = {}, functions = {}, comment = comment, parent = parent ~= "" and parent or nil }
       end
       local field, rest = line:match "^%-%-%-@field ([%w_]+%??) (.+)$"
       if field then classes[current].fields[field:gsub("%?$", "")] = rest end
@@ -86,10 +88,17 @@ end
 local found = {}
 local function note(class, list) found[#found + 1] = class .. ": " .. table.concat(list, " ") end
 
-local site = { listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } }, unsafe = { "debug" } }
+local site = {
+  listen = { "127.0.0.1:$PORT", { "127.0.0.1:$PORT2", tls = "internal" } }, backends = { app = { "$BACKEND" } },
+  unsafe = { "debug" },
+}
+
+local limit = gate.limit { name = "api", rate = 1, concurrent = 9 }
+local map = gate.map {}
 
 function site.on_request(req)
   if req.path == "/plain" then return gate.reply(200, "plain") end
+  if req.path == "/tls" then return gate.reply(200, table.concat(names(req.client.tls), " ")) end
   found = {}
   local fetched = gate.fetch("http://127.0.0.1:$PORT/plain")
   note("moongate", keys(gate))
@@ -105,11 +114,21 @@ function site.on_request(req)
   note("moongate.Backend", names(gate.backend "app"))
   note("moongate.Server", keys(gate.backend("app").servers[1]))
   note("moongate.Shared", names(gate.shared "api"))
+  note("moongate.Limit", names(limit))
+  note("moongate.Map", names(map))
+  note("moongate.Slot", names(limit:enter "api"))
   note("moongate.Fetched", keys(fetched))
+  note("moongate.Dns", keys(gate.dns))
+  note("moongate.Locks", keys(gate.lock))
+  note("moongate.Lock", names(gate.lock.try "api"))
+  note("moongate.Sockets", keys(gate.socket))
+  note("moongate.Socket", names(gate.socket.tcp()))
+  note("moongate.Tls", {})
+  note("moongate.ClientTls", { gate.fetch("https://localhost:$PORT2/tls", { tls = { verify = false } }).body })
 end
 
 function site.on_response(req, res)
-  if req.path == "/plain" then return end
+  if req.path == "/plain" or req.path == "/tls" then return end
   note("moongate.Headers", names(req.headers))
   note("moongate.Headers", names(res.headers))
   note("moongate.Response", names(res))
@@ -236,7 +255,7 @@ describe("the API files", function()
   end)
 
   it("name only types that they describe", function()
-    local aliases = { Seconds = true, Bytes = true, HeaderTable = true, Pick = true, PickAnswer = true }
+    local aliases = { Plain = true, Seconds = true, Bytes = true, HeaderTable = true, Pick = true, PickAnswer = true }
     local problems = {}
     for _, path in ipairs(files) do
       for line in io.lines(path) do

@@ -3,6 +3,7 @@
 local uv = require "luv"
 local socket = require "socket"
 local async = require "support.async"
+local tls = require "support.tls"
 
 local net = {}
 
@@ -311,6 +312,41 @@ function net.connect(where, options)
   return conn --[[@as support.Conn]]
 end
 
+---Connects and does a TLS handshake; nil and what LuaSec says of it when that fails.
+---@param port integer of 127.0.0.1
+---@param parameters? table LuaSec's; default: any certificate is taken
+---@param name? string SNI
+---@return support.Conn?, string?
+function net.try_connect_tls(port, parameters, name)
+  local plain = assert(socket.tcp4())
+  assert(plain:connect("127.0.0.1", port))
+  local handle = tls.handle(plain, parameters or tls.client(), name)
+  local conn = open_conn(handle, async.scope())
+  local outcome
+  handle.on_shaken = function(err)
+    outcome = err or "shaken"
+    conn.signal:notify()
+  end
+  handle:read_stop() -- watches
+  async.wait(conn.signal, function() return outcome end, "a TLS handshake")
+  if outcome ~= "shaken" then
+    conn:close()
+    return nil, outcome
+  end
+  conn:start_reading()
+  return conn
+end
+
+---@param port integer
+---@param parameters? table
+---@param name? string
+---@return support.Conn
+function net.connect_tls(port, parameters, name)
+  local conn, err = net.try_connect_tls(port, parameters, name)
+  if not conn then async.fail("the TLS handshake failed: " .. err) end
+  return conn --[[@as support.Conn]]
+end
+
 -- Servers -------------------------------------------------------------------------------------------------------------
 
 ---@class support.Server
@@ -320,13 +356,8 @@ end
 local Server = {}
 Server.__index = Server
 
-local function server_on_conn(server, options)
-  local handle = new_handle(options.path)
-  server.handle:accept(handle)
-  if not options.path then handle:nodelay(true) end
-  local conn = open_conn(handle, server.scope)
+local function serve_conn(server, conn, options)
   if options.reading ~= false then conn:start_reading() end
-  server.accepted = server.accepted + 1
   if server.handler then
     async.spawn_in(server.scope, function()
       server.handler(conn)
@@ -338,20 +369,60 @@ local function server_on_conn(server, options)
   end
 end
 
+local function server_on_conn(server, options)
+  local handle = new_handle(options.path)
+  server.handle:accept(handle)
+  if not options.path then handle:nodelay(true) end
+  server.accepted = server.accepted + 1
+  serve_conn(server, open_conn(handle, server.scope), options)
+end
+
+-- What LuaSec serves must be LuaSocket's from the start. A conn is served once its handshake is done.
+local function server_on_tls_conn(server, options)
+  local plain = server.plain:accept()
+  if not plain then return end
+  server.accepted = server.accepted + 1
+  local handle = tls.handle(plain, options.tls)
+  local conn = open_conn(handle, server.scope)
+  handle.on_shaken = function(err)
+    if err then
+      server.refused[#server.refused + 1] = err
+      server.signal:notify()
+      conn:close()
+    else serve_conn(server, conn, options) end
+  end
+  handle:read_stop() -- watches
+end
+
+local function listen_tls(server, options)
+  server.plain = assert(socket.tcp4())
+  assert(server.plain:setoption("reuseaddr", true))
+  assert(server.plain:bind("127.0.0.1", options.port or 0))
+  assert(server.plain:listen(512))
+  server.plain:settimeout(0)
+  server.port = math.tointeger(tonumber((select(2, server.plain:getsockname()))))
+  server.address = "127.0.0.1:" .. server.port
+  server.handle:close()
+  server.handle = uv.new_poll(server.plain:getfd())
+  return server.handle:start("r", function() server_on_tls_conn(server, options) end)
+end
+
 ---Listens on a free port. With a handler, it runs as a task for each conn, which is closed when it returns; without,
 ---`accept` gives the conns one by one.
 ---@param handler? fun(conn: support.Conn)
----@param options? { port?: integer, host?: string, path?: string, reading?: boolean }  reading = false: begin unread
+---With `tls` (as from `tls.server`) its conns are TLS; what came of handshakes that failed is in `refused`.
+---@param options? { port?: integer, host?: string, path?: string, reading?: boolean, tls?: table }  reading = false: begin unread
 ---@return support.Server
 function net.listen(handler, options)
   options = options or {}
   local scope = async.scope()
   local server = setmetatable({
     handle = new_handle(options.path), handler = handler, waiting = {}, accepted = 0,
-    signal = async.signal(), scope = scope,
+    signal = async.signal(), scope = scope, refused = {},
   }, Server)
   local ok, err
-  if options.path then
+  if options.tls then ok, err = listen_tls(server, options)
+  elseif options.path then
     ok, err = server.handle:bind(options.path)
     server.address = "unix:" .. options.path
   else
@@ -360,7 +431,7 @@ function net.listen(handler, options)
     server.port = server.handle:getsockname().port
     server.address = (host:find ":" and "[%s]:%d" or "%s:%d"):format(host, server.port)
   end
-  if ok then ok, err = server.handle:listen(512, function() server_on_conn(server, options) end) end
+  if ok and not options.tls then ok, err = server.handle:listen(512, function() server_on_conn(server, options) end) end
   scope:own(server, function() server:close() end)
   if not ok then async.fail("could not listen: " .. tostring(err)) end
   return server
@@ -381,6 +452,28 @@ function Server:close()
   self.closed = true
   self.scope:disown(self)
   self.handle:close()
+  if self.plain then self.plain:close() end
+end
+
+---A listener that passes bytes on to a port, both ways, and what ends one way ends the other. `passed` is the last of its
+---conns: closing or shutting it down cuts off whoever connected.
+---@param port integer
+---@return support.Server
+function net.relay(port)
+  local relay
+  local function pass(from, to)
+    while async.wait(from.signal, function() return from.size > 0 or from.eof or from.lost or from.closed end,
+      "bytes to relay", { timeout = 3600 }) and from.size > 0 do
+      if not to:try_send(from:read_some()) then return end
+    end
+    if not to.closed and not to.lost then to:shutdown() end
+  end
+  relay = net.listen(function(conn)
+    relay.passed = conn
+    local up = net.connect(port)
+    async.all(function() pass(conn, up) end, function() pass(up, conn) end)
+  end)
+  return relay
 end
 
 ---A port whose connects neither succeed nor fail: its queue is full and nobody accepts.

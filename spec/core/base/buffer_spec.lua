@@ -282,6 +282,27 @@ local function run(seed, steps)
   end
 end
 
+describe("finding a byte in a buffer", function()
+  it("gives its place in whichever segment it lies, and the size when there is none", function()
+    local b = buffer.new()
+    assert.equal(0, b:find("x", 0))
+    b:append "ab\n"
+    b:append_static(65, 10) -- a segment of its own: "A" to "J"
+    b:append "\nz"
+    assert.equal(2, b:find("\n", 0))
+    assert.equal(2, b:find("\n", 2))
+    assert.equal(13, b:find("\n", 3))
+    assert.equal(12, b:find("J", 4))
+    assert.equal(14, b:find("z", 14))
+    assert.equal(15, b:find("z", 15))
+    assert.equal(15, b:find("?", 0))
+    assert.equal(15, b:find("a", 1000))
+    b:drop(3)
+    assert.equal(10, b:find("\n", 0))
+    b:fini()
+  end)
+end)
+
 describe("random operations on buffers", function()
   for seed = 1, 40 do
     it("leave the bytes that strings would hold, seed " .. seed, function()

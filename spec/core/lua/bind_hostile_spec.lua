@@ -15,16 +15,28 @@ local function lying(...)
   })
 end
 
+local limit = gate.limit { name = "hostile", rate = 1000, burst = 20, concurrent = 10, max = "64K" }
+
+local map = gate.map { x = { 1, 2, y = "z" }, ["*.a"] = 1 }
+
 local function values_of(req, res)
   local values = {
     "", "x", "app", "/", "all", "\0", ("x"):rep(100), ("x"):rep(70000), "a\r\nb: c", "500ms", "1K", "-1", "Host",
-    "X-A", "Content-Length", "http://[::1", "%", "Zg==", 0, 1, -1, 2, 200, 404, 0.5, 1e308, -1e308, 1 / 0, -1 / 0,
+    "X-A", "Content-Length", "http://[::1", "https://127.0.0.1:1/", "%", "Zg==", 0, 1, -1, 2, 200, 404, 0.5, 1e308, -1e308, 1 / 0, -1 / 0,
     0 / 0, math.maxinteger, math.mininteger, 2 ^ 53, true, false, {}, { 1, 2, 3 }, { a = "b" }, { ["X-A"] = "b" },
-    { ["a b"] = {} }, { [{}] = 1 }, { size = "64K" }, { timeout = 0.001, path = "/x" }, { headers = { a = {} } },
-    lying(), lying { a = 1 }, print, coroutine.create(print), gate, io.stdout, gate.reply(200, "x", { a = "b" }),
-    gate.backend "app", gate.shared("hostile", { size = "256K" }), req, req.headers, req.args, req.cookies, req.client,
+    { ["a b"] = {} }, { [{}] = 1 }, { max = "64K" }, { timeout = 0.001, path = "/x" }, { timeout = 0.001, tls = { verify = false } }, { headers = { a = {} } },
+    lying(), lying { a = 1 }, gate.tls { verify = false }, { ca = "x" }, { verify = false, name = "a", pins = {} }, print, coroutine.create(print), gate, io.stdout, gate.reply(200, "x", { a = "b" }),
+    gate.backend "app", gate.shared("hostile", { max = "256K" }), limit, limit:enter "slot" or {},
+    map, req, req.headers, req.args, req.cookies, req.client,
     req.cache, req.ctx, req.body,
   }
+  for i = 1, 20 do
+    local sock = assert(i % 2 == 0 and gate.socket.tcp() or gate.socket.unix())
+    sock:settimeout(0.001)
+    if i > 15 and i % 2 == 0 then sock:connect("127.0.0.1", $PORT) end
+    values[#values + 1] = sock
+  end
+  for i = 1, 5 do values[#values + 1] = gate.lock.try("hostile" .. i, { ttl = 60 }) end
   if res then values[#values + 1] = res values[#values + 1] = res.headers values[#values + 1] = res.body end
   return values
 end
@@ -42,6 +54,10 @@ local function functions_of(values)
   end
   add("base64.encode", gate.base64.encode)
   add("base64.decode", gate.base64.decode)
+  add("lock.try", gate.lock.try)
+  add("dns.resolve", gate.dns.resolve)
+  add("lock", function(...) return gate.lock(...) end)
+  for name, f in pairs(gate.socket) do add("socket." .. name, f) end
   for _, value in ipairs(values) do
     local metatable = type(value) == "userdata" and value ~= io.stdout and debug.getmetatable(value)
     for event, f in pairs(metatable or {}) do
@@ -62,12 +78,15 @@ local function pick(list)
   return list[(random >> 8) % #list + 1]
 end
 
+-- Calls of those that may wait.
+local waiting = { ["gate.fetch"] = 50, ["socket.connect"] = 20, ["dns.resolve"] = 20, lock = 50 }
+
 local function torture(req, res, rounds)
   local values = values_of(req, res)
   values.headers, values.args, values.cookies = req.headers, req.args, req.cookies
   local functions, calls = functions_of(values), 0
   for _, f in ipairs(functions) do
-    for _ = 1, f.name == "gate.fetch" and 50 or rounds do
+    for _ = 1, waiting[f.name] or rounds do
       local arguments = {}
       for i = 1, pick { 0, 1, 2, 2, 3, 3, 3, 4, 5 } do arguments[i] = pick(values) end
       pcall(f.call, table.unpack(arguments, 1, 5))
@@ -91,6 +110,7 @@ end
 local site = {
   listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } }, unsafe = { "debug", "io" },
   lua = { hook_cpu = 10, memory = "256M" },
+  timeouts = { head = "100ms", idle = "100ms" }, -- sockets are connected to it that wait without end
 }
 
 function site.on_request(req)
@@ -114,7 +134,8 @@ describe("the bindings", function()
     local backend = http.backend "answer"
     -- ThreadSanitizer does not see Lua's longjmp unwind the stack, and ends the process after some ten thousand errors.
     local values = { BACKEND = backend, ROUNDS = support.process.preset == "tsan" and 10 or 300 }
-    local proxy = support.moongate.start { config = config, values = values, workers = 1 }
+    local proxy = support.moongate.start { config = config, values = values, workers = 1,
+      env = { MOONGATE_NAMESERVER = "127.0.0.1:" .. support.free_port() } } -- who asks is refused at once
     for _ = 1, 3 do
       local response = http.post(proxy.port, "/torture", "body", { timeout = 60 })
       assert.equal(200, response.status)

@@ -55,7 +55,7 @@ local site = {
     other = { { "$BACKEND", name = "one", weight = 3 } },
     dead = { "127.0.0.1:$DEAD" },
   },
-  max_body = "1M", lua = { hook_cpu = 2 }, -- sanitizers are slow
+  max_body = "1M",
 }
 
 function site.on_request(req)
@@ -82,7 +82,7 @@ function site.on_log(req, res)
   if text then gate.log("info", "on_log says", text) end
 end
 
-return site
+return { sites = { site }, admin = "127.0.0.1:$PORT2", lua = { hook_cpu = 2 } } -- sanitizers are slow
 ]]
 
 local function encode(text)
@@ -173,6 +173,14 @@ function probe.forwarded(script, options)
   local request = probe.backend.requests[#probe.backend.requests]
   assert(response.status == 200 and not response.body:find "^raised", response.body)
   return request
+end
+
+---A figure of the proxy; 0: there is none yet.
+---@param name string of a metric without labels
+---@return number
+function probe.metric(name)
+  local text = http.get(probe.proxy.values.PORT2, "/metrics").body
+  return tonumber(text:match("\n" .. name .. " (%S+)\n")) or 0
 end
 
 ---Holds what a script raises against a sentence it contains.

@@ -18,6 +18,8 @@ int module_headers_open(lua_State *L);
 int module_uri_open(lua_State *L);
 int module_net_open(lua_State *L);
 int module_store_open(lua_State *L);
+int module_limit_open(lua_State *L);
+int module_frozen_open(lua_State *L);
 int module_lua_open(lua_State *L);
 int module_proxy_open(lua_State *L);
 

@@ -98,6 +98,13 @@ static int buffer_lua_peek(lua_State *L) {
     return 1;
 }
 
+/* b:find(byte, from): places count from 0, as in C. */
+static int buffer_lua_find(lua_State *L) {
+    const char *byte = luaL_checkstring(L, 2);
+    lua_pushinteger(L, (lua_Integer)buffer_find(check_buffer(L, 1), *byte, check_size(L, 3, SIZE_MAX / 4)));
+    return 1;
+}
+
 static int buffer_lua_front(lua_State *L) {
     module_push_slice(L, buffer_front(check_buffer(L, 1)));
     return 1;
@@ -158,23 +165,15 @@ static int buffer_lua_thread_fini(lua_State *L) {
 }
 
 static const luaL_Reg methods[] = {
-    { "append", buffer_lua_append },
-    { "append_static", buffer_lua_append_static },
-    { "printf", buffer_lua_printf },
-    { "room", buffer_lua_room },
-    { "read", buffer_lua_read },
-    { "forget_room", buffer_lua_forget_room },
-    { "gather", buffer_lua_gather },
-    { "peek", buffer_lua_peek },
-    { "front", buffer_lua_front },
-    { "drop", buffer_lua_drop },
-    { "move", buffer_lua_move },
-    { "share", buffer_lua_share },
-    { "size", buffer_lua_size },
-    { "text", buffer_lua_text },
-    { "fini", buffer_lua_fini },
-    { "__gc", buffer_lua_fini },
-    { NULL, NULL },
+    { "append", buffer_lua_append }, { "append_static", buffer_lua_append_static },
+    { "printf", buffer_lua_printf }, { "room", buffer_lua_room },
+    { "read", buffer_lua_read },     { "forget_room", buffer_lua_forget_room },
+    { "gather", buffer_lua_gather }, { "peek", buffer_lua_peek },
+    { "find", buffer_lua_find },     { "front", buffer_lua_front },
+    { "drop", buffer_lua_drop },     { "move", buffer_lua_move },
+    { "share", buffer_lua_share },   { "size", buffer_lua_size },
+    { "text", buffer_lua_text },     { "fini", buffer_lua_fini },
+    { "__gc", buffer_lua_fini },     { NULL, NULL },
 };
 
 int module_buffer_open(lua_State *L) {

@@ -113,7 +113,7 @@ static struct h1_limits read_limits(lua_State *L, int index) {
 static void tell_request(lua_State *L, struct request *request) {
     module_set_slice(L, "method", request->method_name);
     set_integer(L, "method_id", request->method);
-    set_integer(L, "minor", request->minor);
+    set_integer(L, "version", request->version);
     module_set_slice(L, "target", request->target.raw);
     set_word(L, "framing", framing_of_request(request));
     set_framing(L, &request->framing, &request->headers);
@@ -126,7 +126,7 @@ static void tell_request(lua_State *L, struct request *request) {
 
 static void tell_response(lua_State *L, struct response *response, enum method method) {
     set_integer(L, "status", (uint64_t)response->status);
-    set_integer(L, "minor", response->minor);
+    set_integer(L, "version", response->version);
     module_set_slice(L, "reason", response->reason);
     set_word(L, "framing", framing_of_response(response, method));
     set_framing(L, &response->framing, &response->headers);

@@ -12,6 +12,8 @@
 #include "base/log.h"
 #include "base/must.h"
 #include "lua/engine.h"
+#include "net/resolver.h"
+#include "store/lock.h"
 #include "store/metrics.h"
 #include "store/shared.h"
 
@@ -190,12 +192,14 @@ static void free_rig(struct rig *rig) {
         map_fini(&site->backends_by_name);
     }
     deadline_fini(&rig->patience);
+    resolver_destroy(rig->worker.resolver);
     rig->worker.generation = NULL;
     worker_fini(&rig->worker);
     free(rig->errors);
     free(rig);
     if (--rigs > 0) return;
     metrics_close();
+    locks_close_all();
     shared_close_all();
 }
 
@@ -206,6 +210,7 @@ static struct rig *make_rig(lua_State *L, int options) {
     struct rig *rig = must_calloc(1, sizeof *rig);
     worker_init(&rig->worker, (unsigned)option_number(L, options, "worker"), 1);
     rig->worker.loop.index = 0;
+    rig->worker.resolver = resolver_create(&rig->worker.mailbox, "127.0.0.1:9"); /* nobody answers there */
     rig->generation.refs = 1;
     rig->generation.number = 1;
     rig->generation.sites = rig->site_list;
@@ -427,7 +432,7 @@ static void call_advance(struct task *task) { container_of(task, struct exchange
 static void fill_request(struct exchange *x) {
     x->request.method_name = SLICE("GET");
     x->request.method = METHOD_GET;
-    x->request.minor = 1;
+    x->request.version = HTTP_1_1;
     x->request.target.raw = x->request.target.path = SLICE("/");
     x->request.target.scheme = SLICE("http");
     x->request.target.host = SLICE("example.com");

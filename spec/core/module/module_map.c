@@ -55,7 +55,9 @@ static int map_lua_all(lua_State *L) {
 static int map_lua_hash(lua_State *L) {
     lua_pushinteger(L, (lua_Integer)hash_bytes(module_check_slice(L, 1)));
     lua_pushinteger(L, (lua_Integer)hash_bytes_stable(module_check_slice(L, 1)));
-    return 2;
+    struct digest digest = digest_bytes(module_check_slice(L, 1));
+    lua_pushlstring(L, (const char *)&digest, sizeof digest);
+    return 3;
 }
 
 static const luaL_Reg methods[] = {

@@ -122,13 +122,21 @@ static int task_on_wake(lua_State *L) {
     return 0;
 }
 
+static int task_on_long(lua_State *L) {
+    struct lua_task *t = luaL_checkudata(L, 1, TASK);
+    t->handle.home->loop.long_task = true;
+    return 0;
+}
+
 static int task_on_forget(lua_State *L) {
     struct lua_task *t = luaL_checkudata(L, 1, TASK);
     task_forget(&t->task);
     return 0;
 }
 
-static const luaL_Reg task_methods[] = { { "wake", task_on_wake }, { "forget", task_on_forget }, { NULL, NULL } };
+static const luaL_Reg task_methods[] = {
+    { "wake", task_on_wake }, { "long", task_on_long }, { "forget", task_on_forget }, { NULL, NULL }
+};
 
 /* A grave's memory is really freed when it is buried, so that a sanitizer sees who comes too late. */
 struct corpse {

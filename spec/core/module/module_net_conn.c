@@ -116,7 +116,7 @@ static int conn_on_limits(lua_State *L) {
 }
 
 static int conn_on_state(lua_State *L) {
-    static const char *const names[] = { "new", "connecting", "open", "broken", "closed" };
+    static const char *const names[] = { "new", "connecting", "shaking", "open", "broken", "closed" };
     lua_pushstring(L, names[check_conn(L)->state]);
     return 1;
 }

@@ -165,8 +165,18 @@ static void push_value(lua_State *L, const struct shared_value *v) {
     }
 }
 
+/* What the spec said last with bounds(bytes, evicts). */
+static struct shared_bounds bounds;
+
+static int shared_on_bounds(lua_State *L) {
+    bounds = (struct shared_bounds){ (size_t)luaL_checkinteger(L, 1), lua_toboolean(L, 2) };
+    return 0;
+}
+
 static int shared_on_open(lua_State *L) {
-    lua_pushlightuserdata(L, shared_open(module_check_slice(L, 1), (size_t)luaL_optinteger(L, 2, 0)));
+    struct shared *d = shared_open(module_check_slice(L, 1));
+    if (d) lua_pushlightuserdata(L, d);
+    else lua_pushnil(L);
     return 1;
 }
 
@@ -175,17 +185,25 @@ static int shared_on_close_all(lua_State *L) {
     return 0;
 }
 
+/* set(d, key, value, ttl, when): whether it was, and the failure's word. */
 static int shared_on_set(lua_State *L) {
+    static const char *const names[] = { "always", "absent", "present", NULL };
     struct shared_value v = check_value(L, 3);
-    lua_pushstring(L, failure_word(shared_set(check_shared(L), module_check_slice(L, 2), &v, luaL_optnumber(L, 4, 0))));
-    return 1;
+    bool done;
+    enum failure why = shared_set(check_shared(L), &bounds, module_check_slice(L, 2), &v, luaL_optnumber(L, 4, 0),
+                                  (enum shared_when)luaL_checkoption(L, 5, "always", names), &done);
+    lua_pushboolean(L, done);
+    lua_pushstring(L, failure_word(why));
+    return 2;
 }
 
-static int shared_on_add(lua_State *L) {
-    struct shared_value v = check_value(L, 3);
-    bool added;
-    enum failure why = shared_add(check_shared(L), module_check_slice(L, 2), &v, luaL_optnumber(L, 4, 0), &added);
-    lua_pushboolean(L, added);
+/* swap(d, key, old, new, ttl) */
+static int shared_on_swap(lua_State *L) {
+    struct shared_value old = check_value(L, 3), v = check_value(L, 4);
+    bool done;
+    enum failure why =
+        shared_swap(check_shared(L), &bounds, module_check_slice(L, 2), &old, &v, luaL_optnumber(L, 5, -1), &done);
+    lua_pushboolean(L, done);
     lua_pushstring(L, failure_word(why));
     return 2;
 }
@@ -193,7 +211,8 @@ static int shared_on_add(lua_State *L) {
 static int shared_on_get(lua_State *L) {
     struct shared_value v;
     double left;
-    shared_get(check_shared(L), module_check_slice(L, 2), &v, &left);
+    char room[16];
+    shared_get(check_shared(L), &bounds, module_check_slice(L, 2), room, sizeof room, &v, &left);
     push_value(L, &v);
     shared_value_fini(&v);
     lua_pushnumber(L, left);
@@ -205,39 +224,50 @@ static int shared_on_remove(lua_State *L) {
     return 1;
 }
 
-/* incr(d, key, by, start, ttl): the sum, or nil and the failure's word. */
+static int shared_on_touch(lua_State *L) {
+    lua_pushboolean(L, shared_touch(check_shared(L), &bounds, module_check_slice(L, 2), luaL_optnumber(L, 3, 0)));
+    return 1;
+}
+
+static int shared_on_clear(lua_State *L) {
+    lua_pushinteger(L, (lua_Integer)shared_clear(check_shared(L)));
+    return 1;
+}
+
+/* incr(d, key, by, start, ttl): the sum or nil, and the failure's word. */
 static int shared_on_incr(lua_State *L) {
     struct shared_value by = check_value(L, 3), start = check_value(L, 4), out;
-    enum failure why;
-    bool ok = shared_incr(check_shared(L), module_check_slice(L, 2), &by, lua_isnoneornil(L, 4) ? NULL : &start,
-                          luaL_optnumber(L, 5, 0), &out, &why);
-    if (!ok) {
-        lua_pushnil(L);
-        lua_pushstring(L, failure_word(why));
-        return 2;
-    }
+    enum failure why = shared_incr(check_shared(L), &bounds, module_check_slice(L, 2), &by,
+                                   lua_isnoneornil(L, 4) ? NULL : &start, luaL_optnumber(L, 5, 0), &out);
     push_value(L, &out);
-    return 1;
+    lua_pushstring(L, failure_word(why));
+    return 2;
 }
 
 struct collecting {
     lua_State *L;
-    lua_Integer count, most;
+    lua_Integer count;
 };
 
-static bool collect_key(void *with, struct slice key) {
+static void collect_key(void *with, struct slice key, const struct shared_value *v) {
     struct collecting *c = with;
     lua_pushlstring(c->L, key.p, key.n);
     lua_rawseti(c->L, -2, ++c->count);
-    return c->count < c->most;
 }
 
-/* keys(d, most) */
-static int shared_on_keys(lua_State *L) {
+/* walk(d, between): the keys, in steps of a few; `between` is called after each. */
+static int shared_on_walk(lua_State *L) {
     struct shared *d = check_shared(L);
-    struct collecting c = { .L = L, .most = luaL_optinteger(L, 2, LUA_MAXINTEGER) };
+    struct collecting c = { .L = L };
+    struct shared_cursor at = { 0 };
+    lua_settop(L, 2);
     lua_newtable(L);
-    shared_keys(d, collect_key, &c);
+    while (!at.ended) {
+        shared_walk(d, &at, 1000, collect_key, &c);
+        if (lua_isnil(L, 2)) continue;
+        lua_pushvalue(L, 2);
+        lua_call(L, 0, 0);
+    }
     return 1;
 }
 
@@ -262,19 +292,32 @@ struct hammering {
     unsigned number;
 };
 
-/* Adds to one key of all, and sets, reads and removes a few that all fight for. */
+/* Adds 1 by reading and swapping, as update does. */
+static void swap_once(struct shared *d) {
+    struct shared_value old, next;
+    char room[8];
+    for (bool done = false; !done;) {
+        shared_get(d, &bounds, SLICE("swapped"), room, sizeof room, &old, NULL);
+        next = (struct shared_value){ .kind = SHARED_INTEGER, .integer = old.kind == SHARED_NIL ? 1 : old.integer + 1 };
+        shared_swap(d, &bounds, SLICE("swapped"), &old, &next, -1, &done);
+    }
+}
+
+/* Adds to two keys of all, and sets, reads, touches and removes a few that all fight for. */
 static void *run_hammering(void *arg) {
     struct hammering *h = arg;
     struct shared_value one = { .kind = SHARED_INTEGER, .integer = 1 }, none = { .kind = SHARED_INTEGER }, out;
-    enum failure why;
     for (lua_Integer i = 0; i < h->times; i++) {
-        shared_incr(h->shared, SLICE("sum"), &one, &none, 0, &out, &why);
-        char name[2] = { 'k', (char)('a' + (i + h->number) % 7) };
+        shared_incr(h->shared, &bounds, SLICE("sum"), &one, &none, 0, &out);
+        swap_once(h->shared);
+        char name[2] = { 'k', (char)('a' + (i + h->number) % 7) }, room[4];
+        struct slice key = slice_make(name, 2);
         struct shared_value text = { .kind = SHARED_STRING, .string = SLICE("some text") };
-        shared_set(h->shared, slice_make(name, 2), &text, i % 3 ? 0 : 0.0001);
-        shared_get(h->shared, slice_make(name, 2), &out, NULL);
+        shared_set(h->shared, &bounds, key, &text, i % 3 ? 0 : 0.0001, SHARED_ALWAYS, NULL);
+        shared_get(h->shared, &bounds, key, room, sizeof room, &out, NULL);
         shared_value_fini(&out);
-        if (i % 5 == 0) shared_remove(h->shared, slice_make(name, 2));
+        if (i % 7 == 0) shared_touch(h->shared, &bounds, key, 0.0002);
+        if (i % 5 == 0) shared_remove(h->shared, key);
     }
     return NULL;
 }
@@ -292,12 +335,11 @@ static int shared_on_hammer(lua_State *L) {
 }
 
 static const luaL_Reg shared_functions[] = {
-    { "open", shared_on_open },     { "close_all", shared_on_close_all },
-    { "set", shared_on_set },       { "add", shared_on_add },
-    { "get", shared_on_get },       { "remove", shared_on_remove },
-    { "incr", shared_on_incr },     { "keys", shared_on_keys },
-    { "size", shared_on_size },     { "pass", shared_on_pass },
-    { "hammer", shared_on_hammer }, { NULL, NULL },
+    { "bounds", shared_on_bounds }, { "open", shared_on_open },     { "close_all", shared_on_close_all },
+    { "set", shared_on_set },       { "swap", shared_on_swap },     { "get", shared_on_get },
+    { "remove", shared_on_remove }, { "touch", shared_on_touch },   { "clear", shared_on_clear },
+    { "incr", shared_on_incr },     { "walk", shared_on_walk },     { "size", shared_on_size },
+    { "pass", shared_on_pass },     { "hammer", shared_on_hammer }, { NULL, NULL },
 };
 
 int module_store_open(lua_State *L) {

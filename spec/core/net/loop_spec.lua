@@ -97,6 +97,7 @@ describe("a turn of the loop", function()
       tasks[i] = loop:task(function()
         note(i)
         spin(0.006)
+        tasks[i]:long()
       end)
       tasks[i]:wake()
     end
@@ -108,6 +109,20 @@ describe("a turn of the loop", function()
     loop:turn()
     loop:turn()
     assert.same({ 1, "gathered", 2, 3, 4 }, story)
+  end)
+
+  it("looks at the clock after eight tasks, whatever they say of themselves", function()
+    for i = 1, 20 do
+      local task = loop:task(function()
+        note(i)
+        if i == 1 then spin(0.006) end
+      end)
+      task:wake()
+    end
+    loop:turn()
+    assert.equal(8, #story)
+    loop:turn()
+    assert.equal(20, #story)
   end)
 
   it("does not let a task that always wakes itself keep the sockets waiting", function()

@@ -2,20 +2,23 @@ local shared = require("moongate_core").store.shared
 
 describe("a shared dictionary", function()
   local dictionary
-  before_each(function() dictionary = shared.open("spec", 0) end)
+  before_each(function()
+    shared.bounds(16 << 20, false)
+    dictionary = shared.open "spec"
+  end)
   after_each(function() shared.close_all() end)
 
   local function get(key) return (shared.get(dictionary, key)) end
 
   it("is one for all who open it by its name", function()
-    assert.equal(dictionary, shared.open("spec", 1000))
-    assert.not_equal(dictionary, shared.open("other", 0))
+    assert.equal(dictionary, shared.open "spec")
+    assert.not_equal(dictionary, shared.open "other")
   end)
 
   it("keeps booleans, integers, numbers and strings as they are", function()
     local long = ("x"):rep(100000)
     for _, value in ipairs { true, false, 1, -1, math.maxinteger, math.mininteger, 0.5, "", "text", "a\0b", long } do
-      assert.equal("ok", shared.set(dictionary, "key", value))
+      assert.same({ true, "ok" }, { shared.set(dictionary, "key", value) })
       assert.equal(value, get "key")
       assert.equal(math.type(value), math.type(get "key"))
     end
@@ -44,9 +47,9 @@ describe("a shared dictionary", function()
   end)
 
   it("refuses keys that are empty or longer than 1024 bytes", function()
-    assert.equal("too_large", shared.set(dictionary, "", 1))
-    assert.equal("too_large", shared.set(dictionary, ("k"):rep(1025), 1))
-    assert.equal("ok", shared.set(dictionary, ("k"):rep(1024), 1))
+    assert.same({ false, "too_large" }, { shared.set(dictionary, "", 1) })
+    assert.same({ false, "too_large" }, { shared.set(dictionary, ("k"):rep(1025), 1) })
+    assert.is_true((shared.set(dictionary, ("k"):rep(1024), 1)))
     assert.is_nil(get(""))
     assert.is_nil(get(("k"):rep(1025)))
   end)
@@ -93,7 +96,7 @@ describe("a shared dictionary", function()
       for i = 1, 500 do assert(get("key" .. i) == lives["key" .. i]) end
       local live = 0
       for _ in pairs(lives) do live = live + 1 end
-      assert.equal(live, #shared.keys(dictionary))
+      assert.equal(live, #shared.walk(dictionary))
       for key in pairs(lives) do shared.remove(dictionary, key) end
       for i = 1, 500 do shared.remove(dictionary, "key" .. i) end
       assert.same({ 0, 0 }, { shared.size(dictionary) })
@@ -102,12 +105,71 @@ describe("a shared dictionary", function()
 
   describe("that adds", function()
     it("adds only what is absent or expired", function()
-      assert.same({ true, "ok" }, { shared.add(dictionary, "key", 1, 0.001) })
+      assert.same({ true, "ok" }, { shared.set(dictionary, "key", 1, 0.001, "absent") })
       shared.pass(0.002)
-      assert.same({ true, "ok" }, { shared.add(dictionary, "key", 2) })
-      assert.same({ false, "ok" }, { shared.add(dictionary, "key", 3) })
+      assert.same({ true, "ok" }, { shared.set(dictionary, "key", 2, 0, "absent") })
+      assert.same({ false, "ok" }, { shared.set(dictionary, "key", 3, 0, "absent") })
       assert.equal(2, get "key")
     end)
+
+    it("replaces only what is there and has not expired", function()
+      assert.same({ false, "ok" }, { shared.set(dictionary, "key", 1, 0, "present") })
+      assert.is_nil(get "key")
+      shared.set(dictionary, "key", 1, 0.001)
+      assert.same({ true, "ok" }, { shared.set(dictionary, "key", 2, 0.001, "present") })
+      assert.equal(2, get "key")
+      shared.pass(0.002)
+      assert.same({ false, "ok" }, { shared.set(dictionary, "key", 3, 0, "present") })
+    end)
+
+    it("swaps a value only for the very one that is expected", function()
+      assert.same({ false, "ok" }, { shared.swap(dictionary, "key", "a", "b") })
+      assert.same({ true, "ok" }, { shared.swap(dictionary, "key", nil, "a") })
+      assert.same({ false, "ok" }, { shared.swap(dictionary, "key", nil, "b") })
+      assert.same({ false, "ok" }, { shared.swap(dictionary, "key", "A", "b") })
+      assert.same({ true, "ok" }, { shared.swap(dictionary, "key", "a", 1) })
+      assert.same({ false, "ok" }, { shared.swap(dictionary, "key", 1.0, 2) })
+      assert.same({ true, "ok" }, { shared.swap(dictionary, "key", 1, false) })
+      assert.same({ false, "ok" }, { shared.swap(dictionary, "key", true, 2) })
+      assert.same({ true, "ok" }, { shared.swap(dictionary, "key", false, nil) })
+      assert.same({ 0, 0 }, { shared.size(dictionary) })
+    end)
+
+    it("keeps the time to live when it swaps, unless it is given another", function()
+      shared.set(dictionary, "key", 1, 50)
+      shared.swap(dictionary, "key", 1, 2)
+      local _, left = shared.get(dictionary, "key")
+      assert.is_true(left > 0 and left <= 50)
+      shared.swap(dictionary, "key", 2, 3, 100)
+      _, left = shared.get(dictionary, "key")
+      assert.is_true(left > 50)
+      shared.swap(dictionary, "key", 3, 4, 0)
+      assert.same({ 4, 0 }, { shared.get(dictionary, "key") })
+    end)
+  end)
+
+  it("lets a key live on, for a time or for ever", function()
+    assert.is_false(shared.touch(dictionary, "key", 1))
+    shared.set(dictionary, "key", 1, 0.001)
+    assert.is_true(shared.touch(dictionary, "key", 60))
+    shared.pass(0.002)
+    assert.is_true(select(2, shared.get(dictionary, "key")) > 50)
+    assert.is_true(shared.touch(dictionary, "key"))
+    assert.same({ 1, 0 }, { shared.get(dictionary, "key") })
+    assert.is_true(shared.touch(dictionary, "key", 0.001))
+    shared.pass(0.002)
+    assert.is_false(shared.touch(dictionary, "key", 1))
+  end)
+
+  it("is empty after it was cleared, and goes on", function()
+    for i = 1, 1000 do shared.set(dictionary, "key" .. i, i, i % 2 == 0 and 60 or 0) end
+    assert.equal(1000, shared.clear(dictionary))
+    assert.same({ 0, 0 }, { shared.size(dictionary) })
+    assert.is_nil(get "key1")
+    for i = 1, 1000 do shared.set(dictionary, "key" .. i, -i, i % 2 == 0 and 0.001 or 0) end
+    assert.equal(-999, get "key999")
+    shared.pass(0.002)
+    assert.is_nil(get "key1000")
   end)
 
   describe("that counts", function()
@@ -144,21 +206,25 @@ describe("a shared dictionary", function()
 
   describe("that is full", function()
     local small
-    before_each(function() small = shared.open("small", 20000) end)
+    before_each(function()
+      shared.bounds(20000, false)
+      small = shared.open "small"
+    end)
 
     local function fill(ttl)
       local i = 0
       repeat
         i = i + 1
-      until shared.set(small, "key" .. i, ("x"):rep(500), ttl) ~= "ok"
+      until not shared.set(small, "key" .. i, ("x"):rep(500), ttl)
       return i - 1
     end
 
     it("refuses to grow, and evicts nothing", function()
       local count = fill()
       assert.is_true(count > 20 and count < 40)
-      assert.equal("too_large", shared.set(small, "more", ("x"):rep(500)))
-      assert.same({ false, "too_large" }, { shared.add(small, "more", ("x"):rep(500)) })
+      assert.same({ false, "full" }, { shared.set(small, "more", ("x"):rep(500)) })
+      assert.same({ false, "full" }, { shared.set(small, "more", ("x"):rep(500), 0, "absent") })
+      assert.same({ false, "full" }, { shared.swap(small, "more", nil, ("x"):rep(500)) })
       assert.equal(count, (shared.size(small)))
       for i = 1, count do assert.truthy((shared.get(small, "key" .. i))) end
       local _, bytes = shared.size(small)
@@ -167,8 +233,8 @@ describe("a shared dictionary", function()
 
     it("still replaces a value by one that is not larger", function()
       fill()
-      assert.equal("ok", shared.set(small, "key1", ("y"):rep(500)))
-      assert.equal("too_large", shared.set(small, "key1", ("y"):rep(2000)))
+      assert.is_true((shared.set(small, "key1", ("y"):rep(500))))
+      assert.same({ false, "full" }, { shared.set(small, "key1", ("y"):rep(2000)) })
       assert.equal(("y"):rep(500), (shared.get(small, "key1")))
     end)
 
@@ -177,37 +243,83 @@ describe("a shared dictionary", function()
       repeat
         n = n + 1
         local _, word = shared.incr(small, ("n"):rep(1000) .. n, 1, 0)
-      until word
-      assert.same({ nil, "too_large" }, { shared.incr(small, ("n"):rep(1024), 1, 0) })
-      assert.equal(2, shared.incr(small, ("n"):rep(1000) .. 1, 1, 0))
+      until word ~= "ok"
+      assert.same({ nil, "full" }, { shared.incr(small, ("n"):rep(1024), 1, 0) })
+      assert.equal(2, (shared.incr(small, ("n"):rep(1000) .. 1, 1, 0)))
     end)
 
     it("makes room by all that has expired, in whatever shard", function()
       local count = fill(0.1)
       shared.pass(0.11)
-      for i = 1, count do assert.equal("ok", shared.set(small, "new" .. i, ("x"):rep(500))) end
+      for i = 1, count do assert.is_true((shared.set(small, "new" .. i, ("x"):rep(500)))) end
     end)
 
     it("refuses a value larger than all of it at once", function()
-      assert.equal("too_large", shared.set(small, "key", ("x"):rep(20001)))
+      assert.same({ false, "too_large" }, { shared.set(small, "key", ("x"):rep(20001)) })
+    end)
+
+    it("drops what was used longest ago where that is wanted", function()
+      shared.bounds(20000, true)
+      for i = 1, 200 do
+        assert.is_true((shared.set(small, "n" .. i, ("x"):rep(500))))
+        for j = math.max(1, i - 15), i do assert(shared.get(small, "n" .. j), i) end
+      end
+      shared.clear(small)
+      shared.bounds(20000, false)
+      local count = fill()
+      shared.bounds(20000, true)
+      shared.get(small, "key1")
+      for i = 1, count * 4 do
+        assert.is_true((shared.set(small, "new" .. i, ("x"):rep(500))))
+        assert.equal(("x"):rep(500), (shared.get(small, "key1"))) -- used again and again
+      end
+      local _, bytes = shared.size(small)
+      assert.is_true(bytes <= 20000)
+      for i = 2, count do assert.is_nil((shared.get(small, "key" .. i))) end
+      assert.equal(1, (shared.incr(small, ("n"):rep(1000), 1, 0)))
     end)
   end)
 
-  it("lists its live keys, as many as are wanted", function()
-    for i = 1, 100 do shared.set(dictionary, "key" .. i, i, i % 2 == 0 and 0.000001 or 0) end
+  it("shows each of its live keys once in a walk", function()
+    for i = 1, 5000 do shared.set(dictionary, "key" .. i, i, i % 2 == 0 and 0.000001 or 0) end
     shared.pass(0.001)
-    local keys = shared.keys(dictionary)
+    local keys = shared.walk(dictionary)
     table.sort(keys)
-    assert.equal(50, #keys)
-    assert.equal("key1", keys[1])
-    assert.equal(3, #shared.keys(dictionary, 3))
-    assert.same({}, shared.keys(shared.open("empty", 0)))
+    assert.equal(2500, #keys)
+    for i = 2, #keys do assert.not_equal(keys[i - 1], keys[i]) end
+    assert.same({}, shared.walk(shared.open "empty"))
+  end)
+
+  it("shows what stays once in a walk, though keys come and go and its tables grow meanwhile", function()
+    for i = 1, 2000 do shared.set(dictionary, "stays" .. i, i) end
+    local more = 0
+    local keys = shared.walk(dictionary, function()
+      for _ = 1, 100 do
+        more = more + 1
+        shared.set(dictionary, "comes" .. more, 1)
+        shared.remove(dictionary, "comes" .. more // 2)
+      end
+    end)
+    local seen = {}
+    for _, key in ipairs(keys) do
+      assert.is_nil(seen[key])
+      seen[key] = true
+    end
+    for i = 1, 2000 do assert(seen["stays" .. i]) end
+    assert.is_true(more > 2000)
+  end)
+
+  it("is one of 1024 at most", function()
+    for i = 1, 1023 do assert.truthy(shared.open("n" .. i)) end
+    assert.is_nil(shared.open "one too many")
+    assert.truthy(shared.open "n7")
   end)
 
   it("is exact when many threads use it at once", function()
     shared.hammer(dictionary, 8, 5000)
     assert.equal(40000, get "sum")
-    for _, key in ipairs(shared.keys(dictionary)) do shared.remove(dictionary, key) end
+    assert.equal(40000, get "swapped")
+    for _, key in ipairs(shared.walk(dictionary)) do shared.remove(dictionary, key) end
     shared.pass(0.001)
     for i = 0, 6 do shared.remove(dictionary, "k" .. string.char(97 + i)) end
     assert.same({ 0, 0 }, { shared.size(dictionary) })

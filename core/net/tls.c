@@ -1,0 +1,456 @@
+/* The layer between a conn and its socket.
+ *
+ * OpenSSL reads and writes the socket through a BIO of ours, so that writes raise no SIGPIPE, several records leave by
+ * one call, and the hard build can cut bytes anywhere. Memory BIOs, the other way, would copy every byte once more.
+ *
+ * Reading takes as much from the socket as OpenSSL's buffer holds (read ahead): a record costs one call, not two. What is
+ * left in that buffer no event announces; tls_has_more says so, and the conn comes again.
+ *
+ * Writing: a small push is gathered into one record and goes straight to the socket. A larger one makes several records,
+ * which are collected and leave together. What the socket refuses stays encrypted in `unsent`; its plain bytes count as
+ * written only when all of it has left. So `out` of a conn is empty when nothing is owed to the other side, with TLS as
+ * without, and nobody above needs to know of bytes in between. OpenSSL could hold the unsent record itself, but only
+ * one, and wants it written again with the same bytes.
+ *
+ * The buffers go back to malloc whenever they are empty (SSL_MODE_RELEASE_BUFFERS): an idle session keeps none.
+ *
+ * A FIN without close_notify is an end like any other to OpenSSL here (SSL_OP_IGNORE_UNEXPECTED_EOF), else nothing could
+ * be written any more; that it was a truncation is remembered, for whoever delimits a body by it. */
+#include "base/must.h"
+#include "base/slab.h"
+#include "net/conn.h"
+#include "net/tls_openssl.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+enum { RECORD = SSL3_RT_MAX_PLAIN_LENGTH, PUSH_MOST = 4 * RECORD, UNSENT_MOST = 4 * PUSH_MOST, UNSENT_VECTORS = 16 };
+
+static _Thread_local struct slab layers = SLAB(struct tls, 64);
+
+/* ---- the socket, as OpenSSL sees it */
+
+static bool is_passing(int error) { return error == EAGAIN || error == EINTR; }
+
+#ifdef MOONGATE_HARD
+/* Single bytes, and every other attempt comes too early. */
+static ssize_t receive(struct tls *t, char *to, size_t n) {
+    static _Thread_local bool early;
+    early = !early;
+    errno = EAGAIN;
+    return early ? -1 : recv(t->fd, to, n < 1 ? n : 1, 0);
+}
+static size_t cut_share(size_t n) { return n < 5 ? n : 5; }
+#else
+static ssize_t receive(struct tls *t, char *to, size_t n) { return recv(t->fd, to, n, 0); }
+static size_t cut_share(size_t n) { return n; }
+#endif
+
+static int bio_read(BIO *bio, char *to, size_t n, size_t *got) {
+    struct tls *t = BIO_get_data(bio);
+    BIO_clear_retry_flags(bio);
+    ssize_t r = receive(t, to, n);
+    *got = r > 0 ? (size_t)r : 0;
+    if (r > 0) return 1;
+    if (r == 0) t->eof = true;
+    else if (is_passing(errno)) BIO_set_retry_read(bio);
+    else t->error = errno;
+    return r == 0 ? 0 : -1;
+}
+
+/* Sends what it can of `unsent`. False if the socket failed. */
+static bool send_unsent(struct tls *t) {
+    struct iovec v[UNSENT_VECTORS];
+    while (t->unsent.size) {
+        struct msghdr message = { .msg_iov = v };
+        message.msg_iovlen = (size_t)buffer_vectors(&t->unsent, v, UNSENT_VECTORS);
+        if (cut_share(SIZE_MAX) != SIZE_MAX) {
+            message.msg_iovlen = 1;
+            v[0].iov_len = cut_share(v[0].iov_len);
+        }
+        ssize_t n = sendmsg(t->fd, &message, MSG_NOSIGNAL);
+        if (n >= 0) buffer_drop(&t->unsent, (size_t)n);
+        else if (is_passing(errno)) return true;
+        else t->error = errno;
+        if (n < 0) return false;
+        if (cut_share(SIZE_MAX) != SIZE_MAX) return true;
+    }
+    return true;
+}
+
+/* Takes everything, unless the other side makes us answer (key updates, alerts) and does not read: then the conn
+ * fails. */
+static int bio_write(BIO *bio, const char *from, size_t n, size_t *wrote) {
+    struct tls *t = BIO_get_data(bio);
+    BIO_clear_retry_flags(bio);
+    *wrote = n;
+    if (t->error || t->unsent.size > UNSENT_MOST) return -1;
+    size_t sent = 0;
+    if (!t->corked && !t->unsent.size) {
+        ssize_t r = send(t->fd, from, cut_share(n), MSG_NOSIGNAL);
+        if (r < 0 && !is_passing(errno)) {
+            t->error = errno;
+            return -1;
+        }
+        sent = r > 0 ? (size_t)r : 0;
+    }
+    if (sent < n) buffer_append(&t->unsent, from + sent, n - sent);
+    return 1;
+}
+
+static long bio_control(BIO *bio, int command, long number, void *pointer) {
+    const struct tls *t = BIO_get_data(bio);
+    if (command == BIO_CTRL_EOF) return t->eof;
+    return command == BIO_CTRL_FLUSH || command == BIO_CTRL_DUP;
+}
+
+static BIO_METHOD *bio_method;
+
+static void make_bio_method(void) {
+    bio_method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "conn");
+    must(bio_method && BIO_meth_set_read_ex(bio_method, bio_read) && BIO_meth_set_write_ex(bio_method, bio_write) &&
+         BIO_meth_set_ctrl(bio_method, bio_control));
+}
+
+static void attach_bio(struct tls *t) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, make_bio_method);
+    BIO *bio = BIO_new(bio_method);
+    must(bio != NULL);
+    BIO_set_data(bio, t);
+    BIO_set_init(bio, 1);
+    SSL_set_bio(t->ssl, bio, bio);
+}
+
+struct tls *tls_of(const SSL *ssl) {
+    return BIO_get_data(SSL_get_rbio(ssl));
+}
+
+void tls_context_init(SSL_CTX *c, unsigned versions) {
+    SSL_CTX_set_mode(c, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_options(c, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_IGNORE_UNEXPECTED_EOF);
+    SSL_CTX_set_read_ahead(c, 1);
+    SSL_CTX_set_min_proto_version(c, versions == TLS_1_3 ? TLS1_3_VERSION : TLS1_2_VERSION);
+    SSL_CTX_set_max_proto_version(c, versions == TLS_1_2 ? TLS1_2_VERSION : TLS1_3_VERSION);
+}
+
+/* ---- failures */
+
+static const char *describe(struct tls *t) {
+    const char *error = tls_error();
+    if (error) return error;
+    if (t->error) return strerrordesc_np(t->error);
+    return t->eof ? "the connection was closed in the middle" : "unknown error";
+}
+
+static enum failure judge_handshake(struct tls *t) {
+    long verified = SSL_get_verify_result(t->ssl);
+    if (t->hello && t->hello->state == HELLO_REFUSED) {
+        ERR_clear_error();
+        t->reason = "there is no certificate for it";
+        return FAIL_TLS_FAILED;
+    }
+    if (verified == X509_V_OK || !t->trust || !tls_trust_verifies(t->trust)) {
+        t->reason = describe(t);
+        return FAIL_TLS_FAILED;
+    }
+    ERR_clear_error();
+    t->reason = X509_verify_cert_error_string(verified);
+    return FAIL_CERTIFICATE;
+}
+
+/* ---- the handshake */
+
+static void forget_hello(struct tls *t) {
+    if (t->hello) tls_certificates_unref(t->hello->certificates);
+    free(t->hello);
+    t->hello = NULL;
+}
+
+static enum tls_shake finish_handshake(struct tls *t, enum failure *why) {
+    forget_hello(t);
+    if (t->trust && !tls_trust_pinned(t->trust, t->ssl)) {
+        t->reason = "none of its keys is pinned";
+        *why = FAIL_CERTIFICATE;
+        return TLS_SHAKE_FAILED;
+    }
+    t->shaken = true;
+    t->more = SSL_has_pending(t->ssl);
+    return TLS_SHAKE_DONE;
+}
+
+/* A session is taken up again only with the same server: its name, which is digested already, and its address. */
+static void name_session(struct tls *t) {
+    struct addr addr = { .size = sizeof addr.u };
+    if (getpeername(t->fd, &addr.u.sa, &addr.size) != 0 || addr.size > sizeof addr.u) addr.size = 0;
+    struct slice parts[] = { slice_make((const char *)t->session_key, TLS_DIGEST),
+                             slice_make((const char *)&addr.u, addr.size) };
+    tls_digest(parts, 2, t->session_key);
+}
+
+static enum tls_shake fail_handshake(struct tls *t, enum failure *why) {
+    *why = judge_handshake(t);
+    return TLS_SHAKE_FAILED;
+}
+
+enum tls_shake tls_shake(struct tls *t, int fd, enum failure *why) {
+    bool first = t->fd < 0;
+    t->fd = fd;
+    if (first && t->trust) {
+        name_session(t);
+        tls_trust_resume(t->trust, t);
+    }
+    *why = FAIL_TLS_FAILED;
+    if (t->reason) return TLS_SHAKE_FAILED;
+    if (!send_unsent(t)) return fail_handshake(t, why);
+    ERR_clear_error();
+    int r = SSL_do_handshake(t->ssl);
+    if (r == 1) return finish_handshake(t, why);
+    int error = SSL_get_error(t->ssl, r);
+    if (error == SSL_ERROR_WANT_X509_LOOKUP) return TLS_SHAKE_WAIT;
+    if (error != SSL_ERROR_WANT_READ) return fail_handshake(t, why);
+    return t->unsent.size ? TLS_SHAKE_WRITE : TLS_SHAKE_READ;
+}
+
+/* ---- reading */
+
+/* SSL_read has given nothing; `sum` bytes came before. What is no passing matter is found again by the next pull. */
+static ssize_t end_pull(struct tls *t, size_t sum) {
+    int error = SSL_get_error(t->ssl, 0);
+    t->more = sum > 0 && error != SSL_ERROR_WANT_READ;
+    if (sum > 0) return (ssize_t)sum;
+    if (error == SSL_ERROR_WANT_READ) {
+        errno = EAGAIN;
+        return -1;
+    }
+    if (error == SSL_ERROR_ZERO_RETURN) {
+        t->truncated = t->eof;
+        return 0;
+    }
+    t->reason = describe(t);
+    errno = t->error ? t->error : EPROTO;
+    return -1;
+}
+
+ssize_t tls_pull(struct tls *t, const struct iovec *v, int count) {
+    size_t sum = 0;
+    ERR_clear_error();
+    for (int i = 0; i < count; i++) {
+        for (size_t at = 0, n; at < v[i].iov_len; at += n, sum += n) {
+            if (sum && !SSL_has_pending(t->ssl)) {
+                t->more = false;
+                return (ssize_t)sum;
+            }
+            if (SSL_read_ex(t->ssl, (char *)v[i].iov_base + at, v[i].iov_len - at, &n) != 1) return end_pull(t, sum);
+        }
+    }
+    t->more = SSL_has_pending(t->ssl);
+    return (ssize_t)sum;
+}
+
+bool tls_has_more(const struct tls *t) { return t->more; }
+bool tls_truncated(const struct tls *t) { return t->truncated; }
+
+/* ---- writing */
+
+/* Where the encryption of a list of vectors stands. */
+struct plain {
+    const struct iovec *v;
+    int count;
+    size_t at; /* in v[0] */
+};
+
+static void skip_plain(struct plain *p, size_t n) {
+    while (p->count && n >= p->v->iov_len - p->at) {
+        n -= p->v->iov_len - p->at;
+        p->v++;
+        p->count--;
+        p->at = 0;
+    }
+    p->at += n;
+}
+
+/* What makes the next record: one piece where it fills a record or is the last, else several, gathered. */
+static struct slice next_record(const struct plain *p, char gathered[RECORD]) {
+    struct slice first = { (const char *)p->v->iov_base + p->at, p->v->iov_len - p->at };
+    if (first.n > RECORD) first.n = RECORD;
+    if (first.n == RECORD || p->count == 1) return first;
+    struct plain rest = *p;
+    size_t n = 0;
+    while (rest.count && n < RECORD) {
+        size_t piece = rest.v->iov_len - rest.at;
+        if (piece > RECORD - n) piece = RECORD - n;
+        memcpy(gathered + n, (const char *)rest.v->iov_base + rest.at, piece);
+        n += piece;
+        skip_plain(&rest, piece);
+    }
+    return slice_make(gathered, n);
+}
+
+/* Encrypts up to PUSH_MOST bytes; returns how many. */
+static size_t encrypt(struct tls *t, struct plain *p) {
+    static _Thread_local char gathered[RECORD];
+    size_t done = 0, n;
+    while (p->count && done < PUSH_MOST) {
+        struct slice record = next_record(p, gathered);
+        if (record.n && SSL_write_ex(t->ssl, record.p, record.n, &n) != 1) break;
+        if (!record.n) n = 0;
+        skip_plain(p, n);
+        done += n;
+    }
+    return done;
+}
+
+static size_t sum_vectors(const struct plain *p) {
+    size_t sum = 0;
+    for (int i = 0; i < p->count; i++) sum += p->v[i].iov_len;
+    return sum - (p->count ? p->at : 0);
+}
+
+static ssize_t fail_push(struct tls *t) {
+    t->reason = describe(t);
+    errno = t->error ? t->error : EPROTO;
+    return -1;
+}
+
+ssize_t tls_push(struct tls *t, const struct iovec *v, int count) {
+    if (!send_unsent(t)) return fail_push(t);
+    if (t->unsent.size) {
+        errno = EAGAIN;
+        return -1;
+    }
+    size_t written = t->taken;
+    struct plain plain = { .v = v, .count = count };
+    t->taken = 0;
+    skip_plain(&plain, written);
+    size_t left = sum_vectors(&plain);
+    if (left == 0) return (ssize_t)written;
+    ERR_clear_error();
+    t->corked = left > RECORD;
+    size_t done = encrypt(t, &plain);
+    t->corked = false;
+    if (!send_unsent(t) || (done == 0 && t->unsent.size == 0)) return fail_push(t);
+    if (t->unsent.size == 0) return (ssize_t)(written + done);
+    t->taken = done;
+    if (written) return (ssize_t)written;
+    errno = EAGAIN;
+    return -1;
+}
+
+bool tls_owes(const struct tls *t) { return t->unsent.size > 0; }
+
+/* ---- ends */
+
+bool tls_say_end(struct tls *t) {
+    if (t->said_end || !t->shaken || t->error) return false;
+    t->said_end = true;
+    ERR_clear_error();
+    SSL_shutdown(t->ssl);
+    ERR_clear_error();
+    return true;
+}
+
+void tls_mute(struct tls *t) { t->said_end = true; }
+
+/* OpenSSL forgets the session of a connection that was not shut down as it would have it; that is of no use any more
+ * with TLS 1.3, nor is it a reason. */
+void tls_destroy(struct tls *t) {
+    if (!t) return;
+    SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+    SSL_free(t->ssl);
+    buffer_fini(&t->unsent);
+    forget_hello(t);
+    tls_trust_unref(t->trust);
+    tls_service_unref(t->service);
+    slab_give(&layers, t);
+}
+
+/* ---- beginning one, as a client */
+
+static bool set_name(struct tls *t, struct slice name) {
+    char text[256];
+    if (name.n && name.p[name.n - 1] == '.') name.n--;
+    if (name.n == 0) return !tls_trust_verifies(t->trust);
+    if (name.n >= sizeof text || memchr(name.p, 0, name.n)) return false;
+    memcpy(text, name.p, name.n);
+    text[name.n] = '\0';
+    struct addr addr;
+    if (addr_from_ip(&addr, name, 0)) return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(t->ssl), text);
+    SSL_set_hostflags(t->ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    return SSL_set1_host(t->ssl, text) && SSL_set_tlsext_host_name(t->ssl, text);
+}
+
+static void offer_alpn(struct tls *t, enum tls_alpn alpn) {
+    static const unsigned char both[] = "\2h2\10http/1.1";
+    if (alpn == TLS_ALPN_H1) SSL_set_alpn_protos(t->ssl, both + 3, sizeof both - 4);
+    if (alpn == TLS_ALPN_H2) SSL_set_alpn_protos(t->ssl, both, sizeof both - 1);
+}
+
+struct tls *tls_connect(struct loop *loop, struct tls_trust *trust, struct slice name, enum tls_alpn alpn) {
+    struct tls *t = slab_take_zeroed(&layers);
+    t->loop = loop;
+    t->fd = -1;
+    t->trust = tls_trust_ref(trust);
+    t->ssl = tls_trust_open(trust, loop);
+    tls_digest(&name, 1, t->session_key);
+    attach_bio(t);
+    offer_alpn(t, alpn);
+    if (!set_name(t, name)) t->reason = "there is no name that its certificate could bear";
+    return t;
+}
+
+/* ---- and as a server */
+
+struct tls *tls_accept(struct conn *conn, struct loop *loop, int fd, struct tls_service *service) {
+    struct tls *t = slab_take_zeroed(&layers);
+    t->loop = loop;
+    t->fd = fd;
+    t->service = tls_service_ref(service);
+    t->ssl = tls_service_open(service, loop);
+    t->hello = must_calloc(1, sizeof *t->hello);
+    t->hello->conn = conn;
+    attach_bio(t);
+    return t;
+}
+
+static bool show_certificates(struct tls *t) {
+    struct tls_hello *h = t->hello;
+    const char *name = SSL_get_servername(t->ssl, TLSEXT_NAMETYPE_host_name);
+    h->shown_count = tls_certificates_choose(h->certificates, slice_of(name), h->shown);
+    for (unsigned i = 0; i < h->shown_count; i++) {
+        const struct tls_identity *id = h->shown[i];
+        if (SSL_use_cert_and_key(t->ssl, id->leaf, id->key, id->chain, 1) != 1) return false;
+    }
+    return h->shown_count > 0;
+}
+
+/* Returns as OpenSSL wants it: 1: go on; 0: the handshake ends; -1: wait. */
+int tls_on_hello(SSL *ssl, void *with) {
+    struct tls *t = tls_of(ssl);
+    struct tls_hello *h = t->hello;
+    if (h->state == HELLO_NEW) {
+        h->state = HELLO_ASKED;
+        h->conn->handlers->on_hello(h->conn, slice_of(SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name)));
+    }
+    if (h->state == HELLO_PRESENTED) return show_certificates(t);
+    return h->state == HELLO_REFUSED ? 0 : -1;
+}
+
+void tls_present(struct tls *t, struct tls_certificates *certificates) {
+    struct tls_hello *h = t->hello;
+    if (!h || h->state != HELLO_ASKED) return;
+    h->state = certificates ? HELLO_PRESENTED : HELLO_REFUSED;
+    h->certificates = tls_certificates_ref(certificates);
+}
+
+const char *tls_reason(const struct tls *t) { return t->reason; }
+
+enum tls_alpn tls_agreed(const struct tls *t) {
+    const unsigned char *p;
+    unsigned n;
+    SSL_get0_alpn_selected(t->ssl, &p, &n);
+    struct slice agreed = slice_make((const char *)p, n);
+    if (slice_equal(agreed, SLICE("h2"))) return TLS_ALPN_H2;
+    return slice_equal(agreed, SLICE("http/1.1")) ? TLS_ALPN_H1 : TLS_ALPN_NONE;
+}

@@ -1,0 +1,452 @@
+/* The client's side of HTTP/2: many streams on one conn, each with its exchange. http/h2.c speaks the protocol; here its
+ * events become what exchanges know, and what they answer becomes frames.
+ *
+ * Frames are written in one place, the task, after the exchanges of the turn have had their say, and no further than
+ * conn.out has room: so what nghttp2 sends next is decided late, by priority, and a client that does not read costs one
+ * buffer and a bounded `out` for each stream.
+ *
+ * Time. The conn's deadline ticks: with no stream it means idle, else it looks for streams that owe content or do not
+ * take what they are sent. */
+#include "base/must.h"
+#include "base/slab.h"
+#include "http/date.h"
+#include "http/framing.h"
+#include "http/h2.h"
+#include "proxy/exchange.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { STREAMS_MAX = 128, STREAMS_A_TURN = 32 };
+static const double GOAWAY_SECONDS = 1; /* between the first word of a graceful end and the last */
+
+struct h2_client {
+    struct client *client;
+    struct h2 *h2;
+    struct task task; /* feeds what is left, writes what is to be sent */
+    struct grave grave;
+    struct list streams;
+    uint32_t requests; /* so far */
+    uint64_t sent;     /* conn.sent at the last tick */
+    bool leaving;      /* GOAWAY was said: closes when the last stream is done */
+    bool warned;       /* the first step of a graceful end */
+};
+
+struct h2_client_stream {
+    struct stream stream;
+    struct h2_stream h2;
+    struct list node;
+    struct grave grave;
+    struct h2_client *owner;
+    struct exchange *coming; /* its head is not complete yet */
+    struct pipe *tunnel_up;
+    bool tunnel;
+    bool end_told;   /* the answer's end was said with its head */
+    double moved_at; /* loop time of the last content either way */
+};
+
+static _Thread_local struct slab streams = SLAB(struct h2_client_stream, 64);
+
+static struct h2_client_stream *of_stream(struct stream *s) { return container_of(s, struct h2_client_stream, stream); }
+static struct h2_client_stream *of_h2(struct h2_stream *s) { return container_of(s, struct h2_client_stream, h2); }
+static struct h2_client_stream *of_reader(struct pipe_reader *r) {
+    return container_of(r, struct h2_client_stream, stream.reader);
+}
+
+static struct loop *loop_of(const struct h2_client *h) { return h->client->conn.loop; }
+static void wake(struct h2_client *h) { task_wake(loop_of(h), &h->task); }
+static void note_moved(struct h2_client_stream *s) { s->moved_at = loop_now(loop_of(s->owner)); }
+
+static double least(double a, double b) { return b > 0 && (a == 0 || b < a) ? b : a; }
+
+/* The next look at the streams. */
+static void await_tick(struct h2_client *h) {
+    const struct timeouts *t = client_timeouts(h->client);
+    conn_deadline(&h->client->conn, least(t->head, least(t->body, t->between)));
+}
+
+static void await_stream(struct h2_client *h) {
+    const struct timeouts *t = client_timeouts(h->client);
+    double idle = h->requests ? t->idle : t->head;
+    conn_deadline(&h->client->conn, h->leaving || h->warned ? GOAWAY_SECONDS : idle);
+}
+
+/* ---- a stream's life */
+
+static void stream_bury(struct grave *g) {
+    struct h2_client_stream *s = container_of(g, struct h2_client_stream, grave);
+    slab_give(&streams, s);
+}
+
+/* The exchange, if there still is one, is told that its client left. */
+static void end_stream(struct h2_client_stream *s) {
+    struct exchange *x = s->stream.exchange;
+    pipe_remove_reader(&s->stream.reader);
+    list_remove(&s->node);
+    if (s->coming) exchange_forget(s->coming);
+    s->coming = s->stream.exchange = NULL;
+    s->tunnel_up = NULL;
+    if (x) exchange_client_left(x);
+    h2_stream_fini(&s->h2);
+    loop_bury(loop_of(s->owner), &s->grave);
+}
+
+static const struct stream_ops stream_ops;
+static const struct pipe_reader_ops answer_ops;
+
+static struct h2_stream *on_begin(struct h2 *h2) {
+    struct h2_client *h = h2_owner(h2);
+    if (h->leaving) return NULL;
+    struct h2_client_stream *s = slab_take_zeroed(&streams);
+    grave_init(&s->grave, stream_bury);
+    s->owner = h;
+    s->stream.ops = &stream_ops;
+    s->stream.reader.ops = &answer_ops;
+    s->stream.client = h->client;
+    s->coming = exchange_create(&s->stream);
+    s->h2.message.request = &s->coming->request;
+    s->h2.trailers = &s->coming->request.trailers;
+    list_push(&h->streams, &s->node);
+    note_moved(s);
+    if (h2_streams(h2) == 0) await_tick(h);
+    return &s->h2;
+}
+
+static void on_close(struct h2_stream *hs, uint32_t error) {
+    (void)error;
+    struct h2_client_stream *s = of_h2(hs);
+    struct h2_client *h = s->owner;
+    end_stream(s);
+    if (h2_streams(h->h2) == 0) await_stream(h);
+    wake(h);
+}
+
+/* ---- the request */
+
+static void on_head(struct h2_stream *hs, enum failure why, bool end) {
+    struct h2_client_stream *s = of_h2(hs);
+    struct exchange *x = s->coming;
+    s->coming = NULL;
+    s->stream.exchange = x;
+    s->stream.body_unread = !end && x->request.framing.kind != FRAMING_NONE;
+    s->stream.ended = end;
+    s->owner->requests++;
+    if (why == FAIL_NONE) exchange_begin(x);
+    else exchange_begin_failed(x, why);
+}
+
+static void read_tunnel(struct h2_client_stream *s) {
+    struct pipe *up = s->tunnel_up;
+    struct buffer bytes = { 0 };
+    size_t n = h2_take(&s->h2, &bytes, pipe_room(up));
+    if (n) pipe_write(up, &bytes, n);
+    if (n) wake(s->owner);
+    if (!s->tunnel_up || !s->h2.ended || s->h2.in.size) return;
+    s->tunnel_up = NULL;
+    pipe_end(up, NULL);
+}
+
+static void read_request_body(struct h2_client_stream *s) {
+    struct exchange *x = s->stream.exchange;
+    struct buffer content = { 0 };
+    size_t n = h2_take(&s->h2, &content, pipe_room(&x->request_body));
+    if (n) wake(s->owner); /* its window is open again */
+    if (n) note_moved(s);
+    if (!exchange_count_in(x, n)) {
+        buffer_fini(&content);
+        return;
+    }
+    if (n) pipe_write(&x->request_body, &content, n);
+    if (s->stream.exchange != x || !s->h2.ended || s->h2.in.size || !s->stream.body_unread) return;
+    s->stream.body_unread = false;
+    pipe_end(&x->request_body, &x->request.trailers);
+}
+
+static void read_body(struct stream *stream) {
+    struct h2_client_stream *s = of_stream(stream);
+    if (s->tunnel_up) read_tunnel(s);
+    else if (stream->exchange && stream->exchange->site && stream->body_unread) read_request_body(s);
+}
+
+static void on_body(struct h2_stream *hs) {
+    note_moved(of_h2(hs));
+    read_body(&of_h2(hs)->stream);
+}
+
+static void on_end(struct h2_stream *hs) {
+    of_h2(hs)->stream.ended = true;
+    read_body(&of_h2(hs)->stream);
+}
+
+/* ---- the answer */
+
+static void send_informational(struct stream *stream, const struct response *r) {
+    struct h2_client_stream *s = of_stream(stream);
+    h2_send_response(&s->h2, r, NULL, false);
+    wake(s->owner);
+}
+
+static void add_length(struct headers *extra, uint64_t length) {
+    headers_add_id(extra, HEADER_CONTENT_LENGTH, arena_printf(extra->arena, "%llu", (unsigned long long)length));
+}
+
+/* HEAD and 304 tell the length that a GET would have had; a backend's own is among its fields. */
+static void add_framing(struct headers *extra, const struct response *r, bool body) {
+    bool told = headers_find_id(&r->headers, HEADER_CONTENT_LENGTH) && !body;
+    bool may_tell = r->status >= 200 && r->status != 204 && (body || r->status != 304);
+    if (r->framing.kind == FRAMING_LENGTH && may_tell && !told) add_length(extra, r->framing.length);
+    else if (r->framing.kind == FRAMING_NONE && body) add_length(extra, 0);
+}
+
+/* An upgrade that was granted: for an extended CONNECT a 200 (RFC 8441 4), whose key nobody asked for. */
+static void grant_upgrade(struct h2_client_stream *s, struct response *r) {
+    s->tunnel = true;
+    r->status = 200;
+    headers_remove(&r->headers, SLICE("Sec-WebSocket-Accept"));
+    r->framing = (struct framing){ .kind = FRAMING_CHUNKED };
+}
+
+static void send_head(struct stream *stream, const struct response *response) {
+    struct h2_client_stream *s = of_stream(stream);
+    struct exchange *x = stream->exchange;
+    struct response r = *response;
+    struct headers extra;
+    headers_init(&extra, &x->arena);
+    if (r.status == 101) grant_upgrade(s, &r);
+    bool body = s->tunnel || response_has_body(x->request.method, r.status);
+    bool empty = r.framing.kind == FRAMING_NONE || (r.framing.kind == FRAMING_LENGTH && r.framing.length == 0);
+    if (!s->tunnel) add_framing(&extra, &r, body);
+    if (!headers_find_id(&r.headers, HEADER_DATE)) headers_add_id(&extra, HEADER_DATE, date_now());
+    headers_add_id(&extra, HEADER_VIA, http_via(r.version));
+    s->end_told = !s->tunnel && (!body || empty);
+    h2_send_response(&s->h2, &r, &extra, s->end_told);
+    wake(s->owner);
+}
+
+static size_t answer_room(struct pipe_reader *r) { return h2_room(&of_reader(r)->h2); }
+
+static void answer_take(struct pipe_reader *r, struct buffer *bytes) {
+    struct h2_client_stream *s = of_reader(r);
+    s->stream.exchange->bytes_out += bytes->size;
+    if (s->h2.out.size == 0) note_moved(s);
+    h2_send(&s->h2, bytes);
+    wake(s->owner);
+}
+
+static void answer_end(struct pipe_reader *r, const struct headers *trailers) {
+    struct h2_client_stream *s = of_reader(r);
+    if (!s->end_told) h2_end(&s->h2, trailers);
+    wake(s->owner);
+    exchange_body_sent(s->stream.exchange);
+}
+
+static void answer_fail(struct pipe_reader *r, enum failure why) {
+    exchange_body_failed(of_reader(r)->stream.exchange, why);
+}
+
+static const struct pipe_reader_ops answer_ops = { answer_room, answer_take, answer_end, answer_fail };
+
+static void on_room(struct h2_stream *hs) {
+    note_moved(of_h2(hs));
+    pipe_reader_has_room(&of_h2(hs)->stream.reader);
+}
+
+/* ---- the end of an exchange: the stream lives on until its last frame has left */
+
+static void let_go(struct h2_client_stream *s) {
+    pipe_remove_reader(&s->stream.reader);
+    s->stream.exchange = NULL;
+    s->tunnel_up = NULL;
+    wake(s->owner);
+}
+
+static void finish(struct stream *stream) {
+    struct h2_client_stream *s = of_stream(stream);
+    let_go(s);
+    if (!s->h2.ended) h2_dismiss(&s->h2);
+}
+
+static void abort_answer(struct stream *stream) {
+    let_go(of_stream(stream));
+    h2_reset(&of_stream(stream)->h2, H2_INTERNAL_ERROR);
+}
+
+static void leave_stream(struct stream *stream) {
+    struct exchange *x = stream->exchange;
+    let_go(of_stream(stream));
+    h2_reset(&of_stream(stream)->h2, H2_CANCEL);
+    if (x) exchange_client_left(x);
+}
+
+static void begin_tunnel(struct stream *stream, struct pipe *up) {
+    struct h2_client_stream *s = of_stream(stream);
+    s->tunnel_up = up;
+    read_tunnel(s);
+}
+
+static const struct stream_ops stream_ops = {
+    .send_informational = send_informational,
+    .send_head = send_head,
+    .read_body = read_body,
+    .finish = finish,
+    .abort = abort_answer,
+    .leave = leave_stream,
+    .begin_tunnel = begin_tunnel,
+};
+
+static const struct h2_handlers h2_handlers = {
+    .on_begin = on_begin,
+    .on_head = on_head,
+    .on_body = on_body,
+    .on_end = on_end,
+    .on_room = on_room,
+    .on_close = on_close,
+};
+
+/* ---- the conn */
+
+/* All was said: what waits in conn.out still leaves. */
+static void linger(struct h2_client *h) {
+    h->leaving = true;
+    conn_linger(&h->client->conn);
+}
+
+static void feed(struct h2_client *h) {
+    struct conn *conn = &h->client->conn;
+    if (!h2_feed(h->h2, &conn->in, STREAMS_A_TURN)) {
+        h2_write(h->h2, &conn->out, SIZE_MAX); /* the GOAWAY, if there is one */
+        conn_wrote(conn);
+        linger(h);
+        return;
+    }
+    conn_consumed(conn);
+    wake(h);
+}
+
+static void advance(struct task *t) {
+    struct h2_client *h = container_of(t, struct h2_client, task);
+    struct conn *conn = &h->client->conn;
+    if (conn->lingering || h->client->closed) return;
+    if (conn->in.size) feed(h);
+    if (conn->lingering) return;
+    size_t before = conn->out.size;
+    if (conn_room(conn)) h2_write(h->h2, &conn->out, conn->out_limit);
+    if (conn->out.size != before) conn_wrote(conn);
+    bool done = h2_streams(h->h2) == 0 && (h->leaving || conn->ended);
+    if (h2_over(h->h2) || done) linger(h);
+}
+
+static struct h2_client *of_conn(struct conn *conn) { return client_of_conn(conn)->h2; }
+
+static void on_bytes(struct conn *conn) { feed(of_conn(conn)); }
+
+/* Streams whose request is complete are still answered; others never will be. */
+static void on_conn_end(struct conn *conn) {
+    struct h2_client *h = of_conn(conn);
+    list_each_safe(node, &h->streams) {
+        struct h2_client_stream *s = container_of(node, struct h2_client_stream, node);
+        if (s->h2.ended) continue;
+        if (s->stream.exchange) leave_stream(&s->stream);
+        else h2_reset(&s->h2, H2_CANCEL);
+    }
+    wake(h);
+}
+
+static void on_broken(struct conn *conn, enum failure why) {
+    (void)why;
+    client_close(client_of_conn(conn));
+}
+
+static void on_conn_room(struct conn *conn) { wake(of_conn(conn)); }
+
+static void say_goodbye(struct h2_client *h) {
+    h->leaving = true;
+    h2_shut(h->h2, H2_NO_ERROR);
+    await_tick(h);
+    wake(h);
+}
+
+/* Content that is due from the client, or waits for it to open its window. */
+static void check_stream(struct h2_client_stream *s, double now) {
+    struct exchange *x = s->stream.exchange;
+    if (s->tunnel) return;
+    const struct timeouts *t = x && x->site ? &x->site->timeouts : client_timeouts(s->owner->client);
+    bool owes = x && s->stream.body_unread && pipe_room(&x->request_body) > 0 && !x->expects_continue;
+    if (s->coming && t->head > 0 && now - s->moved_at >= t->head) h2_reset(&s->h2, H2_CANCEL);
+    if (s->h2.out.size && t->between > 0 && now - s->moved_at >= t->between) {
+        if (x) leave_stream(&s->stream);
+        else h2_reset(&s->h2, H2_CANCEL);
+    } else if (owes && t->body > 0 && now - s->moved_at >= t->body) {
+        exchange_request_failed(x, FAIL_BODY_TIMEOUT);
+    }
+}
+
+static void on_deadline(struct conn *conn) {
+    struct client *c = client_of_conn(conn);
+    struct h2_client *h = c->h2;
+    bool idle = h2_streams(h->h2) == 0;
+    if (!h->leaving && (idle || h->warned)) {
+        say_goodbye(h);
+        return;
+    }
+    bool stuck = conn->out.size > 0 && conn->sent == h->sent;
+    h->sent = conn->sent;
+    if (stuck) {
+        client_close(c);
+        return;
+    }
+    double now = loop_now(conn->loop);
+    list_each_safe(node, &h->streams) check_stream(container_of(node, struct h2_client_stream, node), now);
+    await_tick(h);
+    wake(h);
+}
+
+static const struct conn_handlers handlers = {
+    .on_bytes = on_bytes,
+    .on_end = on_conn_end,
+    .on_broken = on_broken,
+    .on_room = on_conn_room,
+    .on_flushed = on_conn_room,
+    .on_deadline = on_deadline,
+};
+
+/* ---- its beginning and end */
+
+static void h2_client_bury(struct grave *g) {
+    struct h2_client *h = container_of(g, struct h2_client, grave);
+    h2_close(h->h2);
+    free(h);
+}
+
+static void begin(struct client *c) {
+    const struct h1_limits *l = client_limits(c);
+    struct h2_limits limits = { .head = l->head, .target = l->target, .fields = l->fields, .streams = STREAMS_MAX };
+    struct h2_client *h = must_calloc(1, sizeof *h);
+    h->client = c;
+    c->h2 = h;
+    list_init(&h->streams);
+    task_init(&h->task, advance);
+    grave_init(&h->grave, h2_client_bury);
+    h->h2 = h2_open(H2_SERVER, &limits, &h2_handlers, h);
+    await_stream(h);
+    wake(h);
+}
+
+/* Says that it will go, and a moment later what was the last stream it took (RFC 9113 6.8). */
+static void drain(struct client *c) {
+    struct h2_client *h = c->h2;
+    if (h->warned) return;
+    h->warned = true;
+    h2_shut_gently(h->h2);
+    conn_deadline(&c->conn, GOAWAY_SECONDS);
+    wake(h);
+}
+
+static void leave(struct client *c) {
+    struct h2_client *h = c->h2;
+    task_forget(&h->task);
+    list_each_safe(node, &h->streams) end_stream(container_of(node, struct h2_client_stream, node));
+    loop_bury(c->conn.loop, &h->grave);
+}
+
+const struct client_protocol client_h2 = { .handlers = &handlers, .begin = begin, .drain = drain, .leave = leave };

@@ -1,0 +1,65 @@
+/* TLS to clients: the handshake, before it is known which protocol follows (ALPN tells). Which certificates it is shown
+ * the generation decides that serves when it comes, as for requests; the service itself is the listener's at the moment
+ * of accepting. */
+#include "base/log.h"
+#include "proxy/client.h"
+
+#include <ctype.h>
+
+enum { NAME_MOST = 253 };
+
+/* The site of that name, as its requests will find it; else the listener's own certificates, if they bear it. */
+static struct tls_certificates *find_certificates(const struct host_table *table, struct slice name) {
+    char lower[NAME_MOST];
+    if (name.n > NAME_MOST) name.n = 0;
+    for (size_t i = 0; i < name.n; i++) lower[i] = (char)tolower((unsigned char)name.p[i]);
+    const struct site *site = host_table_find(table, slice_make(lower, name.n));
+    if (site && site != table->fallback && site->certificates) return site->certificates;
+    if (table->certificates && tls_certificates_bear(table->certificates, name)) return table->certificates;
+    return site && site->certificates ? site->certificates : table->certificates;
+}
+
+static void on_hello(struct conn *conn, struct slice name) {
+    const struct host_table *table = client_table(client_of_conn(conn));
+    conn_tls_present(conn, table ? find_certificates(table, name) : NULL);
+}
+
+static void on_connected(struct conn *conn) {
+    struct worker *w = worker_of(conn->loop);
+    metric_add(conn_tls_resumed(conn) ? w->metrics->tls_resumed : w->metrics->tls_full, w->loop.index, 1);
+    client_begin(client_of_conn(conn), conn_tls_alpn(conn) == TLS_ALPN_H2 ? &client_h2 : &client_h1);
+}
+
+/* Strangers fail all day: no line of the log for each, but for who looks for one. */
+static void on_broken(struct conn *conn, enum failure why) {
+    struct client *c = client_of_conn(conn);
+    struct worker *w = client_worker(c);
+    char text[ADDR_TEXT];
+    metric_add(w->metrics->tls_failed, w->loop.index, 1);
+    log_debug("%s: TLS handshake with %.*s failed: %s", c->listener->name, FMT(addr_text(&c->addr, text)),
+              why == FAIL_TLS_FAILED ? conn_tls_reason(conn) : failure_sentence(why));
+    client_close(c);
+}
+
+static void on_deadline(struct conn *conn) { client_close(client_of_conn(conn)); }
+static void on_nothing(struct conn *conn) { (void)conn; }
+
+static const struct conn_handlers handlers = {
+    .on_hello = on_hello,
+    .on_connected = on_connected,
+    .on_bytes = on_nothing,
+    .on_end = on_deadline,
+    .on_broken = on_broken,
+    .on_deadline = on_deadline,
+};
+
+static void begin(struct client *c) {
+    conn_tls_accept(&c->conn, client_table(c)->tls);
+    conn_deadline(&c->conn, client_timeouts(c)->head);
+}
+
+static void leave(struct client *c) { (void)c; }
+
+const struct client_protocol client_tls = {
+    .handlers = &handlers, .begin = begin, .drain = client_close, .leave = leave
+};
