@@ -19,7 +19,7 @@
 struct kit {
     struct rehearsal *rehearsal; /* NULL: closed */
     lua_State *L;                /* of the call under way; NULL: none */
-    int functions;               /* registry reference: { connect =, answer =, resolve = } */
+    int functions;               /* registry reference: { connect =, answer =, bytes =, resolve = } */
     int raised;                  /* registry reference: what a stub raised; LUA_NOREF */
 };
 
@@ -195,7 +195,23 @@ static void kit_on_answer(void *with, struct play *play) {
     lua_pop(L, 1);
 }
 
-static const struct rehearsal_stubs stubs = { kit_on_connect, kit_on_answer, kit_on_resolve };
+static void kit_on_bytes(void *with, struct play *play, struct slice bytes, bool opening) {
+    struct kit *kit = with;
+    lua_State *L = kit->L;
+    luaL_checkstack(L, 12, NULL);
+    lua_pushlightuserdata(L, play);
+    lua_pushstring(L, rehearsal_play_server(play));
+    lua_pushlstring(L, bytes.n ? bytes.p : "", bytes.n);
+    lua_pushboolean(L, opening);
+    if (!call_stub(kit, "bytes", 4)) {
+        rehearsal_play_reset(play);
+        return;
+    }
+    take_answer(L, play);
+    lua_pop(L, 1);
+}
+
+static const struct rehearsal_stubs stubs = { kit_on_connect, kit_on_answer, kit_on_bytes, kit_on_resolve };
 
 /* ---- Around every call that turns the loop */
 
@@ -250,7 +266,7 @@ static void read_options(lua_State *L, struct kit *kit, struct rehearsal_options
     luaL_argcheck(L, o->file, 2, "file is missing");
 }
 
-/* open{ file =, text =, now =, seed =, coverage =, connect =, answer =, resolve = } */
+/* open{ file =, text =, now =, seed =, coverage =, connect =, answer =, bytes =, resolve = } */
 static int kit_open(lua_State *L) {
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_settop(L, 1);

@@ -325,6 +325,13 @@ void conn_tls_connect(struct conn *c, struct tls_trust *trust, struct slice name
     else update_interest(c);
 }
 
+void conn_tls_pretend(struct conn *c) {
+    must(c->loop->stage && !c->tls);
+    if (c->state != CONN_OPEN) return;
+    c->state = CONN_CONNECTING; /* it stands as soon as the socket takes bytes, which it does */
+    update_interest(c);
+}
+
 void conn_tls_accept(struct conn *c, struct tls_service *service) {
     must(!c->tls && c->state == CONN_OPEN);
     c->tls = tls_accept(c, c->loop, c->io.fd, service);

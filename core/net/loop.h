@@ -44,11 +44,11 @@ struct loop {
     double now;        /* monotonic seconds, see loop_now */
     int index;         /* the worker's number, 0..; the key of per-worker slots */
     bool stopping;
-    bool long_task;    /* set by a task that may have taken long (a script): the turn's time is looked at behind it */
-    struct list ready; /* tasks with news */
-    struct list dirty; /* conns to flush (conn.c) */
-    struct list dead;  /* graves */
-    struct list after; /* turn hooks: run at the end of each turn (Lua's collector, log buffers) */
+    bool long_task;      /* set by a task that may have taken long (a script): the turn's time is looked at behind it */
+    struct list ready;   /* tasks with news */
+    struct list dirty;   /* conns to flush (conn.c) */
+    struct list dead;    /* graves */
+    struct list after;   /* turn hooks: run at the end of each turn (Lua's collector, log buffers) */
     struct stage *stage; /* in a rehearsal (net/stage.h); NULL where it serves */
     uint64_t turns;
     double turn_began; /* monotonic seconds of the present advance phase */

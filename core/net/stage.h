@@ -3,8 +3,8 @@
  * and where a deadline enters libev's heap.
  *
  * On a stage no turn blocks. Time is the thread's pretence (base/clock.h) and moves only when its owner moves it;
- * deadlines are kept here and not by libev. Streams are opened by the owner, who has the other end, and speaks plain
- * HTTP/1.1 there: connections to servers leave their TLS out on a stage. All in the loop's thread. */
+ * deadlines are kept here and not by libev. Streams are opened by the owner, who has the other end and speaks no TLS
+ * there, nor HTTP/2: who connects pretends (conn_tls_pretend). All in the loop's thread. */
 #pragma once
 
 #include "net/addr.h"

@@ -28,6 +28,9 @@ struct rehearsal_stubs {
     int (*connect)(void *with, const char *place, const char *server);
     /* A whole request has come in; to be answered, now or (after rehearsal_play_pause) later, by rehearsal_play_*. */
     void (*answer)(void *with, struct play *);
+    /* Bytes have come on a socket of a script (`place` NULL); the first time, when it was opened, there are none. May be
+     * answered like a request. */
+    void (*bytes)(void *with, struct play *, struct slice bytes, bool opening);
     /* Up to `most` addresses of a name, IPs in `to`; 0: there is no such name. */
     unsigned (*resolve)(void *with, const char *name, struct addr *to, unsigned most);
 };
@@ -91,7 +94,7 @@ bool rehearsal_request(struct rehearsal *, const struct rehearsal_request *, str
 
 /* ---- What a stub may do. Bytes and pauses are taken in order; nothing of it happens within the call. */
 
-const char *rehearsal_play_place(const struct play *);  /* as in `connect` */
+const char *rehearsal_play_place(const struct play *);  /* as in `connect`; "" for a socket */
 const char *rehearsal_play_server(const struct play *); /* likewise */
 const struct request *rehearsal_play_request(const struct play *);
 struct slice rehearsal_play_body(const struct play *);

@@ -39,8 +39,8 @@ struct play {
     struct buffer content;
     char *body; /* the content, once it is whole */
     size_t body_size;
-    enum { PLAY_HEAD, PLAY_BODY, PLAY_ANSWERS, PLAY_OVER } state;
-    bool pausing;
+    enum { PLAY_HEAD, PLAY_BODY, PLAY_ANSWERS, PLAY_RAW, PLAY_OVER } state; /* RAW: a socket's bytes, always */
+    bool pausing, greeted;
     struct list acts;
 };
 
@@ -131,7 +131,19 @@ static void read_body(struct play *p) {
     task_wake(p->conn.loop, &p->task);
 }
 
+/* All that has come, at once. */
+static void hand_bytes(struct play *p) {
+    const struct rehearsal *r = p->rehearsal;
+    size_t n = p->conn.in.size;
+    r->stubs->bytes(r->with, p, buffer_gather(&p->conn.in, n), !p->greeted);
+    p->greeted = true;
+    buffer_drop(&p->conn.in, n);
+    conn_consumed(&p->conn);
+    task_wake(p->conn.loop, &p->task);
+}
+
 static void play_read(struct play *p) {
+    if (p->state == PLAY_RAW) hand_bytes(p);
     if (p->state == PLAY_HEAD && p->conn.in.size) read_head(p);
     if (p->state == PLAY_BODY) read_body(p);
 }
@@ -168,13 +180,14 @@ static bool perform(struct play *p, const struct act *a) {
 
 static void play_advance(struct task *t) {
     struct play *p = container_of(t, struct play, task);
-    bool more = p->state == PLAY_ANSWERS && !p->pausing;
+    if (p->state == PLAY_RAW && !p->greeted) hand_bytes(p);
+    bool more = (p->state == PLAY_ANSWERS || p->state == PLAY_RAW) && !p->pausing;
     while (more && !list_empty(&p->acts)) {
         struct act *a = container_of(list_pop(&p->acts), struct act, node);
         more = perform(p, a);
         free(a);
     }
-    if (more) finish_answer(p);
+    if (more && p->state == PLAY_ANSWERS) finish_answer(p);
 }
 
 static void play_on_pause_over(struct deadline *d) {
@@ -188,7 +201,8 @@ static void play_on_bytes(struct conn *c) { play_read(of_conn(c)); }
 /* An answer under way goes on: who sent its FIN may still be reading. */
 static void play_on_end(struct conn *c) {
     struct play *p = of_conn(c);
-    if (p->state != PLAY_ANSWERS || p->conn.shut) play_end(p);
+    bool answering = p->state == PLAY_ANSWERS || (p->state == PLAY_RAW && !list_empty(&p->acts));
+    if (!answering || p->conn.shut) play_end(p);
 }
 
 static void play_on_broken(struct conn *c, enum failure why) { play_end(of_conn(c)); }
@@ -201,7 +215,7 @@ static const struct conn_handlers handlers = {
 
 /* ---- connections */
 
-static struct play *play_create(struct rehearsal *r, int fd, const char *place, const char *server) {
+static void play_create(struct rehearsal *r, int fd, const char *place, const char *server) {
     struct play *p = must_calloc(1, sizeof *p);
     struct loop *loop = &r->worker.loop;
     p->rehearsal = r;
@@ -214,7 +228,9 @@ static struct play *play_create(struct rehearsal *r, int fd, const char *place, 
     deadline_init(&p->pause, loop, play_on_pause_over);
     list_push(&r->plays, &p->node);
     conn_open(&p->conn, loop, fd, &handlers);
-    return p;
+    if (place) return;
+    p->state = PLAY_RAW;
+    task_wake(loop, &p->task);
 }
 
 static int hang(void) {
@@ -240,7 +256,8 @@ static int stage_on_connect(struct stage *stage, const struct addr *to, const ch
 static void stage_on_question(struct stage *stage, struct question *q) {
     enum { MOST = sizeof q->addrs / sizeof *q->addrs };
     struct rehearsal *r = container_of(stage, struct rehearsal, stage);
-    q->count = r->stubs->resolve(r->with, q->name, q->addrs, MOST);
+    bool asks_address = q->kind == RECORD_ADDRESS; /* there are no records of other kinds */
+    q->count = asks_address ? r->stubs->resolve(r->with, q->name, q->addrs, MOST) : 0;
     q->why = q->count ? FAIL_NONE : FAIL_NAME_NOT_FOUND;
     q->ttl = 60;
 }

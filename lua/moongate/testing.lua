@@ -85,11 +85,38 @@ local function note_fetch(kit, entry)
   return entry
 end
 
-local function on_connect(kit, place, server, at)
-  if not place then
-    miss(kit, "a socket to " .. server .. " was opened: the kit answers backends and URLs only")
-    return "connect_refused"
+-- What answers a socket to that address: by the address, or by the name that it was made up for.
+local function find_socket(kit, server)
+  if kit.sockets[server] then return kit.sockets[server] end
+  local ip, port = server:match "^(.*):(%d+)$"
+  for _, names in ipairs { kit.made_up, kit.names } do
+    for name, addresses in pairs(names) do
+      for _, address in ipairs(addresses or {}) do
+        if address == ip and kit.sockets[name .. ":" .. port] then return kit.sockets[name .. ":" .. port] end
+      end
+    end
   end
+end
+
+local function connect_socket(kit, server)
+  local answer = find_socket(kit, server)
+  if type(answer) == "table" then return answer.error end
+  if answer then return nil end
+  miss(kit, ("nothing is stubbed for the socket to %s: kit:socket(%q, …)"):format(server, server))
+  return "connect_refused"
+end
+
+-- What a socket's function answers is sent as it is: a string, or a list of strings and pauses.
+local function on_bytes(kit, stream, server, bytes, opening)
+  if opening then kit.streams[stream] = {} end
+  local answer = find_socket(kit, server)
+  if type(answer) ~= "function" then return { ends = "reset" } end
+  local sent = answer(bytes, kit.streams[stream])
+  return type(sent) == "string" and { sent } or sent
+end
+
+local function on_connect(kit, place, server, at)
+  if not place then return connect_socket(kit, server) end
   local url = is_url(place) and origin_of(place) or nil
   local answer
   if url then answer = find_origin(kit, url) else answer = find_backend(kit, place, server) end
@@ -250,7 +277,7 @@ function testing.load(file, options)
   if not ok then error(problem, 2) end
   local kit = setmetatable({
     backends = {}, stubs = {}, names = {}, made_up = {}, made_up_count = 0, missed = {}, all_fetched = {},
-    new_fetched = {}, lines = {},
+    new_fetched = {}, lines = {}, sockets = {}, streams = {},
   }, Kit)
   stub_early(kit, options)
   local rehearsal, errors = core.open {
@@ -258,6 +285,7 @@ function testing.load(file, options)
     coverage = coverage_file ~= nil,
     connect = function(...) return on_connect(kit, ...) end,
     answer = function(request) return on_answer(kit, request) end,
+    bytes = function(...) return on_bytes(kit, ...) end,
     resolve = function(name) return on_resolve(kit, name) end,
   }
   if not rehearsal then error(errors .. table.concat(kit.missed, "\n"), 2) end
@@ -303,6 +331,18 @@ function Kit:stub(url, answer)
   if url:find "^https?://[^/]+$" then url = url .. "/*" end
   self.stubs[#self.stubs + 1] = { url = url, pattern = url_pattern(url), answer = answer, whole_origin = whole_origin }
   if self.rehearsal then self.rehearsal:drop() end
+  return self
+end
+
+function Kit:socket(address, answer)
+  if type(address) ~= "string" or not (address:find ":%d+$" or address:find "^unix:") then
+    error('kit:socket: expected "host:port" or "unix:/path"', 2)
+  end
+  local fails = type(answer) == "table" and wire.connect_errors[answer.error]
+  if type(answer) ~= "function" and not fails then
+    error("kit:socket: expected a function, or { error = … } with what becomes of the connection", 2)
+  end
+  self.sockets[address] = answer
   return self
 end
 
@@ -366,8 +406,8 @@ local function to_options(kit, request)
   local bytes, method = request.raw, (request.raw or ""):match "^%u+" or "GET"
   if not bytes then bytes, method = wire.write_request(request, default_host(site or kit.rehearsal:sites()[1])) end
   return {
-    bytes = bytes, method = method, host = host_in(bytes), ip = client.ip, port = client.port, site = index, listen = request.listen,
-    leave = request.leave,
+    bytes = bytes, method = method, host = host_in(bytes), ip = client.ip, port = client.port, site = index,
+    listen = request.listen, leave = request.leave,
   }
 end
 

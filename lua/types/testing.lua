@@ -153,6 +153,19 @@ function Kit:backend(name, answer) end
 ---@return moongate.Kit self
 function Kit:stub(url, answer) end
 
+---Answers on sockets that scripts open, TLS left out: a function that gets the bytes that have come and a table of the
+---connection's own, and returns what is sent: a string, a list of strings and pauses (with `ends = "close"` or
+---"reset"), or nothing. It is called first with "" when the connection opens.
+---
+---```lua
+---kit:socket("redis.internal:6379", function(bytes, memory) if bytes == "PING\r\n" then return "+PONG\r\n" end end)
+---kit:socket("10.0.0.1:6379", { error = "connect_refused" })
+---```
+---@param address string "host:port" or "unix:/path"
+---@param answer { error: string }|fun(bytes: string, memory: table): string|table|nil
+---@return moongate.Kit self
+function Kit:socket(address, answer) end
+
 ---What a host name resolves to from now on. Other names have an address that is made up.
 ---
 ---```lua

@@ -610,6 +610,29 @@ case("shared dictionaries outlive requests; keys can end", {
   },
 })
 
+case("a limit lets so many pass", {
+  policy = [[local limit = gate.limit { name = "contract", rate = 2, per = 60 }
+    function site.on_request(req) return limit:take(req.client.ip) and 204 or 429 end]],
+  steps = { { expect = { status = 204 } }, { expect = { status = 204 } }, { expect = { status = 429 } } },
+})
+
+case("a lock is one holder's at a time", {
+  policy = [[local seen = gate.shared "order"
+    function site.on_request(req)
+      gate.all(function()
+        local lock <close> = gate.lock "door"
+        gate.sleep(0.05)
+        seen:set("first", gate.clock())
+      end, function()
+        gate.sleep(0.01)
+        local lock <close> = gate.lock "door"
+        seen:set("second", gate.clock())
+      end)
+      return gate.reply(200, tostring(seen:get "second" >= seen:get "first"))
+    end]],
+  expect = { body = "true" },
+})
+
 case("hashes and codings are the same everywhere", {
   policy = [[function site.on_request(req)
       return gate.reply(200, ("%d %s %s %s"):format(gate.hash("abc") % 1000, gate.base64.encode "a\0b",

@@ -417,6 +417,67 @@ describe("the kit's world", function()
     assert.equal("c 2", kit:request("/").body)
   end)
 
+  it("answers sockets of scripts, by address and by name, with TLS and without", function()
+    local kit = load(site [[
+      function site.on_request(req)
+        local s = gate.socket.tcp()
+        s:settimeout(2)
+        if req.path == "/dead" then return gate.reply(200, (select(2, s:connect("10.0.0.1", 7)))) end
+        assert(s:connect("redis.test", 6379, req.path == "/tls" and { tls = true } or nil))
+        local hello = s:receive "*l"
+        if req.path == "/start" then assert(s:sslhandshake()) end
+        s:send "PI"
+        gate.sleep(1)
+        s:send "NG\r\n"
+        return gate.reply(200, hello .. " " .. s:receive "*l" .. " " .. tostring(select(2, s:receive "*l")))
+      end]])
+    local opened = 0
+    kit:socket("redis.test:6379", function(bytes, memory)
+      if bytes == "" then
+        opened = opened + 1
+        return "hello\r\n"
+      end
+      memory.all = (memory.all or "") .. bytes
+      if memory.all == "PING\r\n" then return { 0.5, "PONG\r\n", ends = "close" } end
+    end)
+    for n, path in ipairs { "/", "/tls", "/start" } do
+      local res = kit:request(path)
+      assert.equal("hello PONG closed", res.body)
+      assert.same({ 1.5, n }, { res.time, opened })
+    end
+    kit:socket("10.0.0.1:7", { error = "connect_refused" })
+    assert.equal("connect_refused", kit:request("/dead").body)
+    raises("expected \"host:port\"", kit.socket, kit, "host", print)
+    raises("expected a function", kit.socket, kit, "host:1", 7)
+  end)
+
+  it("has empty limits, and lets them fill with its time", function()
+    local text = site [[
+      local per_minute = gate.limit { name = "test", rate = 1, per = 60 }
+      function site.on_request() local ok, wait = per_minute:take("k") return ok and 200 or 429 end]]
+    local kit = load(text)
+    assert.same({ 200, 429 }, { kit:request("/").status, kit:request("/").status })
+    kit:advance(60)
+    assert.equal(200, kit:request("/").status)
+    assert.equal(200, load(text):request("/").status)
+  end)
+
+  it("speaks real TLS to listeners that do, none to servers", function()
+    local kit = load [[
+      local gate = require "moongate"
+      return { listen = { "127.0.0.1:8080", { "127.0.0.1:8443", tls = "internal" } },
+        backends = { app = { "127.0.0.1:9001", tls = true } },
+        on_request = function(req)
+          local tls = req.client.tls
+          req.headers["X-Tls"] = req.scheme .. (tls and " " .. tls.version .. " " .. tls.sni or "")
+          req.headers["X-Auth"] = gate.fetch("https://auth.test/check").body
+        end }]]
+    kit:stub("https://auth.test/*", "sure"):backend("app", "secret")
+    local got = kit:request({ listen = "127.0.0.1:8443", host = "some.test" }).fetched[2]
+    assert.same({ "https TLSv1.3 some.test", "sure" }, { got.headers["X-Tls"], got.headers["X-Auth"] })
+    assert.equal("http", kit:request("/").fetched[2].headers["X-Tls"])
+  end)
+
   it("runs what was spawned after the answer", function()
     local kit = load(site [[
       function site.on_request()
