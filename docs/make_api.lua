@@ -13,6 +13,7 @@ local files = {
   { "lua/types/state.lua", "State of policy" },
   { "lua/types/tools.lua", "The module's tools" },
   { "lua/types/crypto.lua", "Cryptography" },
+  { "lua/types/testing.lua", "The test kit" },
 }
 
 -- Reading -------------------------------------------------------------------------------------------------------------

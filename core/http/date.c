@@ -2,6 +2,7 @@
 #include "http/date.h"
 
 #include "base/calendar.h"
+#include "base/clock.h"
 
 static const char weekdays[7][10] = { "Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday" };
 static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
@@ -31,7 +32,7 @@ void date_write(char to[30], time_t when) {
 struct slice date_now(void) {
     static _Thread_local char text[30];
     static _Thread_local time_t made = -1;
-    time_t now = time(NULL);
+    time_t now = (time_t)clock_second();
     if (now != made) {
         date_write(text, now);
         made = now;
@@ -94,7 +95,7 @@ static bool read_fixdate(struct slice s, struct calendar *d) {
 /* A year of two digits that seems more than 50 years ahead is in the past (RFC 9110 5.6.7). */
 static int64_t full_year(int two_digits) {
     struct calendar today;
-    calendar_split(&today, time(NULL));
+    calendar_split(&today, clock_second());
     int64_t year = today.year / 100 * 100 + two_digits;
     return year > today.year + 50 ? year - 100 : year;
 }

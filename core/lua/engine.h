@@ -45,6 +45,7 @@ struct state {
     struct meter meter;            /* CPU budget */
     struct memory memory;
     uint64_t hook_cpu, load_cpu; /* budgets, microseconds */
+    struct coverage *coverage;   /* NULL: none */
     bool passing;                /* a wait is on its way out through the coroutines (run.c) */
     bool killing;                /* passing: it is no wait, the call is over its budget */
     bool loading;                /* the file is being loaded: `require` reads, gate.every declares */

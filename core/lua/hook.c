@@ -47,6 +47,8 @@ static void measure_end(struct hook_run *run) {
 
 static enum verdict fail_call(const struct subject *subject, enum hook hook, const char *text) {
     struct site *site = subject->site;
+    struct hook_observer *observer = subject->worker->observer;
+    if (observer) observer->failed(observer, subject, text);
     report_failure(subject, hook_name(hook), text);
     if (site && site->metrics) metric_add(site->metrics->hook_errors[hook], (int)subject->worker->index, 1);
     return site && site->fail_open[hook] ? VERDICT_CARRY_ON : VERDICT_FAILED;
@@ -215,6 +217,8 @@ static enum verdict go_on_with(struct subject *subject, enum hook hook, const vo
                                const struct site_policy *policy, unsigned at, enum verdict verdict,
                                struct decision *decision) {
     if (verdict == VERDICT_WAIT) return verdict;
+    struct hook_observer *observer = subject->worker->observer;
+    if (observer) observer->answered(observer, subject, hook, verdict, decision);
     if (verdict == VERDICT_CARRY_ON || hook == HOOK_ON_LOG) return ask(subject, hook, detail, policy, at + 1, decision);
     if (subject->run) end_run(subject->run);
     return verdict;
@@ -229,6 +233,8 @@ static enum verdict ask(struct subject *subject, enum hook hook, const void *det
         return VERDICT_CARRY_ON;
     }
     const struct policy_entry *entry = &chain->entries[at];
+    struct hook_observer *observer = subject->worker->observer;
+    if (observer) observer->asked(observer, subject, hook, entry->path);
     if (entry->kind != ENTRY_FUNCTION)
         return go_on_with(subject, hook, detail, policy, at, decide_constant(subject, hook, policy, entry, decision),
                           decision);

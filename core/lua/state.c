@@ -71,6 +71,11 @@ static struct state *make(int number, const struct state_limits *limits) {
     state->number = number;
     state->hook_cpu = microseconds(limits ? limits->hook_cpu : 0, HOOK_CPU_US);
     state->load_cpu = microseconds(limits ? limits->load_cpu : 0, LOAD_CPU_US);
+    state->coverage = limits ? limits->coverage : NULL;
+    if (state->coverage) {
+        state->hook_cpu *= COVERAGE_SLOWS;
+        state->load_cpu *= COVERAGE_SLOWS;
+    }
     init_lists(state);
     memory_init(&state->memory, limits && limits->memory ? limits->memory : MEMORY);
     lua_State *L = state->L = lua_newstate(memory_alloc, &state->memory);

@@ -24,11 +24,18 @@ bool sources_file_open_to_others(struct sources *, const char *path);
 
 struct state;
 
-struct state_limits {
-    size_t memory;   /* bytes; 0: 32 MiB */
-    double hook_cpu; /* seconds; 0: 0.010 */
-    double load_cpu; /* seconds; 0: 1.0 */
+/* Who is told of every line that scripts execute: `file` as it was opened. It must not enter Lua. */
+struct coverage {
+    void (*line)(struct coverage *, const char *file, int line);
 };
+
+struct state_limits {
+    size_t memory;             /* bytes; 0: 32 MiB */
+    double hook_cpu;           /* seconds; 0: 0.010 */
+    double load_cpu;           /* seconds; 0: 1.0 */
+    struct coverage *coverage; /* NULL: none, which costs nothing; else the CPU limits are COVERAGE_SLOWS times that */
+};
+enum { COVERAGE_SLOWS = 20 };
 
 /* Runs the config's bytes in a new state (any thread, no waits, under the load budget). `worker` is the number of the
  * worker it is for, -1 for the config run. `snapshot` is what on_unload of the former generation gave this worker

@@ -122,6 +122,8 @@ double conn_tls_not_after(const struct conn *); /* of its certificate, Unix seco
  * call. The deadline is the owner's. Holds a reference to the trust. `name`: the server's, a host name (sent as SNI) or
  * an address, which its certificate must bear; empty only with an unverified trust. */
 void conn_tls_connect(struct conn *, struct tls_trust *, struct slice name, enum tls_alpn alpn);
+/* On a stage (net/stage.h), in its place: on_connected follows as after a handshake, and bytes go plainly. */
+void conn_tls_pretend(struct conn *);
 /* Why the last thing about TLS failed: "certificate has expired", "wrong version number"; NULL: nothing did. Lives for
  * ever. */
 const char *conn_tls_reason(const struct conn *);

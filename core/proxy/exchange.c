@@ -424,7 +424,9 @@ static enum next log_step(struct exchange *x) {
     if (x->ended == 0) x->ended = loop_now(&worker_of_exchange(x)->loop);
     double seconds = x->ended - x->began;
     count(x, seconds);
-    if (worker_of_exchange(x)->access) write_line(x, seconds);
+    struct worker *w = worker_of_exchange(x);
+    if (w->access) write_line(x, seconds);
+    if (w->observer) w->observer->finished(w->observer, x);
     return GO_ON;
 }
 

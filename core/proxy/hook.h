@@ -90,6 +90,7 @@ static inline void decision_init(struct decision *d) { memset(d, 0, offsetof(str
 
 enum subject_kind { SUBJECT_EXCHANGE, SUBJECT_FETCH, SUBJECT_KEEPER, SUBJECT_HANDSHAKE };
 
+struct exchange;
 struct site;
 struct worker;
 
@@ -131,3 +132,16 @@ enum verdict hook_go_on(struct subject *, struct decision *decision);
 void hook_cancel(struct subject *);
 /* The subject ends: cancels, and makes its handles unusable. Must be called before its memory goes. Idempotent. */
 void subject_end(struct subject *);
+
+/* ---- Somebody who watches how policy decides: a rehearsal. worker->observer; NULL where it serves. Called in the
+ * worker's thread; it may look at the exchange, and change nothing. */
+struct hook_observer {
+    /* One policy is asked; `path` is its hook as the config has it: "on_request", "sites[1].use[2].pick_backend". */
+    void (*asked)(struct hook_observer *, const struct subject *, enum hook, const char *path);
+    /* It answered; between the two it may have waited. `decision` as in hook_call. */
+    void (*answered)(struct hook_observer *, const struct subject *, enum hook, enum verdict, const struct decision *);
+    /* It failed, with what the log says; `answered` follows. */
+    void (*failed)(struct hook_observer *, const struct subject *, const char *text);
+    /* The exchange is over: all that is known of it is in it. */
+    void (*finished)(struct hook_observer *, const struct exchange *);
+};

@@ -68,6 +68,18 @@ void worker_fini(struct worker *w) {
     loop_fini(&w->loop);
 }
 
+void worker_views_open(struct worker *w, const struct generation *g) {
+    for (unsigned i = 0; i < g->site_count; i++)
+        for (unsigned j = 0; j < g->sites[i]->backend_count; j++)
+            backend_view_open(g->sites[i]->backends[j], &w->loop, &w->mailbox);
+}
+
+void worker_views_close(struct worker *w, const struct generation *g) {
+    for (unsigned i = 0; i < g->site_count; i++)
+        for (unsigned j = 0; j < g->sites[i]->backend_count; j++)
+            backend_view_close(g->sites[i]->backends[j], &w->loop);
+}
+
 void worker_adopt(struct worker *w, struct generation *g) {
     struct generation *old = w->generation;
     w->generation = g;

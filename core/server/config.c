@@ -214,6 +214,17 @@ bool config_hooks(struct config *config, struct state *state, struct errors *err
     return count_errors(errors) == before;
 }
 
+/* ---- workers' states */
+
+struct state *config_worker_state(const struct config *config, struct sources *sources, unsigned worker,
+                                  const struct state *config_state, struct errors *errors) {
+    struct state *state = state_create(sources, (int)worker, &config->limits, errors);
+    if (!state || value_equal(state_config(state), state_config(config_state))) return state;
+    errors_add(errors, config->file, 0, NULL, "the config is not the same each time it runs");
+    state_destroy(state);
+    return NULL;
+}
+
 /* ---- the end */
 
 static void fini_backend(struct config_backend *backend) {

@@ -97,6 +97,11 @@ void config_fini(struct config *);
 /* Asks state_hooks for every site and fills site->hooks. False: errors were added. */
 bool config_hooks(struct config *, struct state *, struct errors *);
 
+/* The state of one worker, whose run of the file must come to the same as `config_state`'s: one that reads the clock or
+ * rolls dice may say something else each time, and then nobody knows what is served. NULL: errors were added. */
+struct state *config_worker_state(const struct config *, struct sources *, unsigned worker,
+                                  const struct state *config_state, struct errors *);
+
 /* ---- generation_build.c: on a helper thread */
 struct generation_parts {
     unsigned workers;

@@ -10,7 +10,7 @@ local it = support.it
 
 local files = {
   "lua/types/gate.lua", "lua/types/tools.lua", "lua/types/crypto.lua", "lua/types/request.lua",
-  "lua/types/response.lua", "lua/types/site.lua", "lua/types/socket.lua", "lua/types/state.lua",
+  "lua/types/response.lua", "lua/types/site.lua", "lua/types/socket.lua", "lua/types/state.lua", "lua/types/testing.lua",
 }
 
 ---@class api.Function
@@ -174,12 +174,46 @@ local function read_core()
   return core
 end
 
+-- What the test kit has, from what a few requests come to.
+local function read_kit(core)
+  local testing = require "moongate.testing"
+  local kit = testing.load { text = [[
+    local gate = require "moongate"
+    local site = { listen = 8080, cache = { memory = "1M" }, backends = { app = { "127.0.0.1:9" } } }
+    function site.on_request(req) if req.path == "/no" then return 204 end gate.fetch "http://x.test/a?b" end
+    function site.cache_key() return 1 end
+    site.pick_backend = "app"
+    function site.on_response(req) if req.path == "/bad" then error "bad" end end
+    return site]] }
+  local function note(class, fields)
+    core[class] = core[class] or {}
+    for name, value in pairs(fields) do
+      if type(name) == "string" then core[class][name .. (type(value) == "function" and "()" or "")] = true end
+    end
+  end
+  note("moongate.Testing", testing)
+  note("moongate.Kit", getmetatable(kit).__index)
+  core["moongate.Kit"]["__index"] = nil
+  kit:stub("http://x.test", 200):backend("app", { error = "connect_refused" })
+  for _, path in ipairs { "/", "/bad", "/no" } do
+    local result = kit:request(path)
+    note("moongate.KitResult", result)
+    for _, hook in ipairs(result.hooks) do note("moongate.KitHook", hook) end
+    for _, got in ipairs(result.fetched) do note("moongate.KitGot", got) end
+    kit:backend("app", "fine")
+  end
+  local wire = require "moongate.testing.wire"
+  note("moongate.KitAnswer", wire.answer_fields)
+  note("moongate.KitRequest", wire.request_fields)
+  return core
+end
+
 -- What must hold ------------------------------------------------------------------------------------------------------
 
 describe("the API files", function()
   local types = read_types()
   local core
-  support.setup(function() core = read_core() end)
+  support.setup(function() core = read_kit(read_core()) end)
 
   local function assert_none(problems)
     table.sort(problems)
