@@ -20,6 +20,10 @@ local libraries = {
   ["lua.h"]         = { "^core/lua/" },
   ["lauxlib.h"]     = { "^core/lua/" },
   ["lualib.h"]      = { "^core/lua/" },
+  ["zlib.h"]        = { "^core/http/coding%.c$" },
+  ["zstd.h"]        = { "^core/http/coding%.c$" },
+  ["encode.h"]      = { "^core/http/coding%.c$" },
+  ["decode.h"]      = { "^core/http/coding%.c$" },
   ["http_parser.h"] = { "^core/http/h1[%w_]*%.c$" },
 }
 
