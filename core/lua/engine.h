@@ -48,9 +48,10 @@ struct state {
     struct hook_run *free_runs;
     struct strand *free_strands;
     unsigned free_run_count, free_strand_count;
-    struct list runs; /* all that are under way */
-    size_t waiting;   /* how many of them wait */
-    int links;        /* registry reference: outer coroutine -> inner one, for those that wait */
+    struct list runs;      /* all that are under way */
+    size_t waiting;        /* how many of them wait */
+    struct list callbacks; /* callback.c: all */
+    int links;             /* registry reference: outer coroutine -> inner one, for those that wait */
     size_t link_count;
     unsigned resets; /* coroutine_reset calls under way */
     int ruined;      /* registry reference: coroutines that died within a hook -> true, weak */
@@ -168,8 +169,9 @@ void handles_end_all(struct state *);
 void req_push(lua_State *L, struct subject *); /* `req` of subject->exchange */
 void res_push(lua_State *L, struct subject *);
 bool reply_test(lua_State *L, int index); /* is it what gate.reply or gate.redirect returned? */
-/* Copies it into the arena. Called outside of scripts. */
-void reply_read(lua_State *L, int index, struct arena *, struct reply *out);
+/* Copies it into the subject's arena. False: its body flows, and was sent or closed already. Called outside of
+ * scripts. */
+bool reply_read(lua_State *L, int index, const struct subject *, struct reply *out);
 
 /* ---- Plain data (lua_value.c) */
 

@@ -233,6 +233,7 @@ static struct hook_run *take_run(struct state *state) {
     run->state = state;
     list_init(&run->ready);
     list_init(&run->spawned);
+    list_init(&run->held);
     list_init(&run->node);
     return run;
 }
@@ -290,11 +291,19 @@ static void set_waiting(struct hook_run *run, bool waiting) {
     if (waiting) run->waited = true;
 }
 
+static void release_held(struct hook_run *run) {
+    for (struct list *node; (node = list_pop(&run->held));) {
+        struct held *held = container_of(node, struct held, node);
+        held->release(held);
+    }
+}
+
 void run_close(struct hook_run *run) {
     must(run->state->running != run);
     cancel_wait(&run->root);
     close_coroutines(run, &run->root);
     set_waiting(run, false);
+    release_held(run);
     run->subject->run = NULL;
     run->subject = NULL;
     list_remove(&run->node);

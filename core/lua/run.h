@@ -77,6 +77,7 @@ struct hook_run {
     uint64_t cpu_limit;
     int results;         /* RUN_DONE: how many lie on root.L */
     struct list spawned; /* begin when this run ends */
+    struct list held;    /* of struct held: what its script opened is released when it ends */
     struct list node;    /* in state->runs */
     struct hook_run *next_free;
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "proxy/client.h"
+#include "proxy/content.h"
 #include "proxy/fetch.h"
 
 enum response_source { SOURCE_NONE, SOURCE_BACKEND, SOURCE_CACHE, SOURCE_REPLY, SOURCE_ERROR };
@@ -54,6 +55,9 @@ struct exchange {
     struct pipe request_body; /* state PIPE_ENDED and total 0 when there is none */
     bool expects_continue;    /* the client waits for a 100 that we have not passed on */
     bool wants_body;          /* a script or buffer_body wants it before the fetch */
+    bool body_given;          /* a script made it the body of a fetch of its own: nothing is left to forward */
+
+    struct content request_content, response_content;
 
     struct fetch *fetch; /* NULL: none (yet) */
     struct fetch_waiter fetch_waiter;
@@ -73,12 +77,14 @@ struct exchange {
     double began, fetch_began, first_byte, ended; /* loop time, seconds; 0: not yet */
     uint64_t bytes_in, bytes_out;                 /* content */
     struct tunnel *tunnel;
-    struct site_metrics *metrics;   /* NULL before a site is found */
-    struct slice site_name;         /* outlives the generation, for the log line */
-    struct deadline total;          /* timeouts.total */
-    struct pipe_watch buffer_watch; /* buffer_body */
-    struct pipe_reader drop;        /* reads away a request body nobody wants */
-    struct decision decision;       /* last: not zeroed at the start */
+    struct site_metrics *metrics;    /* NULL before a site is found */
+    struct slice site_name;          /* outlives the generation, for the log line */
+    struct deadline total;           /* timeouts.total */
+    struct pipe_watch buffer_watch;  /* buffer_body */
+    struct pipe_watch content_watch; /* the head waits for what stages make of the body */
+    struct list held;                /* of struct held: released when it ends */
+    struct pipe_reader drop;         /* reads away a request body nobody wants */
+    struct decision decision;        /* last: not zeroed at the start */
 };
 
 /* By client.c: begins an exchange whose head was just read into `request` (whose slices lie in `arena`), which are

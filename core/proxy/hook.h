@@ -9,6 +9,7 @@
 #include "base/arena.h"
 #include "backend/backend.h"
 #include "http/message.h"
+#include "proxy/content.h"
 
 enum hook {
     HOOK_ON_CONNECT,
@@ -35,10 +36,20 @@ enum verdict {
                           the caller fails closed. (With the site's fail = "continue" the implementer says CARRY_ON.) */
 };
 
+/* Something of the implementer's that lives no longer than an exchange (exchange->held). */
+struct held {
+    struct list node;
+    void (*release)(struct held *);
+};
+
 /* A script's own answer; everything lies in the subject's arena. */
 struct reply {
     int status;
     struct slice body; /* p NULL: none given */
+    /* Instead: one that flows. It is held by the subject's exchange. NULL: none. */
+    struct pipe *flow;
+    struct framing framing; /* of `flow` */
+    struct content content; /* likewise */
     struct headers headers;
 };
 

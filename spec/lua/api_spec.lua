@@ -7,7 +7,9 @@ local it = support.it
 
 -- What the files describe ---------------------------------------------------------------------------------------------
 
-local files = { "lua/types/gate.lua", "lua/types/request.lua", "lua/types/response.lua", "lua/types/site.lua" }
+local files = {
+  "lua/types/gate.lua", "lua/types/body.lua", "lua/types/request.lua", "lua/types/response.lua", "lua/types/site.lua",
+}
 
 ---@class api.Function
 ---@field where string
@@ -102,7 +104,9 @@ function site.on_request(req)
   note("moongate.Backend", names(gate.backend "app"))
   note("moongate.Server", keys(gate.backend("app").servers[1]))
   note("moongate.Shared", names(gate.shared "api"))
+  fetched.trailers = "" -- there only behind a chunked body
   note("moongate.Fetched", keys(fetched))
+  note("moongate.FetchedStream", names(gate.fetch("http://127.0.0.1:$PORT/plain", { stream = true })))
 end
 
 function site.on_response(req, res)

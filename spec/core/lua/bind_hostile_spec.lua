@@ -23,7 +23,8 @@ local function values_of(req, res)
     { ["a b"] = {} }, { [{}] = 1 }, { size = "64K" }, { timeout = 0.001, path = "/x" }, { headers = { a = {} } },
     lying(), lying { a = 1 }, print, coroutine.create(print), gate, io.stdout, gate.reply(200, "x", { a = "b" }),
     gate.backend "app", gate.shared("hostile", { size = "256K" }), req, req.headers, req.args, req.cookies, req.client,
-    req.cache, req.ctx, req.body,
+    req.cache, req.ctx, req.body, gate.fetch("app", { stream = true }), gate.fetch("app", { stream = true }).body,
+    { stream = true }, { body = req.body }, { body = print }, { redirects = 3 }, { plain = true },
   }
   if res then values[#values + 1] = res values[#values + 1] = res.headers values[#values + 1] = res.body end
   return values

@@ -20,6 +20,7 @@ int module_net_open(lua_State *L);
 int module_store_open(lua_State *L);
 int module_lua_open(lua_State *L);
 int module_proxy_open(lua_State *L);
+int module_coding_open(lua_State *L);
 
 /* A string argument; Lua keeps it alive while it is on the stack. */
 struct slice module_check_slice(lua_State *L, int index);
