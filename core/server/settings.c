@@ -47,7 +47,7 @@ int spot_line(const struct reader *r, const struct spot *at) {
     return r->lines ? config_lines_find(r->lines, spot_text(at, path)) : 0;
 }
 
-static char *format_sentence(const char *format, va_list args) {
+static __attribute__((format(printf, 1, 0))) char *format_sentence(const char *format, va_list args) {
     char *text = NULL;
     must(vasprintf(&text, format, args) >= 0);
     return text;
