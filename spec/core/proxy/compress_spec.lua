@@ -163,9 +163,13 @@ describe("compress", function()
   end)
 end)
 
+-- Sanitizers keep freed memory, and byte by byte it would take minutes.
+local preset = support.process.preset
+local it_plainly = (preset == "debug" or preset == "release") and it or function() end
+
 describe("a body that is changed", function()
-  it("takes constant memory, however long it is and slow its reader", function()
-    local size = support.process.preset == "release" and 512 << 20 or 64 << 20
+  it_plainly("takes constant memory, however long it is and slow its reader", function()
+    local size = preset == "release" and 512 << 20 or 64 << 20
     local piece, sent = ("the moon "):rep(7281), 0
     local count = size // #piece
     local backend = net.listen(function(conn)
