@@ -8,6 +8,7 @@ local files = {
   { "lua/types/site.lua", "What a config returns" },
   { "lua/types/request.lua", "The request" },
   { "lua/types/response.lua", "The response" },
+  { "lua/types/body.lua", "Bodies" },
   { "lua/types/gate.lua", "The module" },
   { "lua/types/socket.lua", "Sockets, names, locks" },
   { "lua/types/state.lua", "State of policy" },

@@ -164,8 +164,8 @@ static enum verdict read_failure(struct hook_run *run, struct decision *decision
     struct state *state = run->state;
     lua_State *L = run->root.L;
     if (verdict_takes_reply(run->hook) && reply_test(L, -1)) {
-        reply_read(L, lua_gettop(L), run->subject->arena, &decision->reply);
-        return VERDICT_REPLY;
+        if (reply_read(L, lua_gettop(L), run->subject, &decision->reply)) return VERDICT_REPLY;
+        return fail_call(run->subject, run->hook, SPENT_REPLY);
     }
     enum verdict verdict = fail_call(run->subject, run->hook, report_text(state, L));
     lua_pop(state->L, 1);

@@ -2,10 +2,11 @@
  * What runs in it stands in run.c and hook.c, what a script may reach in sandbox.c, what its file says in load.c and
  * policy.c. */
 #include "lua/bindings.h"
+#include "lua/callback.h"
+#include "lua/errand.h"
 #include "lua/policy.h"
 #include "lua/run.h"
 #include "lua/sandbox.h"
-#include "lua/errand.h"
 #include "lua/state_rest.h"
 
 #include "base/log.h"
@@ -62,6 +63,7 @@ static void init_lists(struct state *state) {
     list_init(&state->runs);
     list_init(&state->collector.node);
     list_init(&state->rest->errands);
+    list_init(&state->callbacks);
     list_init(&state->rest->everies);
 }
 
@@ -194,6 +196,7 @@ void state_stop(struct state *state) {
     everies_stop(state);
     while (!list_empty(&state->rest->errands))
         errand_close(container_of(state->rest->errands.next, struct errand, node));
+    callbacks_stop(state);
     close_runs(state);
     handles_end_all(state);
     unbind_sites(state);

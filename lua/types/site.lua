@@ -81,6 +81,8 @@
 ---@field backends? table<string, table>
 ---@field use? moongate.Policy[] policies that stand before and after the site's own hooks
 ---@field cache? { memory?: moongate.Bytes }
+---compress answers: true, or what is not as usual; the manual tells
+---@field compress? boolean|{ types?: string[], min?: moongate.Bytes, codings?: string[], level?: integer }
 ---@field trusted_proxies? string|string[] CIDRs whose X-Forwarded-* are believed
 ---@field max_body? moongate.Bytes|"none" default 64M
 ---@field max_headers? moongate.Bytes default 32K

@@ -46,6 +46,8 @@ local function values_of(req, res)
     gate.crypto.hasher "md5", gate.crypto.key { kty = "oct", k = "AAAA" }, edwards,
     "sha256", { alg = "HS256" }, { algorithms = { "HS256" }, keys = ("k"):rep(32) }, "eyJhbGciOiJIUzI1NiJ9.e30.AA",
     { keys = { { kty = "oct", k = "AAAA" }, 5 } }, '{"keys":[{"kty":"oct","k":"AAAA"}]}',
+    gate.fetch("app", { stream = true }), gate.fetch("app", { stream = true }).body,
+    { stream = true }, { body = req.body }, { body = print }, { redirects = 3 }, { plain = true },
   }
   for i = 1, 20 do
     local sock = assert(i % 2 == 0 and gate.socket.tcp() or gate.socket.unix())
