@@ -162,8 +162,10 @@ static enum failure judge_handshake(struct tls *t) {
 
 /* ---- the handshake */
 
+/* What a server needs no more is not kept for as long as the client stays. */
 static void forget_hello(struct tls *t) {
     if (!t->hello) return;
+    SSL_certs_clear(t->ssl);
     tls_certificates_unref(t->hello->certificates);
     free(t->hello->name);
     free(t->hello);
