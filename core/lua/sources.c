@@ -34,6 +34,8 @@ struct sources {
     struct map by_path; /* -> index in `list`, plus 1 */
     struct source *list;
     size_t count, room;
+    size_t *read; /* indices of those that could be read */
+    size_t read_count;
     char *main;
     int (*open_file)(const char *path);
 };
@@ -54,6 +56,7 @@ void sources_destroy(struct sources *s) {
         free(s->list[i].text);
     }
     map_fini(&s->by_path);
+    free(s->read);
     free(s->list);
     free(s->main);
     free(s);
@@ -62,9 +65,7 @@ void sources_destroy(struct sources *s) {
 const char *sources_main(const struct sources *s) { return s->main; }
 
 static const struct source *nth_read(const struct sources *s, size_t i) {
-    for (size_t at = 0; at < s->count; at++)
-        if (s->list[at].text && i-- == 0) return &s->list[at];
-    return NULL;
+    return i < s->read_count ? &s->list[s->read[i]] : NULL;
 }
 
 const char *sources_path(const struct sources *s, size_t i) {
@@ -102,6 +103,7 @@ static struct source *add(struct sources *s, const char *path) {
     if (s->count == s->room) {
         s->room = s->room ? s->room * 2 : 8;
         s->list = must_realloc(s->list, s->room * sizeof *s->list);
+        s->read = must_realloc(s->read, s->room * sizeof *s->read);
     }
     struct source *source = &s->list[s->count++];
     *source = (struct source){ .path = must_strdup(path) };
@@ -109,6 +111,7 @@ static struct source *add(struct sources *s, const char *path) {
     int fd = s->open_file(path);
     if (fd < 0) source->why = errno == ENOENT || errno == ENOTDIR ? "no such file" : strerrordesc_np(errno);
     else read_all(source, fd);
+    if (source->text) s->read[s->read_count++] = s->count - 1;
     return source;
 }
 

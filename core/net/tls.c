@@ -357,10 +357,20 @@ bool tls_say_end(struct tls *t) {
 
 void tls_mute(struct tls *t) { t->said_end = true; }
 
+/* The reason why it ends (an alert, close_notify), if the socket takes it now. */
+static void send_last(struct tls *t) {
+    struct iovec v[UNSENT_VECTORS];
+    if (!t->unsent.size || t->error) return;
+    struct msghdr message = { .msg_iov = v };
+    message.msg_iovlen = (size_t)buffer_vectors(&t->unsent, v, UNSENT_VECTORS);
+    (void)!sendmsg(t->fd, &message, MSG_NOSIGNAL);
+}
+
 /* OpenSSL forgets the session of a connection that was not shut down as it would have it; that is of no use any more
  * with TLS 1.3, nor is it a reason. */
 void tls_destroy(struct tls *t) {
     if (!t) return;
+    send_last(t);
     SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(t->ssl);
     buffer_fini(&t->unsent);
