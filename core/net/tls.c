@@ -219,6 +219,14 @@ enum tls_shake tls_shake(struct tls *t, int fd, enum failure *why) {
 
 /* ---- reading */
 
+/* A socket that failed is no matter of TLS. */
+static ssize_t fail_layer(struct tls *t) {
+    if (!t->error) t->reason = describe(t);
+    ERR_clear_error();
+    errno = t->error ? t->error : EPROTO;
+    return -1;
+}
+
 /* SSL_read has given nothing; `sum` bytes came before. What is no passing matter is found again by the next pull. */
 static ssize_t end_pull(struct tls *t, size_t sum) {
     int error = SSL_get_error(t->ssl, 0);
@@ -232,9 +240,7 @@ static ssize_t end_pull(struct tls *t, size_t sum) {
         t->truncated = t->eof;
         return 0;
     }
-    t->reason = describe(t);
-    errno = t->error ? t->error : EPROTO;
-    return -1;
+    return fail_layer(t);
 }
 
 ssize_t tls_pull(struct tls *t, const struct iovec *v, int count) {
@@ -312,14 +318,8 @@ static size_t sum_vectors(const struct plain *p) {
     return sum - (p->count ? p->at : 0);
 }
 
-static ssize_t fail_push(struct tls *t) {
-    t->reason = describe(t);
-    errno = t->error ? t->error : EPROTO;
-    return -1;
-}
-
 ssize_t tls_push(struct tls *t, const struct iovec *v, int count) {
-    if (!send_unsent(t)) return fail_push(t);
+    if (!send_unsent(t)) return fail_layer(t);
     if (t->unsent.size) {
         errno = EAGAIN;
         return -1;
@@ -334,7 +334,7 @@ ssize_t tls_push(struct tls *t, const struct iovec *v, int count) {
     t->corked = left > RECORD;
     size_t done = encrypt(t, &plain);
     t->corked = false;
-    if (!send_unsent(t) || (done == 0 && t->unsent.size == 0)) return fail_push(t);
+    if (!send_unsent(t) || (done == 0 && t->unsent.size == 0)) return fail_layer(t);
     if (t->unsent.size == 0) return (ssize_t)(written + done);
     t->taken = done;
     if (written) return (ssize_t)written;

@@ -112,6 +112,7 @@ void tls_shared_unref(struct tls_shared *s) {
     pthread_mutex_lock(&lock);
     bool last = atomic_fetch_sub(&s->refs, 1) == 1;
     if (last) map_remove(&registry, digest_key(s->digest));
+    if (last && s->kind->leave) s->kind->leave(s, NULL);
     if (registry.count == 0) map_fini(&registry);
     pthread_mutex_unlock(&lock);
     if (last) s->kind->destroy(s);

@@ -260,6 +260,7 @@ static enum next connect_step(struct fetch *f) {
     atomic_fetch_add_explicit(&f->server->active, 1, memory_order_relaxed);
     f->server_active = true;
     f->news = FETCH_NO_NEWS;
+    f->why_more = NULL;
     char text[ADDR_TEXT];
     struct way way = { .trust = settings_of(f)->trust };
     if (way.trust) way.name = backend_tls_name(f->backend, f->spec, f->server, text);
