@@ -79,6 +79,18 @@ describe("a TLS listener", function()
     assert.equal("https /path", out)
   end)
 
+  it("tells the scheme of the connection, whatever an absolute target claims", function()
+    local gate = start([[
+      local gate = require "moongate"
+      return {
+        listen = { "127.0.0.1:$PORT2", { "127.0.0.1:$PORT", tls = ]] .. own .. [[ } },
+        on_request = function(req) return gate.reply(200, req.scheme) end,
+      }
+    ]])
+    assert.equal("http", http.get(gate.values.PORT2, "https://a/").body)
+    assert.equal("https", http.get(nil, "http://a/", { conn = net.connect_tls(gate.port) }).body)
+  end)
+
   it("tells backends that the client came by https", function()
     local backend = http.backend()
     local gate = start([[return {
