@@ -345,8 +345,7 @@ static int fetch_k(lua_State *L, int status, lua_KContext context) {
     if (c->why == FAIL_TOO_LARGE)
         return fail_world_with(L, failure_word(c->why), "the answer's body is larger than %llu bytes",
                                (unsigned long long)c->max);
-    if (why_more && (c->why == FAIL_TLS_FAILED || c->why == FAIL_CERTIFICATE))
-        return fail_world_with(L, failure_word(c->why), "%s: %s", failure_sentence(c->why), why_more);
+    if (why_more) return fail_world_with(L, failure_word(c->why), "%s: %s", failure_sentence(c->why), why_more);
     return fail_world(L, c->why);
 }
 

@@ -131,6 +131,8 @@ void read_keepalive(struct reader *, const struct spot *, const struct value *, 
 void read_retry_on(struct reader *, const struct spot *, const struct value *, void *base);
 void read_health_status(struct reader *, const struct spot *, const struct value *, void *base);
 void read_backend_tls(struct reader *, const struct spot *, const struct value *, void *base);
+/* Its servers are read: each must have a name that its certificate can bear. */
+void check_backend_tls(struct reader *, const struct spot *, const struct config_backend *);
 void read_pins(struct reader *, const struct spot *, const struct value *, void *base);
 void read_versions(struct reader *, const struct spot *, const struct value *, void *base);
 

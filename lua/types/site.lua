@@ -22,7 +22,7 @@
 ---@field pick_backend? moongate.Pick|fun(req: moongate.Request, last: moongate.LastTry?): moongate.PickAnswer
 ---once, on the final answer; a reply replaces it
 ---@field on_response? fun(req: moongate.Request, res: moongate.Response): moongate.Reply|integer|nil
----in a TLS handshake: the name of one of the config's certificates, or PEM; nothing: as configured. There is no request yet
+---in a TLS handshake: the name of one of the config's certificates, or PEM; nothing: as configured
 ---@field on_certificate? fun(name: string?): string|moongate.CertificateText|nil
 ---@field on_log? fun(req: moongate.Request, res: moongate.Response) after the answer
 ---the core is about to answer by itself
