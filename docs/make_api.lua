@@ -188,8 +188,8 @@ end
 -- "res:…" for a method of Response: what it is called in hooks.
 local names = {
   Headers = "headers", Args = "args", Body = "body", Shared = "shared", Cidr = "set", Re = "re", Mmdb = "geo",
+  Jwks = "jwks",
 }
-local names = { Headers = "headers", Args = "args", Body = "body", Shared = "shared", Jwks = "jwks" }
 
 local function signature_of(member)
   local signature = member.signature:gsub("^(%u[%w_]*)([.:])", function(class, joint)

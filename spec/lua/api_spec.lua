@@ -10,7 +10,8 @@ local it = support.it
 
 local files = {
   "lua/types/gate.lua", "lua/types/body.lua", "lua/types/tools.lua", "lua/types/crypto.lua", "lua/types/request.lua",
-  "lua/types/response.lua", "lua/types/site.lua", "lua/types/socket.lua", "lua/types/state.lua", "lua/types/testing.lua",
+  "lua/types/response.lua", "lua/types/site.lua", "lua/types/socket.lua", "lua/types/state.lua",
+  "lua/types/testing.lua",
 }
 
 ---@class api.Function
