@@ -339,7 +339,7 @@ static enum next body(struct exchange *x) {
     if (!x->body_done) return WAIT;
     struct stream *s = x->stream;
     x->stream = NULL;
-    s->ops->finish(s);
+    if (s) s->ops->finish(s); /* else the client has it, and left */
     return GO_ON;
 }
 
@@ -567,7 +567,7 @@ void exchange_begin_failed(struct exchange *x, enum failure why) {
 
 void exchange_client_left(struct exchange *x) {
     x->stream = NULL;
-    x->client_left = true;
+    x->client_left = !x->body_done || x->tunnel;
     if (x->tunnel) tunnel_client_left(x->tunnel);
     exchange_wake(x);
 }
