@@ -394,6 +394,7 @@ static struct h2_server *h2_server_of(struct server_conn *sc) {
     if (sc->h2) return sc->h2;
     struct h2_server *h = must_calloc(1, sizeof *h);
     h->conn = sc;
+    h->kept = true; /* until a borrower knows better */
     list_init(&h->streams);
     task_init(&h->task, advance);
     sc->h2 = h;
