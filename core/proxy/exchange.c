@@ -319,6 +319,7 @@ static enum next send_head(struct exchange *x) {
     if (own && x->site) drop_request_body(x);
     if (x->client_left) return WAIT; /* reading its body showed that it left: advance sees to it */
     if (x->stream->body_unread && own) x->request.framing.keep_alive = false;
+    if (x->source == SOURCE_REPLY || x->source == SOURCE_ERROR) answer_suit_client(x);
     x->stream->ops->send_head(x->stream, &x->response);
     x->head_sent = true;
     if (!own && x->fetch->tunnel) {
