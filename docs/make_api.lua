@@ -8,9 +8,13 @@ local files = {
   { "lua/types/site.lua", "What a config returns" },
   { "lua/types/request.lua", "The request" },
   { "lua/types/response.lua", "The response" },
+  { "lua/types/body.lua", "Bodies" },
   { "lua/types/gate.lua", "The module" },
   { "lua/types/socket.lua", "Sockets, names, locks" },
   { "lua/types/state.lua", "State of policy" },
+  { "lua/types/tools.lua", "The module's tools" },
+  { "lua/types/crypto.lua", "Cryptography" },
+  { "lua/types/testing.lua", "The test kit" },
 }
 
 -- Reading -------------------------------------------------------------------------------------------------------------
@@ -105,7 +109,8 @@ local function read_intro(path)
   local lines = {}
   for line in io.lines(path) do
     local text = line:match "^%-%- ?([^-].*)$"
-    if text then lines[#lines + 1] = text elseif #lines > 0 then break end
+    local told = text and not text:find "^luacheck:"
+    if told then lines[#lines + 1] = text elseif #lines > 0 then break end
   end
   return table.concat(lines, "\n")
 end
@@ -181,7 +186,10 @@ local function emit_rows(head, rows)
 end
 
 -- "res:…" for a method of Response: what it is called in hooks.
-local names = { Headers = "headers", Args = "args", Body = "body", Shared = "shared" }
+local names = {
+  Headers = "headers", Args = "args", Body = "body", Shared = "shared", Cidr = "set", Re = "re", Mmdb = "geo",
+  Jwks = "jwks",
+}
 
 local function signature_of(member)
   local signature = member.signature:gsub("^(%u[%w_]*)([.:])", function(class, joint)

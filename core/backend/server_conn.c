@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/must.h"
 #include "base/slab.h"
+#include "net/stage.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -69,7 +70,9 @@ void server_conn_become(struct server_conn *sc, const struct server_protocol *pr
 /* ---- new ones */
 
 /* With TLS the server has a say, and until it was heard everybody opens a connection of his own. */
-static const struct server_protocol *expected_protocol(const struct server *server, const struct way *way) {
+static const struct server_protocol *expected_protocol(const struct server *server, const struct loop *loop,
+                                                       const struct way *way) {
+    if (loop->stage) return &server_h1; /* all that is spoken there */
     bool h2 = way->h2 && !way->alone;
     bool sure = !way->trust || atomic_load_explicit(&server->speaks_h2, memory_order_relaxed);
     return h2 && sure ? &server_h2 : &server_h1;
@@ -81,13 +84,17 @@ void server_conn_open(struct server *server, struct loop *loop, struct borrower 
     list_init(&sc->node);
     grave_init(&sc->grave, server_conn_bury);
     sc->server = server_ref(server);
-    sc->protocol = expected_protocol(server, way);
+    sc->protocol = expected_protocol(server, loop, way);
     atomic_fetch_add_explicit(&server->connections, 1, memory_order_relaxed);
+    if (loop->stage) loop->stage->called = server->backend;
     conn_connect(&sc->conn, loop, &server->addr, sc->protocol->handlers);
+    if (loop->stage) loop->stage->called = NULL;
     if (way->trust) {
         sc->trust = tls_trust_ref(way->trust);
         sc->name = must_strndup(way->name.p, way->name.n);
-        conn_tls_connect(&sc->conn, way->trust, way->name, way->h2 && !way->alone ? TLS_ALPN_H2 : TLS_ALPN_H1);
+        enum tls_alpn alpn = way->h2 && !way->alone ? TLS_ALPN_H2 : TLS_ALPN_H1;
+        if (loop->stage) conn_tls_pretend(&sc->conn);
+        else conn_tls_connect(&sc->conn, way->trust, way->name, alpn);
     }
     lend(sc, b);
     sc->connect_timeout = timeout;

@@ -21,6 +21,9 @@ static atomic_int log_fd = STDERR_FILENO;
 static atomic_int log_level_now = LOG_LEVEL_INFO;
 static _Thread_local int log_worker = -1;
 
+static _Thread_local void (*capture)(void *with, enum log_level, const char *text);
+static _Thread_local void *captured_with;
+
 static const char *const level_names[] = { "error", "warn", "info", "debug" };
 
 void log_open(int fd, enum log_level level) {
@@ -32,9 +35,15 @@ void log_open(int fd, enum log_level level) {
 
 void log_set_level(enum log_level level) { atomic_store(&log_level_now, (int)level); }
 bool log_wants(enum log_level level) {
-    return (int)level <= atomic_load_explicit(&log_level_now, memory_order_relaxed);
+    return capture || (int)level <= atomic_load_explicit(&log_level_now, memory_order_relaxed);
 }
 void log_thread(int worker) { log_worker = worker; }
+const char *log_level_name(enum log_level level) { return level_names[level]; }
+
+void log_capture(void (*line)(void *with, enum log_level, const char *text), void *with) {
+    capture = line;
+    captured_with = with;
+}
 
 static int write_prefix(char *to, size_t room, enum log_level level) {
     struct timespec now;
@@ -84,7 +93,8 @@ void log_vwrite(enum log_level level, const char *format, va_list args) {
         vsnprintf(text, (size_t)n + 1, format, again);
     }
     va_end(again);
-    if (n >= 0) write_line(level, text, (size_t)n);
+    if (n >= 0 && capture) capture(captured_with, level, text);
+    else if (n >= 0) write_line(level, text, (size_t)n);
     if (text != small) free(text);
 }
 

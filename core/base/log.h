@@ -17,6 +17,10 @@ void log_vwrite(enum log_level level, const char *format, va_list args) __attrib
 /* The number that stands in this thread's lines; -1 (the default): none. */
 void log_thread(int worker);
 
+/* From now on this thread's lines, of all levels, go to `line` and nowhere else; NULL: to the log again. */
+void log_capture(void (*line)(void *with, enum log_level, const char *text), void *with);
+const char *log_level_name(enum log_level);
+
 #define log_error(...) log_write(LOG_LEVEL_ERROR, __VA_ARGS__)
 #define log_warn(...)  log_write(LOG_LEVEL_WARN, __VA_ARGS__)
 #define log_info(...)  log_write(LOG_LEVEL_INFO, __VA_ARGS__)

@@ -9,5 +9,7 @@
  * in this thread: copy it. 29 bytes. */
 struct slice date_now(void);
 void date_write(char to[30], time_t when);
-/* All three forms; -1 if it is none. */
+/* All three forms; false if it is none. */
+bool date_read(struct slice, int64_t *when);
+/* The same for who only asks whether it has passed: what is before 1970 is 1970, -1 if it is none. */
 time_t date_parse(struct slice);

@@ -8,10 +8,8 @@ static bool is_escape(const char *p, const char *end) {
     return *p == '%' && end - p >= 3 && byte_is(p[1], BYTE_HEX) && byte_is(p[2], BYTE_HEX);
 }
 
-struct slice percent_decode(struct arena *arena, struct slice s, bool plus_is_space) {
-    bool plain = !s.n || (!memchr(s.p, '%', s.n) && !(plus_is_space && memchr(s.p, '+', s.n)));
-    if (plain) return s;
-    char *start = arena_bytes(arena, s.n), *out = start;
+size_t percent_decode_into(char *to, struct slice s, bool plus_is_space) {
+    char *out = to;
     const char *p = s.p, *end = s.p + s.n;
     while (p < end) {
         if (is_escape(p, end)) {
@@ -22,17 +20,27 @@ struct slice percent_decode(struct arena *arena, struct slice s, bool plus_is_sp
             p++;
         }
     }
-    return slice_make(start, (size_t)(out - start));
+    return (size_t)(out - to);
+}
+
+struct slice percent_decode(struct arena *arena, struct slice s, bool plus_is_space) {
+    bool plain = !s.n || (!memchr(s.p, '%', s.n) && !(plus_is_space && memchr(s.p, '+', s.n)));
+    if (plain) return s;
+    char *to = arena_bytes(arena, s.n);
+    return slice_make(to, percent_decode_into(to, s, plus_is_space));
+}
+
+bool percent_valid(struct slice s) {
+    for (size_t i = 0; i < s.n; i++)
+        if (s.p[i] == '%' && !is_escape(s.p + i, s.p + s.n)) return false;
+    return true;
 }
 
 static bool stays(char c, const char *keep) { return byte_is(c, BYTE_UNRESERVED) || (c && keep && strchr(keep, c)); }
 
-struct slice percent_encode(struct arena *arena, struct slice s, const char *keep) {
+size_t percent_encode_into(char *to, struct slice s, const char *keep) {
     static const char digits[] = "0123456789ABCDEF";
-    size_t n = 0;
-    for (size_t i = 0; i < s.n; i++) n += stays(s.p[i], keep) ? 1 : 3;
-    if (n == s.n) return s;
-    char *start = arena_bytes(arena, n), *out = start;
+    char *out = to;
     for (size_t i = 0; i < s.n; i++) {
         unsigned char c = (unsigned char)s.p[i];
         if (stays(s.p[i], keep)) {
@@ -43,7 +51,15 @@ struct slice percent_encode(struct arena *arena, struct slice s, const char *kee
         *out++ = digits[c >> 4];
         *out++ = digits[c & 15];
     }
-    return slice_make(start, n);
+    return (size_t)(out - to);
+}
+
+struct slice percent_encode(struct arena *arena, struct slice s, const char *keep) {
+    size_t n = 0;
+    for (size_t i = 0; i < s.n; i++) n += stays(s.p[i], keep) ? 1 : 3;
+    if (n == s.n) return s;
+    char *to = arena_bytes(arena, n);
+    return slice_make(to, percent_encode_into(to, s, keep));
 }
 
 bool query_next(struct slice *rest, struct slice *name, struct slice *value) {

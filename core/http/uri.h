@@ -30,6 +30,11 @@ bool url_parse(struct arena *, struct slice url, struct target *);
 struct slice percent_decode(struct arena *, struct slice, bool plus_is_space);
 /* Escapes all but unreserved (RFC 3986 2.3); `keep` names further bytes that stay. */
 struct slice percent_encode(struct arena *, struct slice, const char *keep);
+/* The same into memory of the caller's: 3 bytes for each of `s`, or as many as `s` has. Return the bytes written. */
+size_t percent_encode_into(char *to, struct slice s, const char *keep);
+size_t percent_decode_into(char *to, struct slice s, bool plus_is_space);
+/* Is every "%" followed by two hexadecimal digits? (Decoding leaves others as they are.) */
+bool percent_valid(struct slice);
 
 /* Visits name and value of a query or form ("a=1&b"): raw, still encoded; value.p NULL without "=". */
 bool query_next(struct slice *rest, struct slice *name, struct slice *value);

@@ -153,6 +153,19 @@ struct slice view_copy(lua_State *L, struct view *v, struct slice s) {
     return arena_copy(&v->exchange->arena, s);
 }
 
+/* ---- strings */
+
+enum { BYTES_PER_STEP = 8, MIB = 1 << 20 };
+
+struct slice string_check(lua_State *L, int arg, size_t max) {
+    if (lua_type(L, arg) != LUA_TSTRING) luaL_typeerror(L, arg, "string");
+    struct slice s = text_check(L, arg);
+    if (s.n > max && max % MIB == 0) luaL_argerror(L, arg, lua_pushfstring(L, "longer than %d MiB", (int)(max / MIB)));
+    if (s.n > max) luaL_argerror(L, arg, lua_pushfstring(L, "longer than %d bytes", (int)max));
+    budget_spend(L, 1 + s.n / BYTES_PER_STEP);
+    return s;
+}
+
 /* ---- units */
 
 enum { UNIT_TEXT = 32 };
@@ -223,11 +236,10 @@ static void check_option(lua_State *L, const char *what, const char *const names
     if (lua_type(L, -1) != LUA_TSTRING)
         luaL_error(L, "%s: the names of options are strings, not %ss", what, luaL_typename(L, -1));
     const char *name = lua_tostring(L, -1);
-    struct likeness l = like(slice_of(name));
-    for (int i = 0; names[i]; i++) {
+    for (int i = 0; names[i]; i++)
         if (strcmp(names[i], name) == 0) return;
-        like_try(&l, names[i]);
-    }
+    struct likeness l = like(slice_of(name));
+    for (int i = 0; names[i]; i++) like_try(&l, names[i]);
     if (l.best) luaL_error(L, "%s has no option '%s' (did you mean '%s'?)", what, name, l.best);
     luaL_error(L, "%s has no option '%s'", what, name);
 }

@@ -11,6 +11,7 @@
 #include "store/frozen_file.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <stdio.h>
 
 enum { FILE_MOST = 512 << 20, NAME_BYTES = 4000, WHY_BYTES = 1024, STEPS_PER_PROBE = 8 };
@@ -191,48 +192,59 @@ struct wanted {
     bool numbers;
 };
 
+enum { WANTED_KINDS = 16 };
 static unsigned wanted_as(const struct wanted *w) { return 1 + (unsigned)w->format * 2 + w->numbers; }
 
 /* The same bytes read in another way are another map. */
-static struct digest digest_file(const struct data_source *data, const struct wanted *w) {
-    struct digest d = digest_bytes(slice_make(data->text, data->size));
+static struct digest digest_file(struct slice text, const struct wanted *w) {
+    struct digest d = digest_bytes(text);
     d.high ^= wanted_as(w);
     return d;
 }
 
 /* "file:line: what is wrong" in `why`. */
-static struct frozen *parse_file(const struct data_source *data, const struct wanted *w, struct digest source,
+static struct frozen *parse_file(const char *path, struct slice text, const struct wanted *w, struct digest source,
                                  char *why) {
     struct frozen_maker *maker = frozen_begin();
     enum frozen_fault fault;
     struct frozen_trouble trouble;
     uint32_t line;
-    if (!frozen_read(maker, slice_make(data->text, data->size), w->format, w->numbers, &trouble)) {
+    if (!frozen_read(maker, text, w->format, w->numbers, &trouble)) {
         frozen_abandon(maker);
-        snprintf(why, WHY_BYTES, "%s:%" PRIu32 ": %s", data->path, trouble.line, trouble.what);
+        snprintf(why, WHY_BYTES, "%.800s:%" PRIu32 ": %s", path, trouble.line, trouble.what);
         return NULL;
     }
     struct frozen *f = frozen_end(maker, source, &fault, &line);
     if (fault == FROZEN_CLASH)
-        snprintf(why, WHY_BYTES, "%s:%" PRIu32 ": its key was there before, with another value", data->path, line);
-    if (fault == FROZEN_LARGE) snprintf(why, WHY_BYTES, "%s: it is too large", data->path);
+        snprintf(why, WHY_BYTES, "%.800s:%" PRIu32 ": its key was there before, with another value", path, line);
+    if (fault == FROZEN_LARGE) snprintf(why, WHY_BYTES, "%.800s: it is too large", path);
     return f;
 }
 
-static void release_frozen(void *kept) { frozen_unref(kept); }
+static void release_frozen(void *made) { frozen_unref(made); }
 
-/* The sources keep a reference in place of the text. */
+/* The sources keep a reference for all runs of the load. */
 static struct frozen *make_of_file(struct sources *sources, const char *name, const struct wanted *w, char *why) {
-    struct data_source data = sources_data(sources, name, wanted_as(w), FILE_MOST);
-    if (data.kept) return frozen_ref(data.kept);
-    if (!data.text) {
-        snprintf(why, WHY_BYTES, "cannot read %s: %s", data.path, data.why);
+    static const char kinds[WANTED_KINDS]; /* their addresses tell the ways of reading apart */
+    const void *way = &kinds[wanted_as(w)];
+    char path[PATH_MAX];
+    size_t size = 0;
+    const char *refused = "too long a path";
+    struct frozen *f = NULL;
+    char *text = NULL;
+    if (sources_resolve(sources, name, path, sizeof path)) {
+        if ((f = sources_made(sources, path, way))) return frozen_ref(f);
+        text = sources_slurp(sources, path, FILE_MOST, &size, &refused);
+    }
+    if (!text) {
+        snprintf(why, WHY_BYTES, "cannot read %s: %s", name, refused);
         return NULL;
     }
-    struct digest source = digest_file(&data, w);
-    struct frozen *f = frozen_find(source);
-    if (!f) f = parse_file(&data, w, source, why);
-    if (f) sources_keep(sources, data.path, wanted_as(w), frozen_ref(f), release_frozen);
+    struct digest source = digest_file(slice_make(text, size), w);
+    f = frozen_find(source);
+    if (!f) f = parse_file(path, slice_make(text, size), w, source, why);
+    free(text);
+    if (f) sources_keep(sources, path, way, frozen_ref(f), release_frozen);
     return f;
 }
 

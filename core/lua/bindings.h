@@ -18,12 +18,24 @@
     BINDING(map)                                                                                                       \
     BINDING(log)                                                                                                       \
     BINDING(hash)                                                                                                      \
+    BINDING(crypto)                                                                                                    \
+    BINDING(jwt)                                                                                                       \
     BINDING(clock)                                                                                                     \
     BINDING(backend)                                                                                                   \
     BINDING(task)                                                                                                      \
     BINDING(socket)                                                                                                    \
     BINDING(lock)                                                                                                      \
-    BINDING(dns)
+    BINDING(dns)                                                                                                       \
+    BINDING(hex)                                                                                                       \
+    BINDING(time)                                                                                                      \
+    BINDING(uuid)                                                                                                      \
+    BINDING(url)                                                                                                       \
+    BINDING(cookie)                                                                                                    \
+    BINDING(json)                                                                                                      \
+    BINDING(cidr)                                                                                                      \
+    BINDING(re)                                                                                                        \
+    BINDING(metrics)                                                                                                   \
+    BINDING(mmdb)
 
 #define BINDING_DECLARATION(thing) void bind_##thing##_open(lua_State *L);
 BINDINGS(BINDING_DECLARATION)

@@ -50,7 +50,14 @@ struct ticker {
 
 static _Thread_local struct ticker ticker;
 
-static void on_count(lua_State *L, lua_Debug *ar);
+static void on_hook(lua_State *L, lua_Debug *ar);
+
+/* The one hook of a coroutine: after every `count` instructions (0: never), and at each line where coverage is asked
+ * for. */
+static void set_hook(lua_State *L, int count) {
+    int mask = (count ? LUA_MASKCOUNT : 0) | (state_of(L)->coverage ? LUA_MASKLINE : 0);
+    lua_sethook(L, mask ? on_hook : NULL, mask, count);
+}
 
 /* Async-signal-safe, unlike the one of base/clock.h by contract. */
 static uint64_t cpu_now(void) {
@@ -77,7 +84,7 @@ static void on_signal(int signal, siginfo_t *info, void *context) {
     charge(m);
     if (m->used >= m->limit) {
         m->late = 1;
-        lua_sethook(L, on_count, LUA_MASKCOUNT, 1);
+        set_hook(L, 1);
     }
     errno = saved;
 }
@@ -128,12 +135,12 @@ void budget_thread_end(void) {
 
 void budget_count(lua_State *L) {
     state_of(L)->meter.counting = true;
-    lua_sethook(L, on_count, LUA_MASKCOUNT, COUNT);
+    set_hook(L, COUNT);
 }
 
 void budget_count_no_more(lua_State *L) {
     state_of(L)->meter.counting = false;
-    lua_sethook(L, NULL, 0, 0); /* other coroutines lose theirs when it fires */
+    set_hook(L, 0); /* other coroutines lose theirs when it fires */
 }
 
 void meter_enter(struct meter *m, lua_State *L, uint64_t used, uint64_t limit) {
@@ -197,7 +204,7 @@ static int stop(lua_State *L, lua_Debug *ar) {
         state->passing = state->killing = true;
         return lua_yield(L, 0);
     }
-    lua_sethook(L, on_count, LUA_MASKCOUNT, 1);
+    set_hook(L, 1);
     if (ar) m->raised = true;
     lua_pushstring(L, m->text);
     return lua_error(L);
@@ -209,17 +216,26 @@ static void look_at_clock(struct meter *m) {
     if (m->used >= m->limit) m->late = 1;
 }
 
+static void note_line(lua_State *L, lua_Debug *ar) {
+    struct coverage *coverage = state_of(L)->coverage;
+    if (lua_getinfo(L, "S", ar) && *ar->source == '@') coverage->line(coverage, ar->source + 1, ar->currentline);
+}
+
 /* Fires every COUNT instructions where states count; else at every one of a late coroutine, or once in one that was
  * armed in a former call and has not run since. */
-static void on_count(lua_State *L, lua_Debug *ar) {
+static void on_hook(lua_State *L, lua_Debug *ar) {
+    if (ar->event == LUA_HOOKLINE) {
+        note_line(L, ar);
+        return;
+    }
     struct meter *m = &state_of(L)->meter;
     look_at_clock(m);
     if (m->late && m->L) {
         stop(L, ar);
         return;
     }
-    if (m->counting) lua_sethook(L, on_count, LUA_MASKCOUNT, COUNT);
-    else lua_sethook(L, NULL, 0, 0);
+    if (m->counting) set_hook(L, COUNT);
+    else set_hook(L, 0);
 }
 
 void budget_check(lua_State *L) {
@@ -229,6 +245,6 @@ void budget_check(lua_State *L) {
 }
 
 void budget_disarm(lua_State *L) {
-    if (state_of(L)->meter.counting) lua_sethook(L, on_count, LUA_MASKCOUNT, COUNT);
-    else lua_sethook(L, NULL, 0, 0);
+    if (state_of(L)->meter.counting) set_hook(L, COUNT);
+    else set_hook(L, 0);
 }

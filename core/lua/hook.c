@@ -47,6 +47,8 @@ static void measure_end(struct hook_run *run) {
 
 static enum verdict fail_call(const struct subject *subject, enum hook hook, const char *text) {
     struct site *site = subject->site;
+    struct hook_observer *observer = subject->worker->observer;
+    if (observer) observer->failed(observer, subject, text);
     report_failure(subject, hook_name(hook), text);
     if (site && site->metrics) metric_add(site->metrics->hook_errors[hook], (int)subject->worker->index, 1);
     return site && site->fail_open[hook] ? VERDICT_CARRY_ON : VERDICT_FAILED;
@@ -115,12 +117,18 @@ static void push_error_info(lua_State *L, const struct error_info *info) {
     }
 }
 
+/* nil: the client did not say. */
+static void push_name(lua_State *L, const struct slice *name) {
+    if (name->n) lua_pushlstring(L, name->p, name->n);
+    else lua_pushnil(L);
+}
+
 /* Pushes the arguments of the run's hook; their number. */
 static int push_arguments(struct hook_run *run, lua_State *L) {
     struct subject *subject = run->subject;
     switch (run->hook) {
-    case HOOK_ON_CONNECT:
-    case HOOK_ON_CERTIFICATE: return 0;
+    case HOOK_ON_CONNECT: return 0;
+    case HOOK_ON_CERTIFICATE: push_name(L, run->detail); return 1;
     default: break;
     }
     req_push(L, subject);
@@ -156,8 +164,8 @@ static enum verdict read_failure(struct hook_run *run, struct decision *decision
     struct state *state = run->state;
     lua_State *L = run->root.L;
     if (verdict_takes_reply(run->hook) && reply_test(L, -1)) {
-        reply_read(L, lua_gettop(L), run->subject->arena, &decision->reply);
-        return VERDICT_REPLY;
+        if (reply_read(L, lua_gettop(L), run->subject, &decision->reply)) return VERDICT_REPLY;
+        return fail_call(run->subject, run->hook, SPENT_REPLY);
     }
     enum verdict verdict = fail_call(run->subject, run->hook, report_text(state, L));
     lua_pop(state->L, 1);
@@ -209,6 +217,8 @@ static enum verdict go_on_with(struct subject *subject, enum hook hook, const vo
                                const struct site_policy *policy, unsigned at, enum verdict verdict,
                                struct decision *decision) {
     if (verdict == VERDICT_WAIT) return verdict;
+    struct hook_observer *observer = subject->worker->observer;
+    if (observer) observer->answered(observer, subject, hook, verdict, decision);
     if (verdict == VERDICT_CARRY_ON || hook == HOOK_ON_LOG) return ask(subject, hook, detail, policy, at + 1, decision);
     if (subject->run) end_run(subject->run);
     return verdict;
@@ -223,6 +233,8 @@ static enum verdict ask(struct subject *subject, enum hook hook, const void *det
         return VERDICT_CARRY_ON;
     }
     const struct policy_entry *entry = &chain->entries[at];
+    struct hook_observer *observer = subject->worker->observer;
+    if (observer) observer->asked(observer, subject, hook, entry->path);
     if (entry->kind != ENTRY_FUNCTION)
         return go_on_with(subject, hook, detail, policy, at, decide_constant(subject, hook, policy, entry, decision),
                           decision);

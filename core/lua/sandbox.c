@@ -14,6 +14,7 @@
  * All tables of this file lie in the registry under the addresses below. */
 #include "lua/sandbox.h"
 
+#include "base/clock.h"
 #include "lua/run.h"
 
 #include <lualib.h>
@@ -133,8 +134,14 @@ static int open_utf8(lua_State *L) {
     return 1;
 }
 
+/* A rehearsal's numbers are the same each time. Lua seeds itself with the time and an address, which is as good as any
+ * elsewhere. */
 static int open_math(lua_State *L) {
     luaL_requiref(L, LUA_MATHLIBNAME, luaopen_math, 0);
+    if (!clock_pretended()) return 1;
+    lua_getfield(L, -1, "randomseed");
+    lua_pushinteger(L, (lua_Integer)random_u64());
+    lua_call(L, 1, 0);
     return 1;
 }
 
@@ -144,7 +151,22 @@ static int os_date(lua_State *L) {
     luaL_optlstring(L, 1, "", &n);
     luaL_argcheck(L, n <= DATE_FORMAT_MAX, 1, "format too long");
     budget_spend(L, 100);
+    if (lua_isnoneornil(L, 2)) {
+        lua_settop(L, 1);
+        if (lua_isnil(L, 1)) {
+            lua_pushliteral(L, "%c");
+            lua_replace(L, 1);
+        }
+        lua_pushinteger(L, (lua_Integer)clock_second());
+    }
     return lua_tocfunction(L, lua_upvalueindex(1))(L);
+}
+
+/* Now is what the house's clock says. */
+static int os_time(lua_State *L) {
+    if (!lua_isnoneornil(L, 1)) return lua_tocfunction(L, lua_upvalueindex(1))(L);
+    lua_pushinteger(L, (lua_Integer)clock_second());
+    return 1;
 }
 
 /* A table with some functions of the one on top, which it replaces. */
@@ -164,6 +186,9 @@ static int open_os(lua_State *L) {
     lua_getfield(L, -1, "date");
     lua_pushcclosure(L, os_date, 1);
     lua_setfield(L, -2, "date");
+    lua_getfield(L, -1, "time");
+    lua_pushcclosure(L, os_time, 1);
+    lua_setfield(L, -2, "time");
     return 1;
 }
 

@@ -2,7 +2,7 @@
  * and for every worker see the same bytes while an editor writes. Used by one thread at a time: all runs of a load
  * take place on the helper thread.
  *
- * What is made of a file of data (gate.map) takes the place of its text, for all runs to come.
+ * What is made of a file of data (gate.map, gate.cidr, gate.mmdb) is kept in place of its text, for all runs to come.
  *
  * `require "a.b"` looks for a/b.lua and a/b/init.lua beside the config, then in the directories of MOONGATE_PATH, if
  * it is set, else in the program's own lua/, its parent (for "scripts.cors") and lua/compat/, which gives the names of
@@ -27,20 +27,23 @@ enum { FILE_MAX = 8 << 20 };
 
 struct source {
     char *path;
-    unsigned as; /* what is made of it: another source each; 0: Lua */
-    char *text;  /* NULL: it could not be read, or something is kept in its place */
+    char *text; /* NULL: it could not be read, or something was made of it */
     size_t size;
     const char *why;
     mode_t mode;
     uid_t owner;
-    void *kept;
-    void (*release)(void *kept);
+    /* A data file: */
+    const void *kind;
+    void *made;
+    void (*release)(void *made);
 };
 
 struct sources {
     struct map by_path; /* -> index in `list`, plus 1 */
     struct source *list;
     size_t count, room;
+    size_t *read; /* indices of those that could be read */
+    size_t read_count;
     char *main;
     int (*open_file)(const char *path);
 };
@@ -57,11 +60,12 @@ struct sources *sources_create(const char *config_path, int (*open_file)(const c
 void sources_destroy(struct sources *s) {
     if (!s) return;
     for (size_t i = 0; i < s->count; i++) {
-        if (s->list[i].kept) s->list[i].release(s->list[i].kept);
         free(s->list[i].path);
         free(s->list[i].text);
+        if (s->list[i].made) s->list[i].release(s->list[i].made);
     }
     map_fini(&s->by_path);
+    free(s->read);
     free(s->list);
     free(s->main);
     free(s);
@@ -70,9 +74,7 @@ void sources_destroy(struct sources *s) {
 const char *sources_main(const struct sources *s) { return s->main; }
 
 static const struct source *nth_read(const struct sources *s, size_t i) {
-    for (size_t at = 0; at < s->count; at++)
-        if ((s->list[at].text || s->list[at].kept) && i-- == 0) return &s->list[at];
-    return NULL;
+    return i < s->read_count ? &s->list[s->read[i]] : NULL;
 }
 
 const char *sources_path(const struct sources *s, size_t i) {
@@ -86,60 +88,79 @@ const char *sources_text(const struct sources *s, size_t i, size_t *size) {
     return found ? found->text : NULL;
 }
 
-/* Reads all of an open file, which it closes. */
-static void read_all(struct source *to, int fd, size_t most) {
-    struct stat about;
-    to->why = "not a regular file";
-    if (fstat(fd, &about) != 0 || !S_ISREG(about.st_mode)) goto done;
-    to->mode = about.st_mode;
-    to->owner = about.st_uid;
-    to->why = "too large";
-    if ((size_t)about.st_size > most) goto done;
-    to->why = "there is no memory for it";
-    to->text = malloc((size_t)about.st_size + 1);
-    if (!to->text) goto done;
-    for (ssize_t n; to->size < (size_t)about.st_size; to->size += (size_t)n) {
-        n = read(fd, to->text + to->size, (size_t)about.st_size - to->size);
+/* Reads all of an open file, which it closes. malloc'd. */
+static char *read_all(int fd, size_t most, struct stat *about, size_t *size, const char **why) {
+    char *text = NULL;
+    *size = 0;
+    *why = "not a regular file";
+    if (fstat(fd, about) != 0 || !S_ISREG(about->st_mode)) goto done;
+    *why = "too large";
+    if ((size_t)about->st_size > most) goto done;
+    *why = "there is no memory for it";
+    text = malloc((size_t)about->st_size + 1);
+    if (!text) goto done;
+    for (ssize_t n; *size < (size_t)about->st_size; *size += (size_t)n) {
+        n = read(fd, text + *size, (size_t)about->st_size - *size);
         if (n < 0 && errno == EINTR) n = 0;
         else if (n <= 0) break;
     }
-    to->text[to->size] = '\0';
+    text[*size] = '\0';
 done:
     close(fd);
+    return text;
 }
 
-static struct source *add(struct sources *s, const char *path, unsigned as, size_t most) {
+static struct source *add_source(struct sources *s, const char *path) {
     if (s->count == s->room) {
         s->room = s->room ? s->room * 2 : 8;
         s->list = must_realloc(s->list, s->room * sizeof *s->list);
+        s->read = must_realloc(s->read, s->room * sizeof *s->read);
     }
     struct source *source = &s->list[s->count++];
-    *source = (struct source){ .path = must_strdup(path), .as = as };
-    if (as == 0) map_set(&s->by_path, slice_of(path), (void *)(uintptr_t)s->count);
-    int fd = s->open_file(path);
-    if (fd < 0) source->why = errno == ENOENT || errno == ENOTDIR ? "no such file" : strerrordesc_np(errno);
-    else read_all(source, fd, most);
+    *source = (struct source){ .path = must_strdup(path) };
     return source;
 }
 
-/* Of texts there may be thousands (certificates), of data files a handful. */
-static struct source *find(const struct sources *s, const char *path, unsigned as) {
-    if (as == 0) {
-        uintptr_t place = (uintptr_t)map_get(&s->by_path, slice_of(path));
-        return place ? &s->list[place - 1] : NULL;
-    }
-    for (size_t i = 0; i < s->count; i++)
-        if (s->list[i].as == as && strcmp(s->list[i].path, path) == 0) return &s->list[i];
-    return NULL;
+int sources_open(const struct sources *s, const char *path, const char **why) {
+    int fd = s->open_file(path);
+    if (fd < 0) *why = errno == ENOENT || errno == ENOTDIR ? "no such file" : strerrordesc_np(errno);
+    return fd;
 }
 
-static struct source *find_or_add(struct sources *s, const char *path, unsigned as, size_t most) {
-    struct source *source = find(s, path, as);
-    return source ? source : add(s, path, as, most);
+static char *open_and_read(const struct sources *s, const char *path, size_t most, struct stat *about, size_t *size,
+                           const char **why) {
+    int fd = sources_open(s, path, why);
+    return fd < 0 ? NULL : read_all(fd, most, about, size, why);
+}
+
+char *sources_slurp(const struct sources *s, const char *path, size_t most, size_t *size, const char **why) {
+    struct stat about;
+    return open_and_read(s, path, most, &about, size, why);
+}
+
+/* The last one was read. */
+static void note_read(struct sources *s) { s->read[s->read_count++] = s->count - 1; }
+
+/* Of texts there may be thousands (certificates). */
+static struct source *find_text(const struct sources *s, const char *path) {
+    uintptr_t place = (uintptr_t)map_get(&s->by_path, slice_of(path));
+    return place ? &s->list[place - 1] : NULL;
+}
+
+static struct source *add_text(struct sources *s, const char *path) {
+    struct stat about = { 0 };
+    struct source *source = add_source(s, path);
+    map_set(&s->by_path, slice_of(path), (void *)(uintptr_t)s->count);
+    source->text = open_and_read(s, path, FILE_MAX, &about, &source->size, &source->why);
+    source->mode = about.st_mode;
+    source->owner = about.st_uid;
+    if (source->text) note_read(s);
+    return source;
 }
 
 const char *sources_read(struct sources *s, const char *path, size_t *size, const char **why) {
-    const struct source *source = find_or_add(s, path, 0, FILE_MAX);
+    const struct source *source = find_text(s, path);
+    if (!source) source = add_text(s, path);
     *size = source->size;
     *why = source->why;
     return source->text;
@@ -147,43 +168,37 @@ const char *sources_read(struct sources *s, const char *path, size_t *size, cons
 
 /* ---- Files beside the config */
 
-static char *find_beside_config(const struct sources *s, const char *name) {
-    const char *slash = strrchr(s->main, '/');
-    char *path;
-    if (*name == '/' || !slash) return must_strdup(name);
-    must(asprintf(&path, "%.*s%s", (int)(slash + 1 - s->main), s->main, name) >= 0);
-    return path;
+bool sources_resolve(const struct sources *s, const char *name, char *path, size_t room) {
+    const char *slash = *name == '/' ? NULL : strrchr(s->main, '/');
+    int n = snprintf(path, room, "%.*s%s", slash ? (int)(slash + 1 - s->main) : 0, s->main, name);
+    return n >= 0 && (size_t)n < room;
 }
 
 const char *sources_file(struct sources *s, const char *name, size_t *size, const char **why) {
-    char *path = find_beside_config(s, name);
-    const char *text = sources_read(s, path, size, why);
-    free(path);
-    return text;
+    char path[PATH_MAX];
+    *why = "too long a path";
+    return sources_resolve(s, name, path, sizeof path) ? sources_read(s, path, size, why) : NULL;
 }
 
 bool sources_file_open_to_others(struct sources *s, const char *name) {
-    char *path = find_beside_config(s, name);
-    const struct source *source = find(s, path, 0);
-    free(path);
+    char path[PATH_MAX];
+    const struct source *source = sources_resolve(s, name, path, sizeof path) ? find_text(s, path) : NULL;
     if (!source || !source->text) return false;
     return source->mode & (source->owner == 0 ? S_IRWXO | S_IWGRP : S_IRWXO | S_IRWXG);
 }
 
-struct data_source sources_data(struct sources *s, const char *name, unsigned as, size_t most) {
-    char *path = find_beside_config(s, name);
-    const struct source *source = find_or_add(s, path, as, most);
-    free(path);
-    return (struct data_source){ source->path, source->text, source->size, source->why, source->kept };
+void *sources_made(const struct sources *s, const char *path, const void *kind) {
+    for (size_t i = 0; i < s->count; i++)
+        if (s->list[i].kind == kind && strcmp(s->list[i].path, path) == 0) return s->list[i].made;
+    return NULL;
 }
 
-void sources_keep(struct sources *s, const char *path, unsigned as, void *kept, void (*release)(void *kept)) {
-    struct source *source = find_or_add(s, path, as, 0);
-    must(source->text && !source->kept);
-    free(source->text);
-    source->text = NULL;
-    source->kept = kept;
+void sources_keep(struct sources *s, const char *path, const void *kind, void *made, void (*release)(void *made)) {
+    struct source *source = add_source(s, path);
+    source->kind = kind;
+    source->made = made;
     source->release = release;
+    note_read(s);
 }
 
 /* ---- Modules */

@@ -2,10 +2,11 @@
  * What runs in it stands in run.c and hook.c, what a script may reach in sandbox.c, what its file says in load.c and
  * policy.c. */
 #include "lua/bindings.h"
+#include "lua/callback.h"
+#include "lua/errand.h"
 #include "lua/policy.h"
 #include "lua/run.h"
 #include "lua/sandbox.h"
-#include "lua/errand.h"
 #include "lua/state_rest.h"
 
 #include "base/log.h"
@@ -62,6 +63,7 @@ static void init_lists(struct state *state) {
     list_init(&state->runs);
     list_init(&state->collector.node);
     list_init(&state->rest->errands);
+    list_init(&state->callbacks);
     list_init(&state->rest->everies);
 }
 
@@ -71,6 +73,11 @@ static struct state *make(int number, const struct state_limits *limits) {
     state->number = number;
     state->hook_cpu = microseconds(limits ? limits->hook_cpu : 0, HOOK_CPU_US);
     state->load_cpu = microseconds(limits ? limits->load_cpu : 0, LOAD_CPU_US);
+    state->coverage = limits ? limits->coverage : NULL;
+    if (state->coverage) {
+        state->hook_cpu *= COVERAGE_SLOWS;
+        state->load_cpu *= COVERAGE_SLOWS;
+    }
     init_lists(state);
     memory_init(&state->memory, limits && limits->memory ? limits->memory : MEMORY);
     lua_State *L = state->L = lua_newstate(memory_alloc, &state->memory);
@@ -189,6 +196,7 @@ void state_stop(struct state *state) {
     everies_stop(state);
     while (!list_empty(&state->rest->errands))
         errand_close(container_of(state->rest->errands.next, struct errand, node));
+    callbacks_stop(state);
     close_runs(state);
     handles_end_all(state);
     unbind_sites(state);

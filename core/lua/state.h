@@ -17,18 +17,25 @@ const char *sources_path(const struct sources *, size_t i); /* NULL: no more */
 const char *sources_text(const struct sources *, size_t i, size_t *size);
 /* The text of a file that the config names, relative to the config's folder: read now or before. NULL: `why` (static)
  * says why not. */
-const char *sources_file(struct sources *, const char *path, size_t *size, const char **why);
+const char *sources_file(struct sources *, const char *name, size_t *size, const char **why);
 /* Could anybody but its owner read that file when it was read, or write to it? What root owns its group may read: that is
  * how a key is given to one group (Debian's ssl-cert). */
-bool sources_file_open_to_others(struct sources *, const char *path);
+bool sources_file_open_to_others(struct sources *, const char *name);
 
 struct state;
 
-struct state_limits {
-    size_t memory;   /* bytes; 0: 32 MiB */
-    double hook_cpu; /* seconds; 0: 0.010 */
-    double load_cpu; /* seconds; 0: 1.0 */
+/* Who is told of every line that scripts execute: `file` as it was opened. It must not enter Lua. */
+struct coverage {
+    void (*line)(struct coverage *, const char *file, int line);
 };
+
+struct state_limits {
+    size_t memory;             /* bytes; 0: 32 MiB */
+    double hook_cpu;           /* seconds; 0: 0.010 */
+    double load_cpu;           /* seconds; 0: 1.0 */
+    struct coverage *coverage; /* NULL: none, which costs nothing; else the CPU limits are COVERAGE_SLOWS times that */
+};
+enum { COVERAGE_SLOWS = 20 };
 
 /* Runs the config's bytes in a new state (any thread, no waits, under the load budget). `worker` is the number of the
  * worker it is for, -1 for the config run. `snapshot` is what on_unload of the former generation gave this worker

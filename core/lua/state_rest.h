@@ -27,22 +27,22 @@ struct state_rest {
 /* sources.c: the text of a file, read now or before; NULL: `why` (static or errno's text) says why not. */
 const char *sources_read(struct sources *, const char *path, size_t *size, const char **why);
 const char *sources_main(const struct sources *);
-/* A file of data, of up to `most` bytes, named relative to the config's folder: its text, or what sources_keep was given
- * for it, or neither and why not. `as` (not 0) says what is made of it; for something else it is read anew. */
-struct data_source {
-    const char *path, *text;
-    size_t size;
-    const char *why;
-    void *kept;
-};
-struct data_source sources_data(struct sources *, const char *name, unsigned as, size_t most);
-/* What was made of its text, which goes; released with the sources. */
-void sources_keep(struct sources *, const char *path, unsigned as, void *kept, void (*release)(void *kept));
 /* Finds a module; its path and text, or NULL after writing the paths that were tried, a line each, into `tried`. */
 const char *sources_find(struct sources *, const char *module, const char **text, size_t *size, char *tried,
                          size_t room);
 /* The path that Lua has shortened to `shown` ("...rest"), or `shown`. */
 const char *sources_full_path(const struct sources *, const char *shown);
+
+/* Data files that the config names, beside its modules. `path`: `name` as it is, or beside the config if it is
+ * relative. False: too long. */
+bool sources_resolve(const struct sources *, const char *name, char *path, size_t room);
+int sources_open(const struct sources *, const char *path, const char **why); /* -1: could not be opened */
+/* All of a data file, of at most `most` bytes, malloc'd; NULL: why not. */
+char *sources_slurp(const struct sources *, const char *path, size_t most, size_t *size, const char **why);
+/* What was made of a file during this load, so that all its runs see the same: kept until the sources are destroyed.
+ * `kind` tells the makers apart. NULL: nothing yet. */
+void *sources_made(const struct sources *, const char *path, const void *kind);
+void sources_keep(struct sources *, const char *path, const void *kind, void *made, void (*release)(void *made));
 
 /* load.c: runs the file; leaves rest->result, rest->config. False: errors were added. */
 bool load_file(struct state *, struct sources *, struct errors *);

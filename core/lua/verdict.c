@@ -38,7 +38,7 @@ bool verdict_takes_reply(enum hook hook) {
 static bool read_reply(struct reading *r, lua_State *L, int index) {
     struct reply *reply = &r->decision->reply;
     if (reply_test(L, index)) {
-        reply_read(L, index, r->subject->arena, reply);
+        if (!reply_read(L, index, r->subject, reply)) return fail(r, SPENT_REPLY);
         return true;
     }
     if (!is_status(L, index, FIRST_STATUS)) return false;
@@ -50,6 +50,7 @@ static bool read_reply(struct reading *r, lua_State *L, int index) {
 static enum verdict read_answer(struct reading *r, lua_State *L, int first, int count) {
     if (count == 0 || lua_isnil(L, first)) return VERDICT_CARRY_ON;
     if (read_reply(r, L, first)) return VERDICT_REPLY;
+    if (*r->why) return VERDICT_FAILED;
     if (lua_type(L, first) == LUA_TNUMBER)
         fail(r, "returned the number %g; a status is a whole number from 200 to 599", lua_tonumber(L, first));
     else fail(r, "returned a %s; expected a reply, a status or nothing", luaL_typename(L, first));
@@ -258,7 +259,43 @@ static enum verdict read_pick(struct reading *r, lua_State *L, int first, int co
     if (count == 0 || lua_isnil(L, first)) return VERDICT_CARRY_ON;
     if (lua_type(L, first) == LUA_TBOOLEAN && !lua_toboolean(L, first)) return VERDICT_NO;
     if (read_reply(r, L, first)) return VERDICT_REPLY;
+    if (*r->why) return VERDICT_FAILED;
     return pick_read(r, L, first, &r->decision->pick) ? VERDICT_PICK : VERDICT_FAILED;
+}
+
+/* ---- Certificates */
+
+enum { PEM_MAX = 1 << 18 };
+
+/* A field of the table at `index`, copied; p NULL: it is absent. */
+static bool read_pem(struct reading *r, lua_State *L, int index, const char *name, struct slice *to) {
+    lua_pushstring(L, name);
+    int type = lua_rawget(L, index);
+    bool ok = type == LUA_TNIL || (type == LUA_TSTRING && lua_rawlen(L, -1) <= PEM_MAX);
+    if (ok && type == LUA_TSTRING) {
+        to->p = lua_tolstring(L, -1, &to->n);
+        *to = arena_copy(r->subject->arena, *to);
+    }
+    lua_pop(L, 1);
+    return ok || fail(r, "returned a certificate whose %s is not PEM of at most 256 KiB", name);
+}
+
+static enum verdict read_certificate(struct reading *r, lua_State *L, int first, int count) {
+    struct certificate_text *c = &r->decision->certificate;
+    if (count == 0 || lua_isnil(L, first)) return VERDICT_CARRY_ON;
+    if (lua_type(L, first) == LUA_TSTRING) {
+        c->name.p = lua_tolstring(L, first, &c->name.n);
+        c->name = arena_copy(r->subject->arena, c->name);
+        return VERDICT_CERTIFICATE;
+    }
+    if (!lua_istable(L, first)) {
+        fail(r, "returned a %s; expected a name, { cert =, key = } or nothing", luaL_typename(L, first));
+        return VERDICT_FAILED;
+    }
+    lua_checkstack(L, 4);
+    bool ok = read_pem(r, L, first, "cert", &c->cert) && read_pem(r, L, first, "key", &c->key);
+    if (ok && !c->cert.p) ok = fail(r, "returned a table without cert");
+    return ok ? VERDICT_CERTIFICATE : VERDICT_FAILED;
 }
 
 /* ---- */
@@ -271,6 +308,7 @@ enum verdict verdict_read(struct reading *r, lua_State *L, int first, int count)
     case HOOK_ON_CONNECT: return read_answer(r, L, first, count);
     case HOOK_CACHE_KEY: return read_key(r, L, first, count);
     case HOOK_PICK_BACKEND: return read_pick(r, L, first, count);
+    case HOOK_ON_CERTIFICATE: return read_certificate(r, L, first, count);
     default: return VERDICT_CARRY_ON;
     }
 }

@@ -19,6 +19,7 @@
 #include "net/conn.h"
 
 #include "base/must.h"
+#include "net/stage.h"
 
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -324,6 +325,13 @@ void conn_tls_connect(struct conn *c, struct tls_trust *trust, struct slice name
     else update_interest(c);
 }
 
+void conn_tls_pretend(struct conn *c) {
+    must(c->loop->stage && !c->tls);
+    if (c->state != CONN_OPEN) return;
+    c->state = CONN_CONNECTING; /* it stands as soon as the socket takes bytes, which it does */
+    update_interest(c);
+}
+
 void conn_tls_accept(struct conn *c, struct tls_service *service) {
     must(!c->tls && c->state == CONN_OPEN);
     c->tls = tls_accept(c, c->loop, c->io.fd, service);
@@ -331,9 +339,9 @@ void conn_tls_accept(struct conn *c, struct tls_service *service) {
     c->shake = TLS_SHAKE_READ;
 }
 
-void conn_tls_present(struct conn *c, struct tls_certificates *certificates) {
+void conn_tls_present(struct conn *c, struct tls_certificates *certificates, struct slice name) {
     if (!c->tls) return;
-    tls_present(c->tls, certificates);
+    tls_present(c->tls, certificates, name);
     if (c->state == CONN_SHAKING && c->shake == TLS_SHAKE_WAIT) ev_feed_event(c->loop->ev, &c->io, EV_CUSTOM);
 }
 
@@ -385,15 +393,26 @@ void conn_open(struct conn *c, struct loop *loop, int fd, const struct conn_hand
     update_interest(c);
 }
 
-void conn_connect(struct conn *c, struct loop *loop, const struct addr *to, const struct conn_handlers *handlers) {
+/* -1: there is no socket. `*error`: it has failed already. */
+static int begin_connect(const struct addr *to, int *error) {
     int fd = socket(to->u.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    int error = fd < 0 ? errno : 0;
+    *error = fd < 0 ? errno : 0;
+    if (fd < 0) return fd;
+    conn_tune(fd, to);
+    if (connect(fd, &to->u.sa, to->size) != 0 && errno != EINPROGRESS && errno != EINTR) *error = errno;
+    return fd;
+}
+
+static int connect_on_stage(struct stage *stage, const struct addr *to, int *error) {
+    int fd = stage->connect(stage, to, stage->called);
+    *error = fd < 0 ? -fd : 0;
+    return fd < 0 ? -1 : fd;
+}
+
+void conn_connect(struct conn *c, struct loop *loop, const struct addr *to, const struct conn_handlers *handlers) {
+    int error, fd = loop->stage ? connect_on_stage(loop->stage, to, &error) : begin_connect(to, &error);
     init_conn(c, loop, fd, handlers);
     c->state = CONN_CONNECTING;
-    if (fd >= 0) {
-        conn_tune(fd, to);
-        if (connect(fd, &to->u.sa, to->size) != 0 && errno != EINPROGRESS && errno != EINTR) error = errno;
-    }
     if (error) break_later(c, name_connect_error(error));
     else update_interest(c);
 }

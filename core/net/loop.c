@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/must.h"
 #include "net/conn.h"
+#include "net/stage.h"
 
 /* What is advanced in one turn before sockets are looked at again, seconds. */
 static const double ADVANCE_FOR = 0.005;
@@ -25,7 +26,9 @@ enum { TASKS_PER_LOOK = 8 };
 static const double CLOCK_SLACK = 0.0001;
 
 static void loop_on_gathered(struct ev_loop *ev, ev_check *check, int events) {
-    container_of(check, struct loop, gathered)->now = clock_monotonic();
+    struct loop *l = container_of(check, struct loop, gathered);
+    l->now = clock_monotonic();
+    if (l->stage) l->stage->busy = ev_pending_count(ev) > 0;
 }
 
 void loop_init(struct loop *l, int index) {
@@ -58,8 +61,7 @@ void loop_fini(struct loop *l) {
     l->ev = NULL;
 }
 
-/* True when the next poll must not wait. */
-static bool has_leftovers(const struct loop *l) {
+bool loop_has_leftovers(const struct loop *l) {
     return !list_empty(&l->ready) || !list_empty(&l->dirty) || !list_empty(&l->dead) || ev_pending_count(l->ev) > 0;
 }
 
@@ -95,9 +97,10 @@ static void run_hooks(struct loop *l) {
 }
 
 void loop_turn(struct loop *l) {
-    ev_run(l->ev, l->stopping || has_leftovers(l) ? EVRUN_NOWAIT : EVRUN_ONCE);
+    ev_run(l->ev, l->stopping || l->stage || loop_has_leftovers(l) ? EVRUN_NOWAIT : EVRUN_ONCE);
     ev_now_update(l->ev);
     l->now = l->turn_began = clock_monotonic();
+    if (l->stage) stage_fire_due(l->stage, l);
     advance_ready(l);
     conn_flush_all(l);
     bury_dead(l);
@@ -106,7 +109,7 @@ void loop_turn(struct loop *l) {
 }
 
 void loop_run(struct loop *l) {
-    while (!l->stopping || has_leftovers(l)) loop_turn(l);
+    while (!l->stopping || loop_has_leftovers(l)) loop_turn(l);
 }
 
 void loop_stop(struct loop *l) { l->stopping = true; }
@@ -137,7 +140,13 @@ void turn_hook_add(struct loop *l, struct turn_hook *hook) { list_push(&l->after
 
 void turn_hook_remove(struct turn_hook *hook) { list_remove(&hook->node); }
 
+static bool is_armed(const struct deadline *d) { return d->loop->stage ? d->fires != 0 : ev_is_active(&d->timer); }
+
 static void arm_timer(struct deadline *d) {
+    if (d->loop->stage) {
+        stage_arm(d->loop->stage, d);
+        return;
+    }
     ev_timer *timer = &d->timer;
     ev_timer_stop(d->loop->ev, timer);
     ev_timer_set(timer, d->at - d->loop->now, 0.);
@@ -168,7 +177,7 @@ void deadline_set(struct deadline *d, double seconds) {
         return;
     }
     d->at = d->loop->now + seconds;
-    if (!ev_is_active(&d->timer) || d->at < d->fires) arm_timer(d);
+    if (!is_armed(d) || d->at < d->fires) arm_timer(d);
 }
 
 void deadline_clear(struct deadline *d) { d->at = 0; }
@@ -176,5 +185,6 @@ void deadline_clear(struct deadline *d) { d->at = 0; }
 void deadline_fini(struct deadline *d) {
     if (!d->loop || !d->loop->ev) return;
     d->at = 0;
-    ev_timer_stop(d->loop->ev, &d->timer);
+    if (d->loop->stage) stage_disarm(d->loop->stage, d);
+    else ev_timer_stop(d->loop->ev, &d->timer);
 }

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 struct loop;
+struct stage;
 
 /* Somebody who is advanced when he has news. Embedded; woken any number of times, advanced once for all of them. A
  * wake that comes after (or during) its advance calls for another one, in the same turn while its 5 ms last. */
@@ -43,11 +44,12 @@ struct loop {
     double now;        /* monotonic seconds, see loop_now */
     int index;         /* the worker's number, 0..; the key of per-worker slots */
     bool stopping;
-    bool long_task;    /* set by a task that may have taken long (a script): the turn's time is looked at behind it */
-    struct list ready; /* tasks with news */
-    struct list dirty; /* conns to flush (conn.c) */
-    struct list dead;  /* graves */
-    struct list after; /* turn hooks: run at the end of each turn (Lua's collector, log buffers) */
+    bool long_task;      /* set by a task that may have taken long (a script): the turn's time is looked at behind it */
+    struct list ready;   /* tasks with news */
+    struct list dirty;   /* conns to flush (conn.c) */
+    struct list dead;    /* graves */
+    struct list after;   /* turn hooks: run at the end of each turn (Lua's collector, log buffers) */
+    struct stage *stage; /* in a rehearsal (net/stage.h); NULL where it serves */
     uint64_t turns;
     double turn_began; /* monotonic seconds of the present advance phase */
 };
@@ -63,6 +65,8 @@ void loop_fini(struct loop *);
 void loop_run(struct loop *);  /* until loop_stop and nothing is left to advance */
 void loop_turn(struct loop *); /* one turn; waits for an event when nothing is left over from the last one */
 void loop_stop(struct loop *); /* from the loop's own thread */
+/* The next turn would not wait. */
+bool loop_has_leftovers(const struct loop *);
 /* The time of the present phase, monotonic seconds (ev_now is wall clock and may jump): taken after the poll, and again
  * when advancing begins. */
 double loop_now(const struct loop *);

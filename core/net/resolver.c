@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "base/must.h"
+#include "net/stage.h"
 
 #include <ares.h>
 #include <stdio.h>
@@ -426,6 +427,12 @@ void resolver_ask(struct resolver *r, struct question *q) {
     }
     if (!q->name[0] || strchr(q->name, ':')) {
         refuse(q, FAIL_NAME_NOT_FOUND);
+        return;
+    }
+    struct stage *stage = q->asker->loop->stage;
+    if (stage) {
+        stage->resolve(stage, q);
+        send_back(q);
         return;
     }
     q->resolver = r;

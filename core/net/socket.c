@@ -96,7 +96,8 @@ static bool has_family(const struct socket *s, const struct addr *a) {
 static void begin_tls(struct socket *s) {
     struct slice name = slice_of(s->name);
     if (slice_starts_with(name, SLICE("unix:"))) name = slice_make("", 0);
-    conn_tls_connect(&s->conn, s->trust, name, TLS_ALPN_NONE);
+    if (s->set->loop->stage) conn_tls_pretend(&s->conn);
+    else conn_tls_connect(&s->conn, s->trust, name, TLS_ALPN_NONE);
 }
 
 static void try_next(struct socket *s) {

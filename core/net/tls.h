@@ -14,7 +14,11 @@
 
 struct conn;
 struct loop;
+struct ossl_lib_ctx_st;
 struct tls;
+
+/* This thread's OpenSSL (an OSSL_LIB_CTX), made when it is first asked for; never NULL, lives as long as the process. */
+struct ossl_lib_ctx_st *tls_library(void);
 
 /* Bits of protocol versions; older ones are not spoken. */
 enum tls_versions { TLS_1_2 = 1, TLS_1_3 = 2 };
@@ -90,9 +94,9 @@ void tls_service_unref(struct tls_service *);              /* NULL is ignored */
 /* Makes an accepted conn's bytes pass through TLS, right after conn_open. on_hello asks for the certificates, then
  * on_connected follows, or on_broken with TLS_FAILED. The deadline is the owner's. */
 void conn_tls_accept(struct conn *, struct tls_service *);
-/* The answer to on_hello, in it or later: what to choose from (a reference is taken), or NULL: the handshake ends.
- * Safe when nothing was asked. */
-void conn_tls_present(struct conn *, struct tls_certificates *);
+/* The answer to on_hello, in it or later: what to choose from (a reference is taken), for this name; or NULL: the
+ * handshake ends. Safe when nothing was asked. */
+void conn_tls_present(struct conn *, struct tls_certificates *, struct slice name);
 
 /* What is known of a TLS conn, text in the arena; p NULL: nothing, or no TLS. */
 enum tls_fact {
@@ -118,6 +122,8 @@ double conn_tls_not_after(const struct conn *); /* of its certificate, Unix seco
  * call. The deadline is the owner's. Holds a reference to the trust. `name`: the server's, a host name (sent as SNI) or
  * an address, which its certificate must bear; empty only with an unverified trust. */
 void conn_tls_connect(struct conn *, struct tls_trust *, struct slice name, enum tls_alpn alpn);
+/* On a stage (net/stage.h), in its place: on_connected follows as after a handshake, and bytes go plainly. */
+void conn_tls_pretend(struct conn *);
 /* Why the last thing about TLS failed: "certificate has expired", "wrong version number"; NULL: nothing did. Lives for
  * ever. */
 const char *conn_tls_reason(const struct conn *);
@@ -138,7 +144,7 @@ enum tls_shake {
 /* The layer of a conn that connects; the arguments are conn_tls_connect's. */
 struct tls *tls_connect(struct loop *, struct tls_trust *, struct slice name, enum tls_alpn alpn);
 struct tls *tls_accept(struct conn *, struct loop *, int fd, struct tls_service *);
-void tls_present(struct tls *, struct tls_certificates *);
+void tls_present(struct tls *, struct tls_certificates *, struct slice name);
 /* Begins the handshake, or goes on with it; FAILED: `*why`. */
 enum tls_shake tls_shake(struct tls *, int fd, enum failure *why);
 /* As readv. 0: the other side said that it ends (close_notify), or its FIN came without that (tls_truncated). */

@@ -4,6 +4,11 @@
 
 static void no_room(struct pipe *p) { (void)p; }
 
+static void forget_content(struct exchange *x) {
+    pipe_remove_watch(&x->content_watch);
+    x->response_content = (struct content){ 0 };
+}
+
 static void fill_body(struct exchange *x, struct slice body) {
     struct pipe *p = &x->reply_body;
     pipe_fini(p);
@@ -23,7 +28,20 @@ void answer_reply(struct exchange *x, const struct reply *reply, enum response_s
     x->source = source;
     headers_init(&x->response.trailers, &x->arena);
     if (!x->response.headers.arena) headers_init(&x->response.headers, &x->arena);
-    fill_body(x, reply->body);
+    forget_content(x);
+    if (!reply->flow) {
+        fill_body(x, reply->body);
+        return;
+    }
+    x->body = reply->flow;
+    x->response.framing = reply->framing;
+    x->response_content = reply->content;
+    if (reply->content.changed) {
+        x->response_content.changed = false;
+        content_change(&x->response_content, &x->response.headers, &x->response.framing);
+    }
+    if (reply->content.coding != CODING_IDENTITY)
+        headers_set_id(&x->response.headers, HEADER_CONTENT_ENCODING, coding_name(reply->content.coding));
 }
 
 /* "application/grpc", "application/grpc+proto", "application/grpc-web", … */
@@ -122,5 +140,6 @@ void answer_set_body(struct exchange *x, struct slice body) {
     headers_remove(&x->response.headers, SLICE("Accept-Ranges"));
     headers_remove(&x->response.headers, SLICE("Content-MD5"));
     headers_remove(&x->response.headers, SLICE("Digest"));
+    forget_content(x);
     fill_body(x, body);
 }

@@ -3,6 +3,7 @@
 
 #include "base/slab.h"
 #include "proxy/exchange.h"
+#include "proxy/handshake.h"
 
 #include <unistd.h>
 
@@ -41,6 +42,7 @@ static void client_bury(struct grave *g) {
 void client_close(struct client *c) {
     if (c->closed) return;
     c->closed = true;
+    handshake_cancel(c->handshake);
     conn_close(&c->conn);
     list_remove(&c->node);
     loop_bury(c->conn.loop, &c->grave);

@@ -53,7 +53,8 @@ struct client {
     struct addr addr; /* the other side, as accepted */
     const struct client_protocol *protocol;
     bool closed;
-    bool may_speak_h2; /* its listener takes HTTP/2 with prior knowledge */
+    bool may_speak_h2;           /* its listener takes HTTP/2 with prior knowledge */
+    struct handshake *handshake; /* policy is asked for a certificate; NULL: it is not */
     struct h1_client h1;
     struct h2_client *h2; /* NULL: it does not speak HTTP/2 */
 };
@@ -69,6 +70,8 @@ static inline struct worker *client_worker(const struct client *c) { return work
 static inline struct client *client_of_conn(struct conn *c) { return container_of(c, struct client, conn); }
 /* What the generation that serves says of its listener; NULL: nothing does. */
 const struct host_table *client_table(const struct client *);
+/* What the config shows to who asks for `name`; NULL: nothing. */
+struct tls_certificates *client_certificates(const struct client *, struct slice name);
 /* "https" or "http": how the client speaks to us. */
 static inline struct slice client_scheme(const struct client *c) {
     return c->conn.tls ? SLICE("https") : SLICE("http");

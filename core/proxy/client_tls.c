@@ -3,25 +3,37 @@
  * of accepting. */
 #include "base/log.h"
 #include "proxy/client.h"
+#include "proxy/handshake.h"
 
 #include <ctype.h>
 
 enum { NAME_MOST = 253 };
 
-/* The site of that name, as its requests will find it; else the listener's own certificates, if they bear it. */
-static struct tls_certificates *find_certificates(const struct host_table *table, struct slice name) {
+/* The site that requests of that name will find. */
+static struct site *find_site(const struct host_table *table, struct slice name) {
     char lower[NAME_MOST];
     if (name.n > NAME_MOST) name.n = 0;
     for (size_t i = 0; i < name.n; i++) lower[i] = (char)tolower((unsigned char)name.p[i]);
-    const struct site *site = host_table_find(table, slice_make(lower, name.n));
+    return host_table_find(table, slice_make(lower, name.n));
+}
+
+/* Those of its site; else the listener's own, if they bear the name. */
+struct tls_certificates *client_certificates(const struct client *c, struct slice name) {
+    const struct host_table *table = client_table(c);
+    if (!table) return NULL;
+    const struct site *site = find_site(table, name);
     if (site && site != table->fallback && site->certificates) return site->certificates;
     if (table->certificates && tls_certificates_bear(table->certificates, name)) return table->certificates;
     return site && site->certificates ? site->certificates : table->certificates;
 }
 
 static void on_hello(struct conn *conn, struct slice name) {
-    const struct host_table *table = client_table(client_of_conn(conn));
-    conn_tls_present(conn, table ? find_certificates(table, name) : NULL);
+    struct client *c = client_of_conn(conn);
+    const struct host_table *table = client_table(c);
+    struct site *site = table ? find_site(table, name) : NULL;
+    bool asks = site && (site->hooks & 1u << HOOK_ON_CERTIFICATE);
+    if (asks) handshake_begin(c, site, name);
+    else conn_tls_present(conn, client_certificates(c, name), name);
 }
 
 static void on_connected(struct conn *conn) {

@@ -253,6 +253,7 @@ static enum next connect_step(struct fetch *f) {
     atomic_fetch_add_explicit(&f->server->active, 1, memory_order_relaxed);
     f->server_active = true;
     f->news = FETCH_NO_NEWS;
+    f->why_more = NULL;
     char text[ADDR_TEXT];
     struct way way = way_of(f, text);
     if (!server_conn_borrow(f->server, loop, &f->borrower, &way))

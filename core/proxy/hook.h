@@ -9,6 +9,7 @@
 #include "base/arena.h"
 #include "backend/backend.h"
 #include "http/message.h"
+#include "proxy/content.h"
 
 enum hook {
     HOOK_ON_CONNECT,
@@ -25,20 +26,33 @@ enum hook {
 const char *hook_name(enum hook); /* "on_request", … */
 
 enum verdict {
-    VERDICT_CARRY_ON, /* nothing returned (or no such hook): as configured */
-    VERDICT_WAIT,     /* see above */
-    VERDICT_REPLY,    /* decision->reply */
-    VERDICT_PICK,     /* pick_backend: decision->pick */
-    VERDICT_NO,       /* false: cache_key: bypass; pick_backend re-asked: deliver what there is */
-    VERDICT_KEY,      /* cache_key: decision->key */
+    VERDICT_CARRY_ON,    /* nothing returned (or no such hook): as configured */
+    VERDICT_WAIT,        /* see above */
+    VERDICT_REPLY,       /* decision->reply */
+    VERDICT_PICK,        /* pick_backend: decision->pick */
+    VERDICT_NO,          /* false: cache_key: bypass; pick_backend re-asked: deliver what there is */
+    VERDICT_KEY,         /* cache_key: decision->key */
+    VERDICT_CERTIFICATE, /* on_certificate: decision->certificate */
     VERDICT_FAILED /* it raised, ran out of budget or memory, or returned nonsense: logged with file:line and traceback;
                           the caller fails closed. (With the site's fail = "continue" the implementer says CARRY_ON.) */
 };
+
+/* What C holds for a script, and gives back when something of the script's ends: its run, its subject, or its exchange
+ * with body and tunnel. Untied by list_remove, at any time. */
+struct tie {
+    struct list node;
+    void (*ended)(struct tie *); /* outside of scripts; it is untied already */
+};
+void ties_end(struct list *ties);
 
 /* A script's own answer; everything lies in the subject's arena. */
 struct reply {
     int status;
     struct slice body; /* p NULL: none given */
+    /* Instead: one that flows. It is held by the subject's exchange. NULL: none. */
+    struct pipe *flow;
+    struct framing framing; /* of `flow` */
+    struct content content; /* likewise */
     struct headers headers;
 };
 
@@ -72,8 +86,14 @@ static inline void pick_copy(struct pick *to, const struct pick *from) {
         to->servers[i] = from->servers[i];
     }
 }
+/* What on_certificate returned, in the subject's arena: a name that one of the config's certificates bears, or PEM. */
+struct certificate_text {
+    struct slice name;      /* p NULL: it is PEM */
+    struct slice cert, key; /* key p NULL: beside the certificate */
+};
 
 struct decision {
+    struct certificate_text certificate;
     struct reply reply;
     struct slice key; /* cache_key: its parts, encoded so that different lists differ */
     struct pick pick;
@@ -81,8 +101,9 @@ struct decision {
 
 static inline void decision_init(struct decision *d) { memset(d, 0, offsetof(struct decision, pick.backends)); }
 
-enum subject_kind { SUBJECT_EXCHANGE, SUBJECT_FETCH, SUBJECT_KEEPER };
+enum subject_kind { SUBJECT_EXCHANGE, SUBJECT_FETCH, SUBJECT_KEEPER, SUBJECT_HANDSHAKE };
 
+struct exchange;
 struct site;
 struct worker;
 
@@ -114,8 +135,9 @@ struct error_info {
 };
 
 /* Starts a call. `detail` is for HOOK_PICK_BACKEND a struct last_try (NULL the first time), for HOOK_ON_ERROR a
- * struct error_info, otherwise NULL; it must live until the call has answered. `decision` need not be initialised; what
- * it says holds only until the caller has taken it, so a call that waited may go on with another one. */
+ * struct error_info, for HOOK_ON_CERTIFICATE the struct slice asked for, otherwise NULL; it must live until the call
+ * has answered. `decision` need not be initialised; what it says holds only until the caller has taken it, so a call
+ * that waited may go on with another one. */
 enum verdict hook_call(struct subject *, enum hook, const void *detail, struct decision *decision);
 enum verdict hook_go_on(struct subject *, struct decision *decision);
 /* Nobody needs the answer any more: cancels what it waits for, closes its coroutines, innermost first. Safe without a
@@ -123,3 +145,16 @@ enum verdict hook_go_on(struct subject *, struct decision *decision);
 void hook_cancel(struct subject *);
 /* The subject ends: cancels, and makes its handles unusable. Must be called before its memory goes. Idempotent. */
 void subject_end(struct subject *);
+
+/* ---- Somebody who watches how policy decides: a rehearsal. worker->observer; NULL where it serves. Called in the
+ * worker's thread; it may look at the exchange, and change nothing. */
+struct hook_observer {
+    /* One policy is asked; `path` is its hook as the config has it: "on_request", "sites[1].use[2].pick_backend". */
+    void (*asked)(struct hook_observer *, const struct subject *, enum hook, const char *path);
+    /* It answered; between the two it may have waited. `decision` as in hook_call. */
+    void (*answered)(struct hook_observer *, const struct subject *, enum hook, enum verdict, const struct decision *);
+    /* It failed, with what the log says; `answered` follows. */
+    void (*failed)(struct hook_observer *, const struct subject *, const char *text);
+    /* The exchange is over: all that is known of it is in it. */
+    void (*finished)(struct hook_observer *, const struct exchange *);
+};

@@ -4,7 +4,9 @@
 
 #include "base/clock.h"
 #include "base/must.h"
+#include "net/tls.h"
 #include "proxy/exchange.h"
+#include "proxy/handshake.h"
 #include "proxy/health.h"
 #include "proxy/tunnel.h"
 
@@ -46,6 +48,7 @@ void worker_init(struct worker *w, unsigned index, unsigned count) {
     list_init(&w->clients);
     list_init(&w->exchanges);
     list_init(&w->tunnels);
+    list_init(&w->handshakes);
     list_init(&w->ears);
     random_bytes(&w->id_seed, sizeof w->id_seed);
     static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -60,8 +63,21 @@ static void drop_idle(void *with, const struct server *s) {
 void worker_fini(struct worker *w) {
     must(list_empty(&w->clients) && list_empty(&w->exchanges) && !w->generation);
     sockets_fini(&w->sockets);
+    for (unsigned i = 0; i < WORKER_SHOWN; i++) tls_certificates_unref(w->shown[i]);
     mailbox_close(&w->mailbox);
     loop_fini(&w->loop);
+}
+
+void worker_views_open(struct worker *w, const struct generation *g) {
+    for (unsigned i = 0; i < g->site_count; i++)
+        for (unsigned j = 0; j < g->sites[i]->backend_count; j++)
+            backend_view_open(g->sites[i]->backends[j], &w->loop, &w->mailbox);
+}
+
+void worker_views_close(struct worker *w, const struct generation *g) {
+    for (unsigned i = 0; i < g->site_count; i++)
+        for (unsigned j = 0; j < g->sites[i]->backend_count; j++)
+            backend_view_close(g->sites[i]->backends[j], &w->loop);
 }
 
 void worker_adopt(struct worker *w, struct generation *g) {
@@ -111,6 +127,7 @@ void worker_close_pools(struct worker *w) {
 }
 
 void worker_let_go(struct worker *w, struct generation *g) {
+    handshakes_let_go(w, g);
     list_each_safe(node, &w->exchanges) {
         struct exchange *x = container_of(node, struct exchange, node);
         if (x->generation == g) exchange_let_go(x);

@@ -7,6 +7,8 @@
 #include "net/socket.h"
 #include "proxy/site.h"
 
+enum { WORKER_SHOWN = 64 };
+
 struct worker {
     struct loop loop;
     struct mailbox mailbox;
@@ -18,6 +20,9 @@ struct worker {
     struct list clients;       /* all: client->node */
     struct list exchanges;     /* all: exchange->node */
     struct list tunnels;
+    struct list handshakes;                       /* that policy is asked about (proxy/handshake.c) */
+    struct tls_certificates *shown[WORKER_SHOWN]; /* references: what on_certificate returned lately */
+    unsigned shown_next;
     struct list ears;
     unsigned client_count;
     bool draining;                       /* answers carry Connection: close; no new clients */
@@ -26,7 +31,8 @@ struct worker {
     struct sockets sockets;              /* those that scripts opened */
     uint64_t id_seed, id_next;           /* request ids */
     struct worker_metrics *metrics;
-    struct health *health; /* the keeper's checks of the current generation; NULL: none */
+    struct hook_observer *observer; /* of a rehearsal; NULL: none */
+    struct health *health;          /* the keeper's checks of the current generation; NULL: none */
 };
 
 static inline struct worker *worker_of(struct loop *loop) { return container_of(loop, struct worker, loop); }
@@ -45,6 +51,10 @@ void worker_exchange_gone(struct worker *);
 
 void worker_init(struct worker *, unsigned index, unsigned count); /* all but loop_run */
 void worker_fini(struct worker *);
+/* The backends of a generation, as this worker sees them: opened before it is adopted, closed when its last reference is
+ * gone. */
+void worker_views_open(struct worker *, const struct generation *);
+void worker_views_close(struct worker *, const struct generation *);
 /* Takes a new current generation (a reference goes over); the old one is let go. In the worker's thread. */
 void worker_adopt(struct worker *, struct generation *);
 /* Stops accepting and closes idle clients; on_drained follows, at once if there is nobody. */

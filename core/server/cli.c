@@ -19,18 +19,29 @@ struct option_row {
 };
 
 static const struct option_row options[OPTION_COUNT] = {
+    [OPTION_BACKEND] = { "--backend", NULL, "NAME=ANSWER",
+                         "what a backend answers: 503, connect_refused, '200 some text' (default: 200)" },
+    [OPTION_BODY] = { "--body", NULL, "TEXT", "the body of the request; @FILE: a file's" },
+    [OPTION_CLIENT] = { "--client", NULL, "IP", "the client's address (default: 127.0.0.1)" },
     [OPTION_CONTROL] = { "--control", NULL, "PATH",
                          "the control socket (default: under /run/moongate or $XDG_RUNTIME_DIR)" },
+    [OPTION_COVERAGE] = { "--coverage", NULL, NULL, "tell which lines of the policies were executed" },
     [OPTION_DAEMON] = { "--daemon", "-D", NULL, "serve in the background; returns when it is ready" },
+    [OPTION_ENV] = { "--env", NULL, NULL, "print the variables under which a bare busted finds the kit" },
+    [OPTION_HEADER] = { "--header", "-H", "LINE", "'Name: value', of the request; may be repeated" },
     [OPTION_HELP] = { "--help", "-h", NULL, "this" },
     [OPTION_JSON] = { "--json", NULL, NULL, "print JSON" },
     [OPTION_KEYS] = { "--keys", NULL, "DIR", "files below it may be read with the privilege of who started it" },
+    [OPTION_LCOV] = { "--lcov", NULL, "PATH", "write the coverage there, in lcov's format" },
     [OPTION_NOW] = { "--now", NULL, NULL, "do not wait for what is under way" },
     [OPTION_PIDFILE] = { "--pidfile", NULL, "PATH", "write the process id there" },
+    [OPTION_SITE] = { "--site", NULL, "NAME", "the site that is asked (default: by the Host, else the first)" },
+    [OPTION_STUB] = { "--stub", NULL, "URL=ANSWER",
+                      "what is answered to scripts that fetch it; * stands for anything" },
     [OPTION_USER] = { "--user", NULL, "NAME",
                       "serve as this user (default: the config's, else nobody; only root can)" },
     [OPTION_VERSION] = { "--version", "-V", NULL, "version, commit, build flags and libraries" },
-    [OPTION_WATCH] = { "--watch", NULL, NULL, "reload when the config or a file it loads is saved" },
+    [OPTION_WATCH] = { "--watch", NULL, NULL, "do it again when a file is saved" },
     [OPTION_WORKERS] = { "--workers", NULL, "N", "threads that serve (default: the config's, else one per CPU)" },
 };
 
@@ -41,21 +52,30 @@ struct command_row {
     int (*run)(const struct cli_args *);
     unsigned options;
     bool needs_file;
+    unsigned most; /* operands */
 };
+
+enum { ANY_NUMBER = 10000 };
 
 static const struct command_row commands[] = {
     { "run", "FILE", "serve, in the foreground", command_run,
       BIT(OPTION_WATCH) | BIT(OPTION_WORKERS) | BIT(OPTION_DAEMON) | BIT(OPTION_PIDFILE) | BIT(OPTION_CONTROL) |
           BIT(OPTION_USER) | BIT(OPTION_KEYS),
-      true },
+      true, 1 },
     { "check", "FILE", "load the config and its policies, print all errors", command_check,
-      BIT(OPTION_KEYS) | BIT(OPTION_USER), true },
+      BIT(OPTION_KEYS) | BIT(OPTION_USER), true, 1 },
+    { "test", "[SPEC...]", "run the specs of policies with busted and the test kit", command_test,
+      BIT(OPTION_WATCH) | BIT(OPTION_COVERAGE) | BIT(OPTION_LCOV) | BIT(OPTION_ENV), false, ANY_NUMBER },
+    { "explain", "FILE [METHOD] TARGET", "tell what a config does with a request, without traffic", command_explain,
+      BIT(OPTION_HEADER) | BIT(OPTION_BODY) | BIT(OPTION_BACKEND) | BIT(OPTION_STUB) | BIT(OPTION_CLIENT) |
+          BIT(OPTION_SITE) | BIT(OPTION_JSON) | BIT(OPTION_KEYS) | BIT(OPTION_USER),
+      true, 3 },
     { "reload", "[FILE]", "make a running one load its config again; returns when it serves", command_reload,
-      BIT(OPTION_CONTROL), false },
+      BIT(OPTION_CONTROL), false, 1 },
     { "stop", "[FILE]", "drain and end a running one; returns when it has ended", command_stop,
-      BIT(OPTION_CONTROL) | BIT(OPTION_NOW), false },
+      BIT(OPTION_CONTROL) | BIT(OPTION_NOW), false, 1 },
     { "status", "[FILE]", "print the state of a running one", command_status, BIT(OPTION_CONTROL) | BIT(OPTION_JSON),
-      false },
+      false, 1 },
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
@@ -68,6 +88,8 @@ int cli_fail(int status, const char *format, ...) {
     va_end(args);
     return status;
 }
+
+const char *cli_option_name(enum cli_option option) { return options[option].name; }
 
 char *cli_absolute(const char *path) {
     char *directory = path[0] == '/' ? NULL : getcwd(NULL, 0), *text;
@@ -98,7 +120,7 @@ static void print_options(FILE *out, unsigned which) {
 static void print_help(FILE *out) {
     fprintf(out, "usage: moongate COMMAND [OPTION…]\n\ncommands:\n");
     for (int i = 0; i < COMMANDS; i++)
-        fprintf(out, "  %-6s %-8s %s\n", commands[i].name, commands[i].file, commands[i].help);
+        fprintf(out, "  %-7s %-21s%s\n", commands[i].name, commands[i].file, commands[i].help);
     fprintf(out, "\noptions:\n");
     print_options(out, BIT(OPTION_HELP) | BIT(OPTION_VERSION));
     fprintf(
@@ -110,7 +132,7 @@ static void print_help(FILE *out) {
 static int print_command_help(const struct command_row *c) {
     printf("usage: moongate %s %s [OPTION…]\n\n%s\n\noptions:\n", c->name, c->file, c->help);
     print_options(stdout, c->options | BIT(OPTION_HELP));
-    if (!c->needs_file)
+    if (c->options & BIT(OPTION_CONTROL) && !c->needs_file)
         printf("\nFILE is the config of the running one; it names the control socket. Without it, the only one that "
                "runs.\n");
     return EXIT_OK;
@@ -206,7 +228,13 @@ static int read_option(const struct command_row *c, struct cli_args *args, int a
     else if (equals) args->values[option] = equals + 1;
     else if (*at + 1 < argc) args->values[option] = args->argv[++*at];
     else return cli_fail(EXIT_USAGE, "%s needs a value: %s %s", o->name, o->name, o->value);
+    args->said[args->said_count++] = (struct cli_said){ (enum cli_option)option, args->values[option] };
     return EXIT_OK;
+}
+
+static int fail_surplus(const struct command_row *c, const char *said) {
+    if (c->most == 1) return cli_fail(EXIT_USAGE, "%s takes one FILE; %s is another", c->name, said);
+    return cli_fail(EXIT_USAGE, "%s takes %s; %s is too much", c->name, c->file, said);
 }
 
 static int read_args(const struct command_row *c, struct cli_args *args, int argc) {
@@ -216,10 +244,11 @@ static int read_args(const struct command_row *c, struct cli_args *args, int arg
         int status = EXIT_OK;
         if (!only_files && strcmp(said, "--") == 0) only_files = true;
         else if (!only_files && said[0] == '-' && said[1]) status = read_option(c, args, argc, &at);
-        else if (args->file) status = cli_fail(EXIT_USAGE, "%s takes one FILE; %s is another", c->name, said);
-        else args->file = said;
+        else if (args->operand_count == c->most) status = fail_surplus(c, said);
+        else args->operands[args->operand_count++] = said;
         if (status != EXIT_OK) return status;
     }
+    if (args->operand_count) args->file = args->operands[0];
     if (c->needs_file && !args->file && !args->values[OPTION_HELP])
         return cli_fail(EXIT_USAGE, "%s needs a FILE: moongate %s FILE", c->name, c->name);
     return EXIT_OK;
@@ -247,7 +276,11 @@ int cli_main(int argc, char **argv) {
     if (!c && first[0] == '-') return fail_unknown("option", first, NULL);
     if (!c) return fail_unknown_command(first);
     struct cli_args args = { .argv = argv };
+    args.operands = must_calloc((size_t)argc, sizeof *args.operands);
+    args.said = must_calloc((size_t)argc, sizeof *args.said);
     int status = read_args(c, &args, argc);
-    if (status != EXIT_OK) return status;
-    return args.values[OPTION_HELP] ? print_command_help(c) : c->run(&args);
+    if (status == EXIT_OK) status = args.values[OPTION_HELP] ? print_command_help(c) : c->run(&args);
+    free(args.operands);
+    free(args.said);
+    return status;
 }

@@ -5,13 +5,22 @@
 #include <stdbool.h>
 
 enum cli_option {
+    OPTION_BACKEND,
+    OPTION_BODY,
+    OPTION_CLIENT,
     OPTION_CONTROL,
+    OPTION_COVERAGE,
     OPTION_DAEMON,
+    OPTION_ENV,
+    OPTION_HEADER,
     OPTION_HELP,
     OPTION_JSON,
     OPTION_KEYS,
+    OPTION_LCOV,
     OPTION_NOW,
     OPTION_PIDFILE,
+    OPTION_SITE,
+    OPTION_STUB,
     OPTION_USER,
     OPTION_VERSION,
     OPTION_WATCH,
@@ -21,12 +30,24 @@ enum cli_option {
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
+struct cli_said {
+    enum cli_option option;
+    const char *value; /* "" for an option without one */
+};
+
 /* What was said, after its form was checked. */
 struct cli_args {
-    const char *file;                 /* NULL: none */
-    const char *values[OPTION_COUNT]; /* NULL: not given; an option without a value: "" */
-    char *const *argv;                /* the whole, as main got it */
+    const char *file;                 /* the first operand; NULL: none */
+    const char *values[OPTION_COUNT]; /* NULL: not given; an option without a value: ""; the last of several */
+    const char **operands;            /* all that are no options, in order */
+    unsigned operand_count;
+    struct cli_said *said; /* the options in order, for those that may be repeated */
+    unsigned said_count;
+    char *const *argv; /* the whole, as main got it */
 };
+
+/* "--header", for a command that hands its options on. */
+const char *cli_option_name(enum cli_option);
 
 /* The exit status. */
 int cli_main(int argc, char **argv);
@@ -37,6 +58,10 @@ int cli_fail(int status, const char *format, ...) __attribute__((format(printf, 
 char *cli_absolute(const char *path);
 /* The same of a file or directory that must exist; NULL: said why. */
 char *cli_find_path(const char *path);
+
+/* core/kit's */
+int command_explain(const struct cli_args *);
+int command_test(const struct cli_args *);
 
 int command_run(const struct cli_args *);
 int command_check(const struct cli_args *);

@@ -166,6 +166,31 @@ static void check_reach(const struct config *config, const struct config_site *s
             "several backends, none named \"default\", and no pick_backend hook: every request is answered 502");
 }
 
+static bool listens_on(const struct config_site *site, unsigned listener) {
+    for (unsigned i = 0; i < site->listener_count; i++)
+        if (site->listeners[i] == listener) return true;
+    return false;
+}
+
+/* Its own, a site's, or a hook that has them. */
+static bool has_certificate(const struct config *config, unsigned listener) {
+    if (tls_certificates_count(config->listeners[listener].certificates)) return true;
+    for (unsigned i = 0; i < config->site_count; i++) {
+        const struct config_site *site = &config->sites[i];
+        if (listens_on(site, listener) && (site->certificates || site->hooks >> HOOK_ON_CERTIFICATE & 1)) return true;
+    }
+    return false;
+}
+
+static void check_certificates(const struct config *config, struct errors *errors) {
+    for (unsigned i = 0; i < config->listener_count; i++) {
+        const struct config_listener *l = &config->listeners[i];
+        if (l->tls && !has_certificate(config, i))
+            errors_add(errors, config->file, l->line, l->path,
+                       "TLS without a certificate: neither here nor in the `tls` of a site on it");
+    }
+}
+
 /* What core/lua finds has a path only. */
 static void place_errors(const struct config *config, struct errors *errors, size_t from) {
     for (size_t i = from; i < errors->count; i++) {
@@ -185,7 +210,19 @@ bool config_hooks(struct config *config, struct state *state, struct errors *err
         if (count_errors(errors) == errors_before) check_reach(config, site, errors);
     }
     place_errors(config, errors, first);
+    check_certificates(config, errors);
     return count_errors(errors) == before;
+}
+
+/* ---- workers' states */
+
+struct state *config_worker_state(const struct config *config, struct sources *sources, unsigned worker,
+                                  const struct state *config_state, struct errors *errors) {
+    struct state *state = state_create(sources, (int)worker, &config->limits, errors);
+    if (!state || value_equal(state_config(state), state_config(config_state))) return state;
+    errors_add(errors, config->file, 0, NULL, "the config is not the same each time it runs");
+    state_destroy(state);
+    return NULL;
 }
 
 /* ---- the end */
@@ -212,6 +249,7 @@ static void fini_site(struct config_site *site) {
     free(site->hosts);
     free(site->listeners);
     free(site->trusted);
+    compress_fini(&site->compress);
     free(site->name);
     free(site->path);
 }

@@ -52,6 +52,7 @@ struct config_site {
     struct h1_limits limits;
     bool buffer_body, raw_target, abort_on_fin;
     struct timeouts timeouts;
+    struct compress compress;
     bool fail_open[HOOK_COUNT];
     uint64_t cache_memory; /* bytes; 0: no cache */
     uint32_t hooks;        /* bits 1 << enum hook; filled by config_hooks */
@@ -97,6 +98,11 @@ void config_fini(struct config *);
 /* Asks state_hooks for every site and fills site->hooks. False: errors were added. */
 bool config_hooks(struct config *, struct state *, struct errors *);
 
+/* The state of one worker, whose run of the file must come to the same as `config_state`'s: one that reads the clock or
+ * rolls dice may say something else each time, and then nobody knows what is served. NULL: errors were added. */
+struct state *config_worker_state(const struct config *, struct sources *, unsigned worker,
+                                  const struct state *config_state, struct errors *);
+
 /* ---- generation_build.c: on a helper thread */
 struct generation_parts {
     unsigned workers;
@@ -120,3 +126,7 @@ struct admin;
 struct admin *admin_start(struct instance *, struct worker *keeper, struct listener *);
 /* Stops accepting, closes its connections; the memory goes at the end of the turn. NULL is ignored. */
 void admin_stop(struct admin *);
+
+/* settings_compress.c: what a site's `compress` holds. */
+struct compress compress_copy(const struct compress *);
+void compress_fini(struct compress *);

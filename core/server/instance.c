@@ -17,12 +17,10 @@
 #include "server/privilege.h"
 #include "server/reload.h"
 #include "server/status.h"
+#include "server/stores.h"
 #include "server/tenure.h"
 #include "server/worker_thread.h"
-#include "store/limit.h"
-#include "store/lock.h"
 #include "store/metrics.h"
-#include "store/shared.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -378,9 +376,7 @@ static void instance_fini(struct instance *instance) {
     free(instance->next_askers.ids);
     pthread_mutex_destroy(&instance->figures.lock);
     setup_fini(&instance->setup);
-    locks_close_all();
-    shared_close_all();
-    limit_close_all();
+    stores_close();
     metrics_close();
     ask_close();
     close(instance->orders);

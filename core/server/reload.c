@@ -323,19 +323,13 @@ void reload_cancel(struct worker_thread *t) {
     round_report(&s->reload->round, t);
 }
 
-static void open_views(const struct generation *g, struct worker *w) {
-    for (unsigned i = 0; i < g->site_count; i++)
-        for (unsigned j = 0; j < g->sites[i]->backend_count; j++)
-            backend_view_open(g->sites[i]->backends[j], &w->loop, &w->mailbox);
-}
-
 static void start_in_worker(struct round *round, struct worker_thread *t) {
     struct reload *r = of_round(round);
     unsigned index = t->worker.index;
     const struct generation *old = t->worker.generation;
     struct start *s = &r->starts[index];
     t->starting = s;
-    open_views(r->generation, &t->worker);
+    worker_views_open(&t->worker, r->generation);
     if (old) s->snapshot = state_unload(old->states[index]);
     state_start(r->generation->states[index], &t->worker, r->generation, &s->snapshot, start_on_done, s);
 }
@@ -360,21 +354,17 @@ static bool bind_listeners(struct reload *r) {
     return ok;
 }
 
-/* The config ran once for its settings and once more for each worker: a file that reads the clock or rolls dice may say
- * something else each time, and then nobody knows what is served. */
+/* The config ran once for its settings and runs once more for each worker. */
 static bool create_states(struct reload *r) {
     unsigned workers = r->instance->worker_count;
     r->states = must_calloc(workers, sizeof *r->states);
     for (unsigned i = 0; i < workers; i++) {
         struct errors errors;
         errors_init(&errors);
-        r->states[i] = state_create(r->sources, (int)i, &r->config.limits, &errors);
-        bool same = r->states[i] && value_equal(state_config(r->states[i]), state_config(r->config_state));
-        if (r->states[i] && !same)
-            errors_add(&errors, r->config.file, 0, NULL, "the config is not the same each time it runs");
+        r->states[i] = config_worker_state(&r->config, r->sources, i, r->config_state, &errors);
         add_errors(&r->errors, &errors);
         errors_fini(&errors);
-        if (!same) return false;
+        if (!r->states[i]) return false;
     }
     return true;
 }

@@ -137,6 +137,18 @@ void read_backend_tls(struct reader *r, const struct spot *at, const struct valu
     fini_trust(&setting);
 }
 
+void check_backend_tls(struct reader *r, const struct spot *at, const struct config_backend *backend) {
+    const struct backend_settings *s = &backend->settings;
+    if (!s->trust || s->tls_name || !tls_trust_verifies(s->trust)) return;
+    struct spot tls = { .up = at, .name = "tls" };
+    for (unsigned i = 0; i < backend->spec_count; i++) {
+        const struct server_spec *spec = &backend->specs[i];
+        if (spec->host || spec->addr.u.sa.sa_family != AF_UNIX) continue;
+        reader_error(r, &tls, "the server %s has no host name: say which one its certificate bears, name = \"…\"",
+                     spec->name);
+    }
+}
+
 /* ---- to clients: certificates */
 
 static void fini_certificate(struct certificate_setting *c) {
@@ -275,31 +287,13 @@ void read_listener_tls(struct reader *r, const struct spot *at, const struct val
         reader_expected(r, at, "true, \"internal\" or a table such as { cert = \"site.pem\", key = \"site.key\" }", v);
         return;
     }
-    size_t before = r->errors->count - r->errors->warnings;
     l->certificates = tls_certificates_create();
     read_service(r, at, v->kind == VALUE_TABLE ? v : &none, l);
     if (internal) add_internal(r, at, l->certificates);
     warn_of_expiry(r, at, l->certificates);
-    if (r->errors->count - r->errors->warnings == before) return;
-    tls_certificates_unref(l->certificates);
-    l->certificates = NULL;
 }
 
 /* ---- between listeners and sites */
-
-static bool listens_on(const struct config_site *site, unsigned listener) {
-    for (unsigned i = 0; i < site->listener_count; i++)
-        if (site->listeners[i] == listener) return true;
-    return false;
-}
-
-static bool has_certificate(const struct config *config, unsigned listener) {
-    const struct tls_certificates *own = config->listeners[listener].certificates;
-    if (!own || tls_certificates_count(own)) return true; /* none: its errors were told */
-    for (unsigned i = 0; i < config->site_count; i++)
-        if (config->sites[i].certificates && listens_on(&config->sites[i], listener)) return true;
-    return false;
-}
 
 static bool meets_tls(const struct config *config, const struct config_site *site) {
     for (unsigned i = 0; i < site->listener_count; i++)
@@ -320,12 +314,6 @@ static void check_names(struct reader *r, const struct config_site *site) {
 
 void settings_check_tls(struct reader *r) {
     const struct config *config = r->config;
-    for (unsigned i = 0; i < config->listener_count; i++) {
-        const struct config_listener *l = &config->listeners[i];
-        if (l->tls && !has_certificate(config, i))
-            errors_add(r->errors, config->file, l->line, l->path,
-                       "TLS without a certificate: neither here nor in the `tls` of a site on it");
-    }
     for (unsigned i = 0; i < config->site_count; i++) {
         const struct config_site *site = &config->sites[i];
         if (!site->certificates) continue;

@@ -77,10 +77,7 @@ static void ask_helper(struct tenure *t, void (*work)(struct job *), void (*done
 }
 
 static void close_views(struct round *r, struct worker_thread *thread) {
-    const struct generation *g = container_of(r, struct tenure, round)->generation;
-    for (unsigned i = 0; i < g->site_count; i++)
-        for (unsigned j = 0; j < g->sites[i]->backend_count; j++)
-            backend_view_close(g->sites[i]->backends[j], &thread->worker.loop);
+    worker_views_close(&thread->worker, container_of(r, struct tenure, round)->generation);
     round_report(r, thread);
 }
 

@@ -25,7 +25,7 @@ struct metric *metric_get(enum metric_kind, const char *family, const char *help
 struct metric *metric_get_with(enum metric_kind, const char *family, const char *help, struct slice labels,
                                int64_t (*read)(const void *), const void *with);
 /* Escapes and writes `name="value"` pairs into `to`, without a NUL. What does not fit is cut: the end of a value, then
- * whole pairs. Bytes that are no UTF-8 become "?". */
+ * whole pairs. NUL and bytes that are no UTF-8 become "?". */
 struct label {
     const char *name;
     struct slice value;
@@ -39,6 +39,36 @@ void metric_observe(struct metric *, int worker, double seconds); /* histograms:
 /* The same value `times` times (at most a thousand). */
 void metric_observe_times(struct metric *, int worker, double seconds, int64_t times);
 int64_t metric_value(const struct metric *); /* sum over workers */
+
+/* ---- Families that scripts declare: their values are floats, and their series have one value for each label. */
+
+struct metric_family;
+enum { METRIC_LABELS = 8, METRIC_BOUNDS = 64, METRIC_VALUE_MAX = 128, METRIC_FAMILIES = 200 };
+
+struct metric_declaration {
+    enum metric_kind kind;
+    const char *name, *help; /* valid: metric_name_valid */
+    const char *labels[METRIC_LABELS];
+    unsigned label_count;
+    double bounds[METRIC_BOUNDS]; /* of a histogram's buckets, ascending */
+    unsigned bound_count;
+    size_t limit; /* of series */
+};
+
+/* The bounds of the core's own histograms, for who has none. */
+void metric_default_bounds(struct metric_declaration *);
+bool metric_name_valid(struct slice name);  /* Prometheus', without ":" and "moongate_" at the front */
+bool metric_label_valid(struct slice name); /* neither "__" at the front nor "le" */
+
+/* Finds or makes. A family nobody has added to may be declared anew, otherwise; one that is in use stays as it is: NULL,
+ * with `*conflict` saying what differs. NULL with `*conflict` NULL: there are no metrics in this process. */
+struct metric_family *metric_declare(const struct metric_declaration *, const char **conflict);
+/* The series of these values, one for each label, cut to METRIC_VALUE_MAX bytes. At the family's limit it is the one
+ * whose values are all "other"; then `*other` is set. Takes a lock: keep the pointer. */
+struct metric *metric_series(struct metric_family *, const struct slice *values, bool *other);
+void metric_add_real(struct metric *, int worker, double n); /* counters and gauges */
+void metric_set_real(struct metric *, double value);         /* gauges: one for all workers, the last one counts */
+void metric_observe_real(struct metric *, int worker, double value);
 
 /* A gauge whose value is asked for when written. */
 void metrics_gauge_with(const char *family, const char *help, double (*read)(void *), void *with);

@@ -1,6 +1,6 @@
 -- LuaSocket's names over gate.socket and gate.dns, for drivers that say `require "socket"`. A config that has a
--- socket.lua beside it gets that one instead. Drivers often require it, or socket.unix, not before they connect; modules
--- are loaded with the file, so a config says `require "socket"` itself, and both are there.
+-- socket.lua beside it gets that one instead. Drivers often require it, or socket.unix, not before they connect;
+-- modules are loaded with the file, so a config says `require "socket"` itself, and both are there.
 --
 -- Not here: servers (bind, listen, accept) and UDP, which raise and say so, as does a local address to connect from.
 -- `select` waits for one socket.
@@ -14,7 +14,7 @@ local socket = {
   _SETSIZE = 1024,
 }
 
--- Making ----------------------------------------------------------------------------------------------------------------
+-- Making --------------------------------------------------------------------------------------------------------------
 
 socket.tcp, socket.tcp4, socket.tcp6 = gate.socket.tcp, gate.socket.tcp4, gate.socket.tcp6
 
@@ -42,14 +42,14 @@ end
 absent("bind", "scripts cannot listen; the config's sites do")
 for _, name in ipairs { "udp", "udp4", "udp6" } do absent(name, "there is no UDP for scripts") end
 
--- Time ------------------------------------------------------------------------------------------------------------------
+-- Time ----------------------------------------------------------------------------------------------------------------
 
 socket.gettime = gate.now
 
 ---@param seconds number
 function socket.sleep(seconds) gate.sleep(seconds > 0 and seconds or 0) end
 
--- Names -----------------------------------------------------------------------------------------------------------------
+-- Names ---------------------------------------------------------------------------------------------------------------
 
 socket.dns = {}
 
@@ -76,7 +76,7 @@ function socket.dns.tohostname(address)
   return list[1], { name = list[1], alias = {}, ip = { address } }
 end
 
--- Errors that are caught again: what `try` raises, `protect` returns -------------------------------------------------------
+-- Errors that are caught again: what `try` raises, `protect` returns --------------------------------------------------
 
 local Caught = {} -- marks the tables that newtry raises
 
@@ -107,7 +107,7 @@ end
 ---The n-th and further arguments.
 function socket.skip(n, ...) return select(n + 1, ...) end
 
--- One socket at a time ----------------------------------------------------------------------------------------------------
+-- One socket at a time ------------------------------------------------------------------------------------------------
 
 local function set_of(sock) return sock and { sock, [sock] = 1 } or {} end
 
@@ -123,7 +123,7 @@ function socket.select(readers, writers, timeout)
   return set_of(readable), set_of(writer)
 end
 
--- Sources and sinks, as ltn12 has them --------------------------------------------------------------------------------------
+-- Sources and sinks, as ltn12 has them --------------------------------------------------------------------------------
 
 local sources = {}
 

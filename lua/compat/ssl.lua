@@ -25,7 +25,8 @@ local function options_of(params)
   local speaks = versions[params.protocol or "any"]
   if not speaks then error(("ssl: there is no protocol '%s' here"):format(params.protocol), 3) end
   return {
-    ca = params.cafile, cert = params.certificate, key = params.key, verify = verifies(params.verify), versions = speaks,
+    ca = params.cafile, cert = params.certificate, key = params.key,
+    verify = verifies(params.verify), versions = speaks,
   }
 end
 

@@ -22,6 +22,8 @@
 ---@field pick_backend? moongate.Pick|fun(req: moongate.Request, last: moongate.LastTry?): moongate.PickAnswer
 ---once, on the final answer; a reply replaces it
 ---@field on_response? fun(req: moongate.Request, res: moongate.Response): moongate.Reply|integer|nil
+---in a TLS handshake: the name of one of the config's certificates, or PEM; nothing: as configured
+---@field on_certificate? fun(name: string?): string|moongate.CertificateText|nil
 ---@field on_log? fun(req: moongate.Request, res: moongate.Response) after the answer
 ---the core is about to answer by itself
 ---@field on_error? fun(req: moongate.Request, err: moongate.ErrorInfo): moongate.Reply|integer|nil
@@ -38,6 +40,11 @@
 ---what makes the next one be tried; integers are statuses
 ---@field retry_on? ("connect"|"reset"|"timeout"|"5xx"|integer)[]
 ---@field timeout? moongate.Seconds for the first byte of each
+
+---A certificate as on_certificate may return it.
+---@class moongate.CertificateText
+---@field cert string PEM: the certificate, then its chain
+---@field key? string PEM; nil: it stands in `cert`
 
 ---The try that failed.
 ---@class moongate.LastTry
@@ -74,6 +81,8 @@
 ---@field backends? table<string, table>
 ---@field use? moongate.Policy[] policies that stand before and after the site's own hooks
 ---@field cache? { memory?: moongate.Bytes }
+---compress answers: true, or what is not as usual; the manual tells
+---@field compress? boolean|{ types?: string[], min?: moongate.Bytes, codings?: string[], level?: integer }
 ---@field trusted_proxies? string|string[] CIDRs whose X-Forwarded-* are believed
 ---@field max_body? moongate.Bytes|"none" default 64M
 ---@field max_headers? moongate.Bytes default 32K

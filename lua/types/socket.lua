@@ -6,7 +6,8 @@
 ---@class moongate
 local gate = {}
 
----Clients for TCP and Unix sockets, with LuaSocket's methods: drivers written for LuaSocket run on them (`require "socket"`
+---Clients for TCP and Unix sockets, with LuaSocket's methods: drivers written for LuaSocket run on them (`require
+---"socket"`
 ---gives LuaSocket's names to what is here; say it in the config, since drivers often do so only when they connect, and
 ---modules are loaded together with the file). They wait without blocking anybody, 60 s at most unless `settimeout`
 ---says otherwise, and never longer than their exchange lives.
@@ -18,7 +19,8 @@ gate.socket = {}
 
 ---What connecting takes beside host and port.
 ---@class moongate.ConnectOptions
----@field pool? string take an idle connection that was put into the pool of this name (and host and port); see setkeepalive
+---take an idle connection that was put into the pool of this name (and host and port); see setkeepalive
+---@field pool? string
 ---@field tls? boolean|moongate.Tls|moongate.TlsOptions speak TLS; true: trust the system's roots
 ---@field timeout? moongate.Seconds gate.socket.connect only: in place of settimeout; default 60
 
@@ -86,7 +88,8 @@ local Socket = {}
 ---Connects. Waits. After a failure it may be tried again. Names are resolved as those of backends are, and all their
 ---addresses tried in turn.
 ---
----World failures: `timeout`, `connect_refused`, `connect_failed`, `name_not_found`, `name_failed`, `closed`, and with TLS
+---World failures: `timeout`, `connect_refused`, `connect_failed`, `name_not_found`, `name_failed`, `closed`, and with
+---TLS
 ---`tls_failed` and `certificate`. Raises for a socket that is connected.
 ---
 ---```lua
@@ -105,7 +108,8 @@ function Socket:connect(host, port, options) end
 ---was connected to, unless they say another. `require "ssl"` gives LuaSec's names to this. Connections for a pool are
 ---made with connect's `tls` instead.
 ---
----World failures: `tls_failed`, `certificate`, `timeout`, `closed`, after which the connection is lost; `dirty`: bytes came
+---World failures: `tls_failed`, `certificate`, `timeout`, `closed`, after which the connection is lost; `dirty`: bytes
+---came
 ---before the handshake, from anybody. Raises if it speaks TLS already.
 ---
 ---```lua
@@ -136,10 +140,13 @@ function Socket:sslhandshake(tls, name) end
 ---@return integer? last the same after a failure
 function Socket:send(data, i, j) end
 
----Receives a line (`"*l"`, the default: to the next LF, which is dropped, and so is every CR), all until the peer closes
----(`"*a"`; a TLS stream whose end its peer did not announce is `closed`, not all), or so many bytes. Waits until all of it is there, 32 MiB at most.
+---Receives a line (`"*l"`, the default: to the next LF, which is dropped, and so is every CR), all until the peer
+---closes
+---(`"*a"`; a TLS stream whose end its peer did not announce is `closed`, not all), or so many bytes. Waits until all of
+---it is there, 32 MiB at most.
 ---
----World failures: nil, `closed` or `timeout`, and what came before; it is not received again. `too_large` (with a sentence):
+---World failures: nil, `closed` or `timeout`, and what came before; it is not received again. `too_large` (with a
+---sentence):
 ---more than 32 MiB came, or the worker holds 256 MiB for sockets; the socket is closed then.
 ---
 ---```lua
@@ -293,7 +300,8 @@ gate.dns = {}
 ---@field port? integer of SRV
 
 ---Resolves a name. Waits. Without a kind: its addresses, IPv4 first, as for a backend (/etc/hosts and search domains
----count). "A" and "AAAA": those of one family. "TXT", "CNAME", "PTR" (of an IP, or of the name itself): texts. "SRV" and
+---count). "A" and "AAAA": those of one family. "TXT", "CNAME", "PTR" (of an IP, or of the name itself): texts. "SRV"
+---and
 ---"MX": records, in the order in which they are to be used.
 ---
 ---World failures: `name_not_found` (also: no record of that kind), `name_failed`. Raises for other kinds.
@@ -317,10 +325,12 @@ function gate.dns.resolve(name, kind) end
 ---Locks: `gate.lock(name, options)` waits until nobody else holds the lock of that name, in any worker or generation of
 ---the process, and gives a lock to be held in a `<close>` variable. Who waits longest is next.
 ---
----It is given back at the end of the variable's scope, by `release`, when the hook ends in whatever way (also when it is
+---It is given back at the end of the variable's scope, by `release`, when the hook ends in whatever way (also when it
+---is
 ---killed or its client leaves), or when its ttl has passed, whichever is first.
 ---
----World failures: `timeout`, `locked` (with a timeout of 0), `overloaded` (65,536 locks and waiting scripts). Raises when
+---World failures: `timeout`, `locked` (with a timeout of 0), `overloaded` (65,536 locks and waiting scripts). Raises
+---when
 ---the same hook holds that lock already.
 ---
 ---```lua

@@ -13,14 +13,22 @@ local layers = {
   proxy   = "base net http store backend proxy",
   lua     = "base net http store backend proxy lua",
   server  = "base net http store backend proxy lua server",
+  kit     = "base net http store backend proxy lua server kit",
 }
 
--- Libraries that only some files may know, as patterns of their paths.
+-- Libraries (or folders of them) that only some files may know, as patterns of their paths.
 local libraries = {
-  ["lua.h"]         = { "^core/lua/" },
-  ["lauxlib.h"]     = { "^core/lua/" },
-  ["lualib.h"]      = { "^core/lua/" },
-  ["openssl/*"]     = { "^core/net/tls[%w_]*%.[ch]$", "^core/lua/bind_crypto%.c$" },
+  ["lua.h"]         = { "^core/lua/", "^core/kit/" },
+  ["lauxlib.h"]     = { "^core/lua/", "^core/kit/" },
+  ["lualib.h"]      = { "^core/lua/", "^core/kit/" },
+  ["openssl/*"]     = { "^core/net/tls[%w_]*%.[ch]$", "^core/lua/crypto[%w_]*%.[ch]$",
+                        "^core/lua/bind_crypto[%w_]*%.c$" },
+  ["pcre2.h"]       = { "^core/lua/bind_re%.c$" },
+  ["maxminddb.h"]   = { "^core/store/mmdb%.c$" },
+  ["zlib.h"]        = { "^core/http/coding%.c$" },
+  ["zstd.h"]        = { "^core/http/coding%.c$" },
+  ["encode.h"]      = { "^core/http/coding%.c$" },
+  ["decode.h"]      = { "^core/http/coding%.c$" },
   ["http_parser.h"] = { "^core/http/h1[%w_]*%.c$" },
   ["nghttp2/*"]     = { "^core/http/h2%.c$" },
 }

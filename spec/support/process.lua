@@ -230,9 +230,11 @@ local function remove(path)
 end
 
 ---A fresh directory, removed at the end of the spec (kept when MOONGATE_SPEC_KEEP is set).
+---@param open? boolean others may read in it: the user that root's Moongate becomes
 ---@return string path
-function process.temp_dir()
+function process.temp_dir(open)
   local dir = assert(uv.fs_mkdtemp((os.getenv "TMPDIR" or "/tmp") .. "/moongate-XXXXXX"))
+  if open then assert(uv.fs_chmod(dir, tonumber("755", 8))) end
   local key = { dir }
   async.scope():own(key, function()
     if not os.getenv "MOONGATE_SPEC_KEEP" then remove(dir) end

@@ -1,4 +1,5 @@
 -- gate.dns against dnsmasq.
+-- luacheck: no max line length (scripts and messages stand in one line)
 
 local support = require "support"
 local it, http = support.it, support.http

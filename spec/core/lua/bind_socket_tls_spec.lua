@@ -1,4 +1,5 @@
 -- TLS on sockets of scripts, and LuaSec's names for it.
+-- luacheck: no max line length (scripts and messages stand in one line)
 
 local uv = require "luv"
 local support = require "support"

@@ -58,6 +58,9 @@ describe("the CPU budget", function()
     killed "while true do ('x'):rep(100000) end"
     killed "('a'):rep(30000):gsub('(.-)(.-)(.-)b', '')"
     killed "('a'):rep(1000000):match '^(.*)%1b'"
+    for _, call in ipairs { "find(P)", "match(P)", "gmatch(P)()", "gsub(P, '')" } do -- cubic: minutes for 900 bytes
+      killed(("local P = '.-.-.-b$' local s = ('a'):rep(900) return s:%s"):format(call))
+    end
     killed "for _ = 1, 1000 do ('a'):rep(1000000):match '.-b' end"
     killed "for m in ('a'):rep(1000000):gmatch '.-b' do end while true do end"
     killed "local t = setmetatable({}, { __len = function() return 1 << 50 end, __index = function() return '' end }) table.concat(t)"

@@ -479,7 +479,7 @@ static void end_call(struct call *c) {
 }
 
 static const char *verdict_name(enum verdict v) {
-    static const char *const names[] = { "carry_on", "wait", "reply", "pick", "no", "key", "failed" };
+    static const char *const names[] = { "carry_on", "wait", "reply", "pick", "no", "key", "certificate", "failed" };
     return names[v];
 }
 

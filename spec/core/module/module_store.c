@@ -2,6 +2,8 @@
 #include "base/clock.h"
 #include "module.h"
 #include "store/metrics.h"
+#include "store/mmdb.h"
+#include "store/prefix_table.h"
 #include "store/shared.h"
 
 #include <lauxlib.h>
@@ -134,6 +136,21 @@ static const luaL_Reg metrics_functions[] = {
     { "hammer", metrics_on_hammer },
     { NULL, NULL },
 };
+
+/* ---- prefix tables, databases */
+
+static int prefix_on_tables(lua_State *L) {
+    lua_pushinteger(L, (lua_Integer)prefix_tables());
+    return 1;
+}
+
+static int mmdb_on_count(lua_State *L) {
+    lua_pushinteger(L, (lua_Integer)mmdbs());
+    return 1;
+}
+
+static const luaL_Reg mmdb_functions[] = { { "count", mmdb_on_count }, { NULL, NULL } };
+static const luaL_Reg prefix_functions[] = { { "tables", prefix_on_tables }, { NULL, NULL } };
 
 /* ---- shared dictionaries, as light userdata */
 
@@ -343,10 +360,14 @@ static const luaL_Reg shared_functions[] = {
 };
 
 int module_store_open(lua_State *L) {
-    lua_createtable(L, 0, 2);
+    lua_createtable(L, 0, 4);
     luaL_newlib(L, metrics_functions);
     lua_setfield(L, -2, "metrics");
     luaL_newlib(L, shared_functions);
     lua_setfield(L, -2, "shared");
+    luaL_newlib(L, prefix_functions);
+    lua_setfield(L, -2, "prefix");
+    luaL_newlib(L, mmdb_functions);
+    lua_setfield(L, -2, "mmdb");
     return 1;
 }

@@ -89,8 +89,7 @@ local wrong = {
     { "return { listen = { 80, { 81, tsl = true } } }", 'listen[2].tsl: unknown setting, did you mean "tls"?' },
     { "return { listen = { { 80, h2c = 1 } } }", "listen[1].h2c: expected true or false, got 1" },
     { "return { listen = { { 80, proxy_protocol = true } } }", "listen[1].proxy_protocol: the PROXY protocol comes with a later version" },
-    { "return { listen = { { 80, tls = {} } } }", "listen[1]: TLS without a certificate: neither here nor in the `tls` of a site on it" },
-    { "return { listen = { { 80, tls = true } } }", "listen[1]: TLS without a certificate: neither here nor in the `tls` of a site on it" },
+    { "return { listen = { { 80, tls = 5 } } }", 'listen[1].tls: expected true, "internal" or a table such as { cert = "site.pem", key = "site.key" }, got 5' },
     { "return { listen = { 80, tls = { cert = 'x.pem' } } }", "listen.tls.cert: x.pem: no such file" },
   },
   ["hosts"] = {
@@ -144,6 +143,7 @@ local wrong = {
     { backend '"a:1", health = { path = "/", interval = "10" }',
       'backends.app.health.interval: expected a time such as 5, "500ms", "10s", "1m", got "10"' },
     { backend '"a:1", tls = "yes"', 'backends.app.tls: expected true, false or a table such as { ca = "internal.pem" }, got "yes"' },
+    { backend '"unix:/run/a.sock", tls = true', 'backends.app.tls: the server unix:/run/a.sock has no host name: say which one its certificate bears, name = "…"' },
     { backend '"a:1", tls = { ca = "missing.pem" }', "backends.app.tls.ca: missing.pem: no such file" },
     { backend '"a:1", queue = 10', "backends.app.queue: queues come with a later version" },
     { backend '"a:1", max_connections = 1e9', "backends.app.max_connections: expected a whole number from 0 to 10000000, got 1000000000" },

@@ -1,4 +1,5 @@
 -- `require "socket"`: an unmodified driver (Debian's lua-redis) against a real server, and what LuaSocket's module has.
+-- luacheck: no max line length (scripts and messages stand in one line)
 
 local uv = require "luv"
 local support = require "support"

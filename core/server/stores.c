@@ -1,0 +1,12 @@
+/* The end of what is named and shared. */
+#include "server/stores.h"
+
+#include "store/limit.h"
+#include "store/lock.h"
+#include "store/shared.h"
+
+void stores_close(void) {
+    locks_close_all();
+    shared_close_all();
+    limit_close_all();
+}
