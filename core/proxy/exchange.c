@@ -341,6 +341,7 @@ static enum next send_head(struct exchange *x) {
     case CONTENT_FAILED: return fail_content(x);
     }
     if (x->stream->body_unread && own) x->request.framing.keep_alive = false;
+    if (x->source == SOURCE_REPLY || x->source == SOURCE_ERROR) answer_suit_client(x);
     x->stream->ops->send_head(x->stream, &x->response);
     x->head_sent = true;
     if (!own && x->fetch->tunnel) {
@@ -361,7 +362,7 @@ static enum next body(struct exchange *x) {
     if (!x->body_done) return WAIT;
     struct stream *s = x->stream;
     x->stream = NULL;
-    s->ops->finish(s);
+    if (s) s->ops->finish(s); /* else the client has it, and left */
     return GO_ON;
 }
 
@@ -593,7 +594,7 @@ void exchange_begin_failed(struct exchange *x, enum failure why) {
 
 void exchange_client_left(struct exchange *x) {
     x->stream = NULL;
-    x->client_left = true;
+    x->client_left = !x->body_done || x->tunnel;
     if (x->tunnel) tunnel_client_left(x->tunnel);
     exchange_wake(x);
 }
