@@ -81,7 +81,7 @@ static struct state *make(int number, const struct state_limits *limits) {
     }
     init_lists(state);
     memory_init(&state->memory, limits && limits->memory ? limits->memory : MEMORY);
-    state->hook_memory = limits && limits->hook_memory ? limits->hook_memory : state->memory.limit / 2;
+    state->hook_memory = limits && limits->hook_memory ? limits->hook_memory : state->memory.limit;
     lua_State *L = state->L = lua_newstate(memory_alloc, &state->memory);
     must(L);
     *(struct state **)lua_getextraspace(L) = state;
