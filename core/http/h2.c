@@ -593,3 +593,5 @@ bool h2_has_room(const struct h2 *h) {
 bool h2_knows_protocols(const struct h2 *h) {
     return nghttp2_session_get_remote_settings(h->session, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) == 1;
 }
+
+const char *h2_library_version(void) { return nghttp2_version(0)->version_str; }

@@ -122,3 +122,5 @@ void h2_dismiss(struct h2_stream *);
 bool h2_has_room(const struct h2 *);
 /* Client: does the server know extended CONNECT? (After its SETTINGS came.) */
 bool h2_knows_protocols(const struct h2 *);
+/* "1.52.0": the library that frames it. */
+const char *h2_library_version(void);
