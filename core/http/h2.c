@@ -586,3 +586,5 @@ bool h2_has_room(const struct h2 *h) {
     uint32_t told = nghttp2_session_get_remote_settings(h->session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
     return nghttp2_session_check_request_allowed(h->session) && h->streams < told && h->streams < h->limits.streams;
 }
+
+const char *h2_library_version(void) { return nghttp2_version(0)->version_str; }

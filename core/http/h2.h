@@ -126,3 +126,5 @@ void h2_dismiss(struct h2_stream *);
 void h2_stream_fini(struct h2_stream *);
 /* Client: may another stream begin now? */
 bool h2_has_room(const struct h2 *);
+/* "1.52.0": the library that frames it. */
+const char *h2_library_version(void);

@@ -6,7 +6,8 @@
  * reply.
  *
  * Time is measured without a system call per hook: one call in SAMPLE reads the clock and is observed SAMPLE times;
- * one that waited is measured by the loop's own time and observed once. */
+ * one that waited is measured by the loop's own time and observed once. Each hook counts its own calls: with one count
+ * for all, a site with two hooks would see the second one sampled for ever, and the first never. */
 #include "proxy/hook.h"
 
 #include "lua/bind.h"
@@ -24,9 +25,9 @@ enum { SAMPLE = 16 };
 /* ---- Measures */
 
 static void measure_begin(struct hook_run *run) {
-    static _Thread_local unsigned calls;
+    static _Thread_local unsigned calls[HOOK_COUNT];
     run->began = loop_now(&run->state->worker->loop);
-    run->sampled = ++calls % SAMPLE == 0 ? clock_monotonic() : 0;
+    run->sampled = ++calls[run->hook] % SAMPLE == 0 ? clock_monotonic() : 0;
 }
 
 static void measure_end(struct hook_run *run) {

@@ -46,12 +46,21 @@ void errors_add_raised(struct errors *errors, const struct sources *sources, con
     free(shown);
 }
 
-/* The message handler: appends the traceback. A value that is no text is named by its type: its __tostring would be
- * one more script. */
+/* Is a script running at all? Not while one is compiled. */
+static bool is_script_running(lua_State *L) {
+    lua_Debug ar;
+    for (int level = 1; lua_getstack(L, level, &ar); level++)
+        if (lua_getinfo(L, "S", &ar) && *ar.what != 'C') return true;
+    return false;
+}
+
+/* The message handler: appends the traceback, if there is anything to trace. A value that is no text is named by its
+ * type: its __tostring would be one more script. */
 static int add_traceback(lua_State *L) {
     const char *text = lua_tostring(L, 1);
     if (!text) text = lua_pushfstring(L, "(the error is %s, not a text)", luaL_typename(L, 1));
-    luaL_traceback(L, L, text, 1);
+    if (is_script_running(L)) luaL_traceback(L, L, text, 1);
+    else lua_pushstring(L, text);
     return 1;
 }
 

@@ -87,7 +87,7 @@ static bool is_below_config(const char *path, const char *config) {
     char directory[PATH_MAX];
     snprintf(directory, sizeof directory, "%s", config);
     char *slash = strrchr(directory, '/');
-    if (!slash) return false;
+    if (!slash) return is_below(path, ".");
     slash[slash == directory] = 0;
     return is_below(path, directory);
 }

@@ -25,7 +25,7 @@
 ---without "?"; nil if there is no "?". Assigning: what cannot stand in a query is percent-encoded; nil removes it
 ---@field query string?
 ---@field target string exactly what came in the start line; read-only
----@field version string "1.1" or "1.0"; read-only
+---@field version string "1.0", "1.1" or "2.0"; read-only
 ---@field args moongate.Args the arguments of the query
 ---@field headers moongate.Headers
 ---@field cookies moongate.Cookies

@@ -14,6 +14,10 @@ describe("a wait", function()
     assert.equal(0, state:figures().waiting)
   end)
 
+  it("says how long it may be", function()
+    assert.matches("expected seconds from 0 to 86400, or a text like \"500ms\"", engine.run "gate.sleep(-1)", 1, true)
+  end)
+
   it("is not ended by a wake for another reason", function()
     local call = engine.script("gate.sleep(0.02) return 'done'"):begin "on_request"
     for _ = 1, 5 do assert.equal("wait", call:go()) end

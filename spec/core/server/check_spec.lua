@@ -25,6 +25,17 @@ describe("moongate check", function()
     assert.equal(0, status)
   end)
 
+  -- As root, the serving user may not look into this folder: the supervisor opens what stands below the config.
+  it("reads modules below a config that is named without its folder", function()
+    local dir = support.temp_dir()
+    process.run { "mkdir", dir .. "/sites" }
+    process.write_file(dir .. "/sites/shop.lua", 'return { listen = "127.0.0.1:8080", on_request = 204 }')
+    process.write_file(dir .. "/site.lua", 'return require "sites.shop"')
+    local status, out, err = moongate.run({ "check", "site.lua" }, { cwd = dir })
+    assert.equal("", err)
+    assert.same({ 0, "site.lua: ok (1 site, 0 backends, 1 listener)\n" }, { status, out })
+  end)
+
   it("finds a constant that picks a backend which is not there", function()
     local status, err = check [[
 return {

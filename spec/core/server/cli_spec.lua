@@ -18,8 +18,12 @@ describe("the command line", function()
     assert.equal(0, status)
     assert.equal("", err)
     assert.matches("^moongate %d+%.%d+%.%d+\n", out)
-    for _, name in ipairs { "commit", "flags", "lua", "libev", "c%-ares", "http%-parser", "xxhash", "jansson" } do
-      assert.matches("\n" .. name .. ": [^\n]+\n", out)
+    assert.matches("\ncommit: [^\n]+\nflags: [^\n]+\n", out)
+    for _, name in ipairs {
+      "lua", "libev", "c%-ares", "http%-parser", "xxhash", "jansson", "openssl", "nghttp2", "zlib", "brotli", "zstd",
+      "pcre2", "libmaxminddb",
+    } do
+      assert.matches("\n" .. name .. ": %d+%.%d[%w.]*\n", out)
     end
   end)
 

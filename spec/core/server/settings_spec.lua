@@ -39,6 +39,7 @@ local wrong = {
     { site "time = {}", 'time: unknown setting, did you mean "timeouts"?' },
     { site "zzzzzz = 1", "zzzzzz: unknown setting" },
     { site "weight = 1", "weight: this setting belongs to a server" },
+    { site "timeout = 1", "timeout: this setting belongs to `health`; did you mean \"timeouts\"?" },
     { site "connect = 1", "connect: this setting belongs to a site's `timeouts` or a backend's `timeouts`" },
     { site "1", "[1]: expected name = value, got an entry without a name" },
     { site "[true] = 1", "true is no name of a setting" },
