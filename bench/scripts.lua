@@ -52,6 +52,9 @@ local subjects = {
   [[add("rate_limit, headers", require "scripts.rate_limit" { name = "b", rate = 1e8, headers = "always" })]],
   [[add("rate_limit, 3 routes", require "scripts.rate_limit" { name = "c", rate = 1e8, routes = {
       { path = "/login", methods = { "POST" }, rate = 1 }, { path = "/a", rate = 1 }, { path = "/b", rate = 1 } } })]],
+  [[add("request_size, body and target", require "scripts.request_size" { body = "1M", target = 2048 })]],
+  [[add("request_size, all", require "scripts.request_size" {
+      body = "1M", target = 2048, headers = "8K", field = "4K", fields = 64, args = 50 })]],
 }
 
 local chosen = {}
