@@ -55,6 +55,9 @@ local subjects = {
   [[add("request_size, body and target", require "scripts.request_size" { body = "1M", target = 2048 })]],
   [[add("request_size, all", require "scripts.request_size" {
       body = "1M", target = 2048, headers = "8K", field = "4K", fields = 64, args = 50 })]],
+  [[add("maintenance, off", require "scripts.maintenance" {})]],
+  [[add("maintenance, off, ips and cookie", require "scripts.maintenance" {
+      ips = { "10.0.0.0/8" }, cookie = { name = "pass", value = "0123456789abcdef" } })]],
 }
 
 local chosen = {}
