@@ -58,12 +58,15 @@ local subjects = {
   [[add("maintenance, off", require "scripts.maintenance" {})]],
   [[add("maintenance, off, ips and cookie", require "scripts.maintenance" {
       ips = { "10.0.0.0/8" }, cookie = { name = "pass", value = "0123456789abcdef" } })]],
+  [[add("geo_redirect, deny and header", require "scripts.geo_redirect" {
+      file = "examples/geo_redirect.mmdb", deny = { "KP" }, header = "X-Country" })]],
 }
 
 local chosen = {}
 for _, text in ipairs(subjects) do
   if not arg[1] or text:find('add("' .. arg[1], 1, true) then chosen[#chosen + 1] = text end
 end
+-- Files are beside what is loaded, which is the folder this is run from.
 local kit = testing.load { text = config:format(table.concat(chosen, "\n")) }
 kit:backend("app", { headers = { ["Content-Type"] = "text/html" }, body = "<p>well</p>" })
 

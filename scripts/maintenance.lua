@@ -7,18 +7,18 @@
 --
 -- The switch is on when any of these says so:
 --
--- - `gate.shared` of `name`, key "state": true, or a table `{ begins =, ends =, message = }` with Unix times, of which
---   none must be there. All workers see it at once, reloads keep it, a restart forgets it. `control` turns it over HTTP,
---   with `Authorization: Bearer SECRET`:
+-- - `gate.shared` of `name`, key "state": true, or a table `{ begins =, ends =, message = }` with Unix times, any of
+--   which may be absent. All workers see it at once, reloads keep it, a restart forgets it. `control` turns it over
+--   HTTP, with `Authorization: Bearer SECRET`:
 --       curl -X PUT -H "$AUTH" 'localhost/.maintenance?for=30m&message=Back+soon'    on, here for half an hour
 --       curl -X DELETE -H "$AUTH" localhost/.maintenance                            off
 --       curl -H "$AUTH" localhost/.maintenance                                      what is said now, as JSON
--- - `file`, beside the config, read when that is loaded (`moongate reload`): the line "on", or nothing but "begins TIME",
---   "ends TIME" (RFC 3339); perhaps "message TEXT". Lines that begin with # and an empty file say nothing.
+-- - `file`, beside the config, read when that is loaded (`moongate reload`): the line "on", or "begins TIME", "ends
+--   TIME" (RFC 3339), or both; perhaps "message TEXT". Lines that begin with # and an empty file say nothing.
 -- - `on`: true, or a function.
 --
--- Who passes: addresses in `ips` (as `trusted_proxies` lets them be believed), and who brings `cookie` or `header`, whose
--- values are compared in constant time, and go no further than here. Put this policy first into `use`.
+-- Who passes: addresses in `ips` (as `trusted_proxies` lets them be believed), and who brings `cookie` or `header`,
+-- whose values are compared in constant time, and go no further than here. Put this policy first into `use`.
 --
 -- What is under way when the switch is turned goes on to its end. With `failures` the same page is shown when the
 -- application cannot be reached (502, 503, 504 of Moongate's own).
@@ -61,12 +61,16 @@ local known = {
   end,
 }
 
+local known_proof = { name = "token", value = "secret" }
+
 local function problem_of(given)
+  local function nested(option, kinds, needed)
+    return given[option] and options.problem(given[option], kinds, needed, option .. ".")
+  end
   return options.problem(given, known)
-    or given.control and options.problem(given.control, { path = "path", secret = "secret" }, { "path", "secret" },
-      "control.")
-    or given.cookie and options.problem(given.cookie, { name = "token", value = "secret" }, { "name", "value" }, "cookie.")
-    or given.header and options.problem(given.header, { name = "token", value = "secret" }, { "name", "value" }, "header.")
+    or nested("control", { path = "path", secret = "secret" }, { "path", "secret" })
+    or nested("cookie", known_proof, { "name", "value" })
+    or nested("header", known_proof, { "name", "value" })
 end
 
 -- What a file says: a state, or nil for nothing. A second value tells what is wrong with it.
@@ -213,7 +217,8 @@ return function(given)
     local seconds = state.ends and math.max(1, math.ceil(state.ends - gate.now())) or retry_after
     local message = state.message or given.message or "This site is being worked on."
     local status, headers = given.status or 503, { ["Retry-After"] = seconds, ["Cache-Control"] = "no-store" }
-    local json = wants_json(req) and gate.json.encode({ error = "maintenance", message = message }, { sort_keys = true })
+    local json = wants_json(req)
+      and gate.json.encode({ error = "maintenance", message = message }, { sort_keys = true })
     headers["Content-Type"] = json and "application/json" or "text/html; charset=utf-8"
     local page = given.page or page_text:format((message:gsub('[&<>"]', escapes)))
     return gate.reply(status, json or page, headers)

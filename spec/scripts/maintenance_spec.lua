@@ -76,7 +76,8 @@ describe("scripts.maintenance", function()
 
   it("lets operators pass, and keeps to itself what proves that they are", function()
     local kit = load [[{ on = true, ips = { "10.0.0.0/8" }, except = { "/health" },
-      cookie = { name = "pass", value = "a cookie's value" }, header = { name = "X-Pass", value = "a header's value" } }]]
+      cookie = { name = "pass", value = "a cookie's value" },
+      header = { name = "X-Pass", value = "a header's value" } }]]
     assert.equal(503, kit:request("/").status)
     assert.equal(200, kit:request("/health/a").status)
     assert.equal(503, kit:request("/healthy").status)

@@ -10,7 +10,7 @@ local function load(use)
   return kit:backend("app", "ok")
 end
 
-local function post(body, path, headers) return { method = "POST", path = path or "/", body = body, headers = headers } end
+local function post(body, path) return { method = "POST", path = path or "/", body = body } end
 
 describe("scripts.request_size", function()
   it("refuses a body that is too large before the application sees of it", function()
