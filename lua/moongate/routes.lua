@@ -51,12 +51,12 @@ function routes.parse(pattern)
   return segments, names
 end
 
----What is wrong with the pattern of a host, or nil.
+---A kind of moongate.options: the pattern of a host.
 ---@param host any
 ---@return string?
 function routes.host_problem(host)
   if type(host) ~= "string" or not (host:find "^[%l%d._-]+$" or host:find "^%*%.[%l%d._-]+$" or host:find "^%[[%x:]+%]$") then
-    return 'expected a name in lower case, such as "api.example.com" or "*.example.com"'
+    return 'a name in lower case, such as "api.example.com" or "*.example.com"'
   end
 end
 

@@ -116,7 +116,7 @@ describe("scripts.fault_injection", function()
     end)
     local res = http.get(proxy.port, "/")
     assert.same({ 200, nil }, { res.status, res.headers["X-Fault-Injected"] })
-    held:close()
+    held:reset()
   end)
 
   it("refuses wrong options", function()
