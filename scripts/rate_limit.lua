@@ -16,7 +16,7 @@
 -- function. A client chooses its fields, cookies and arguments: count by them behind the policy that checks them, or
 -- give each a limit by address, too. Requests without that key are counted by address.
 --
--- `routes`: the first that fits has a limit of its own, in the place of the general one (moongate.routes). What must
+-- `routes`: the first that fits has a limit of its own, in the place of the general one (moongate.rules). What must
 -- keep within two limits passes two of these policies, each with a `name` of its own. Put this behind what answers
 -- without the application, and before what is dear.
 --
@@ -31,7 +31,7 @@
 local gate = require "moongate"
 local network = require "moongate.network"
 local options = require "moongate.options"
-local routes = require "moongate.routes"
+local rules = require "moongate.rules"
 
 ---@class rate_limit.Rule
 ---@field rate? number requests in `per`; this, `concurrent`, or both
@@ -43,7 +43,7 @@ local routes = require "moongate.routes"
 ---@field key? string|fun(req: moongate.Request): string|number|false|nil
 ---@field cost? number|fun(req: moongate.Request): number what a request takes, 1; more than the burst never passes
 
----@class rate_limit.Route : routes.Rule, rate_limit.Rule
+---@class rate_limit.Route : rules.Rule, rate_limit.Rule
 ---@field name? string of its limit; default the policy's name and the route's number: "rate_limit/1"
 ---@field off? boolean no limit here
 
@@ -90,7 +90,7 @@ for name, kind in pairs(known_rule) do known[name], known_route[name] = kind, ki
 local function is_limited(rule) return rule.rate ~= nil or rule.concurrent ~= nil end
 
 local function problem_of(given)
-  local problem = options.problem(given, known) or routes.problem(given.routes or {}, known_route, "routes")
+  local problem = options.problem(given, known) or rules.problem(given.routes or {}, known_route, "routes")
   if problem then return problem end
   for i, route in ipairs(given.routes or {}) do
     if is_limited(route) == (route.off == true) then
@@ -143,7 +143,7 @@ local function apply_all(given)
     if not applied then return nil, ("routes[%d]: %s"):format(i, why) end
     list[i] = { path = route.path, methods = route.methods, hosts = route.hosts, applied = applied }
   end
-  local find = routes.finder(list)
+  local find = rules.finder(list)
   return function(req)
     local route = find(req)
     return route and route.applied or others

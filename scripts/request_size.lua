@@ -18,7 +18,7 @@
 
 local gate = require "moongate"
 local options = require "moongate.options"
-local routes = require "moongate.routes"
+local rules = require "moongate.rules"
 
 ---@class request_size.Sizes
 ---@field body? moongate.Bytes 413
@@ -29,7 +29,7 @@ local routes = require "moongate.routes"
 ---@field args? integer how many arguments the query may have; 414
 ---@field known_length? boolean 411 for bodies whose length is not told beforehand
 
----@class request_size.Route : routes.Rule, request_size.Sizes
+---@class request_size.Route : rules.Rule, request_size.Sizes
 
 ---@class request_size.Options : request_size.Sizes
 ---@field routes? request_size.Route[]
@@ -55,7 +55,7 @@ local known = {
 local function problem_of(given)
   local all = { routes = "table" }
   for name, kind in pairs(known) do all[name] = kind end
-  return options.problem(given, all) or routes.problem(given.routes or {}, known, "routes")
+  return options.problem(given, all) or rules.problem(given.routes or {}, known, "routes")
 end
 
 local function refusal(status, what) return gate.reply(status, what .. "\n", { ["Cache-Control"] = "no-store" }) end
@@ -114,7 +114,7 @@ return function(given)
   for i, route in ipairs(given.routes or {}) do
     list[i] = { path = route.path, methods = route.methods, hosts = route.hosts, sizes = sizes_of(route) }
   end
-  local find = routes.finder(list)
+  local find = rules.finder(list)
 
   return {
     on_request = function(req)

@@ -1,15 +1,15 @@
--- moongate.routes, in the kit: it needs the module `moongate`.
+-- moongate.rules, in the kit: it needs the module `moongate`.
 
 local testing = require "moongate.testing"
 
 -- A site whose answer to a request is the name of the rule.
 local function load(rules)
   return testing.load { text = ([[
-    local gate, routes = require "moongate", require "moongate.routes"
+    local gate, rules = require "moongate", require "moongate.rules"
     local list = %s
-    local problem = routes.problem(list, { name = "text" }, "routes")
+    local problem = rules.problem(list, { name = "text" }, "routes")
     if problem then error(problem, 0) end
-    local find = routes.finder(list)
+    local find = rules.finder(list)
     return { listen = 8080, on_request = function(req)
       local rule = find(req)
       return gate.reply(200, rule and rule.name or "none")
@@ -17,7 +17,7 @@ local function load(rules)
   ]]):format(rules) }
 end
 
-describe("moongate.routes", function()
+describe("moongate.rules", function()
   it("finds the first rule that fits path, method and host", function()
     local kit = load [[{
       { name = "login", path = "/login", methods = { "POST" } },
