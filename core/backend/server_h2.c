@@ -61,8 +61,8 @@ static void wake(struct h2_server *h) { task_wake(h->conn->conn.loop, &h->task);
 /* ---- the conn between streams */
 
 static bool takes_streams(const struct h2_server *h) {
-    if (h->leaving || h->conn->conn.ended || h->stream_count >= STREAMS_MAX) return false;
-    return !h->h2 || h2_has_room(h->h2);
+    if (h->leaving || h->conn->conn.ended) return false;
+    return h->stream_count < (h->h2 ? h2_most_streams(h->h2) : STREAMS_MAX);
 }
 
 /* In the pool or not, closed or kept: after everything that may change it. */

@@ -54,11 +54,10 @@ struct h2 {
     enum h2_role role;
     struct h2_limits limits;
     struct h2_watch watch; /* server */
-    unsigned streams;
-    unsigned begun, most; /* during h2_feed */
-    size_t watched;       /* bytes at the front of what is fed that were watched already */
-    size_t pending, owed; /* untaken bytes; those of them that the connection's window was not opened by */
-    size_t queued;        /* bytes in all `out` */
+    unsigned begun, most;  /* during h2_feed */
+    size_t watched;        /* bytes at the front of what is fed that were watched already */
+    size_t pending, owed;  /* untaken bytes; those of them that the connection's window was not opened by */
+    size_t queued;         /* bytes in all `out` */
     struct excess resets, idle;
     struct buffer *sink; /* during h2_write */
     size_t sink_limit;
@@ -145,7 +144,6 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     }
     s->h2 = h;
     s->id = frame->hd.stream_id;
-    h->streams++;
     h->begun++;
     allow(&h->idle, STREAM_ALLOWS);
     nghttp2_session_set_stream_user_data(session, s->id, s);
@@ -209,7 +207,6 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error,
     judge_end(h, s, error);
     if (!s) return 0;
     nghttp2_session_set_stream_user_data(session, id, NULL);
-    h->streams--;
     h->queued -= s->out.size;
     s->id = 0;
     buffer_fini(&s->out);
@@ -356,7 +353,6 @@ bool h2_send_request(struct h2 *h, struct h2_stream *s, const struct h2_request 
     nv_fini(&l);
     if (id < 0) return false;
     s->id = id;
-    h->streams++;
     return true;
 }
 
@@ -582,9 +578,10 @@ void h2_shut(struct h2 *h, enum h2_error error) {
     nghttp2_submit_goaway(h->session, NGHTTP2_FLAG_NONE, last, error, NULL, 0);
 }
 
-bool h2_has_room(const struct h2 *h) {
+uint32_t h2_most_streams(const struct h2 *h) {
     uint32_t told = nghttp2_session_get_remote_settings(h->session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
-    return nghttp2_session_check_request_allowed(h->session) && h->streams < told && h->streams < h->limits.streams;
+    if (!nghttp2_session_check_request_allowed(h->session)) return 0;
+    return told < h->limits.streams ? told : h->limits.streams;
 }
 
 const char *h2_library_version(void) { return nghttp2_version(0)->version_str; }

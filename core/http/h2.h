@@ -124,7 +124,7 @@ void h2_dismiss(struct h2_stream *);
 /* Drops what lies in it. Its memory may go when it is over (on_close was called, or h2_close). After h2_close, `h2` must
  * be NULL. */
 void h2_stream_fini(struct h2_stream *);
-/* Client: may another stream begin now? */
-bool h2_has_room(const struct h2 *);
+/* Client: how many streams may be open at a time; 0: it takes no new ones. */
+uint32_t h2_most_streams(const struct h2 *);
 /* "1.52.0": the library that frames it. */
 const char *h2_library_version(void);

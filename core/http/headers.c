@@ -183,16 +183,16 @@ struct header *headers_add_other(struct headers *headers, struct slice name, str
 }
 
 static struct header *search_id_from(const struct headers *headers, uint32_t i, enum header_id id) {
-    struct header *end = headers->list + headers->count;
-    for (struct header *h = headers->list + i; h < end; h++)
-        if (h->id == id && !h->removed) return h;
+    for (; i < headers->count; i++)
+        if (headers->list[i].id == id && !headers->list[i].removed) return &headers->list[i];
     return NULL;
 }
 
 static struct header *search_text_from(const struct headers *headers, uint32_t i, struct slice name) {
-    struct header *end = headers->list + headers->count;
-    for (struct header *h = headers->list + i; h < end; h++)
+    for (; i < headers->count; i++) {
+        struct header *h = &headers->list[i];
         if (h->id == HEADER_OTHER && !h->removed && slice_equal_nocase(h->name, name)) return h;
+    }
     return NULL;
 }
 
