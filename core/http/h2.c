@@ -89,6 +89,8 @@ static void take_request_pseudo(struct h2_stream *s, struct slice name, struct s
         if (value.n > s->h2->limits.target) fail_head(s, FAIL_TARGET_TOO_LONG);
     } else if (slice_equal(name, SLICE(":authority"))) {
         s->authority = value;
+    } else if (slice_equal(name, SLICE(":scheme"))) {
+        r->target.scheme = value;
     } else if (slice_equal(name, SLICE(":protocol"))) {
         s->protocol = value;
     }

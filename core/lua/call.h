@@ -42,6 +42,7 @@ struct call {
     struct request request;
     struct slice target;
     struct buffer query;
+    const struct egress *egress; /* rules for where it may go; NULL: everywhere */
     bool is_url;             /* else the backend was named */
     struct tls_trust *trust; /* a reference; of the `tls` option, NULL: there was none */
     struct slice tls_name;   /* likewise; p NULL: the URL's host */
