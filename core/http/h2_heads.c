@@ -42,6 +42,8 @@ static void take_request_pseudo(struct h2_stream *s, const struct h2_limits *lim
         take_target(s, value, limits->target);
     } else if (slice_equal(name, SLICE(":authority"))) {
         s->authority = value;
+    } else if (slice_equal(name, SLICE(":scheme"))) {
+        s->message.request->target.scheme = value;
     } else if (slice_equal(name, SLICE(":protocol"))) {
         s->protocol = value;
     }

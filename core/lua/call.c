@@ -150,6 +150,7 @@ static void begin_fetch(struct call *c) {
         .request = &c->request,
         .target = c->target,
         .request_body = c->request_body,
+        .egress = c->egress,
         .timeouts = c->site ? &c->site->timeouts : &default_timeouts,
         .total = c->timeout - (loop_now(&c->worker->loop) - c->began),
     };

@@ -210,6 +210,7 @@ static void send_head(struct stream *stream, const struct response *response) {
     struct headers extra;
     headers_init(&extra, &x->arena);
     if (r.status == 101) grant_upgrade(s, &r);
+    if (response_opens_tunnel(x->request.method, r.status)) s->tunnel = true;
     bool body = s->tunnel || response_has_body(x->request.method, r.status);
     bool empty = r.framing.kind == FRAMING_NONE || (r.framing.kind == FRAMING_LENGTH && r.framing.length == 0);
     if (!s->tunnel) add_framing(&extra, &r, body);

@@ -47,6 +47,8 @@ struct exchange {
 
     struct request request;
     bool target_changed;           /* a script assigned path, query, args, host */
+    struct slice named_scheme;     /* what HTTP/2 says of its target, anything; p NULL: nothing */
+    bool forward;                  /* it names its own target, on a site that is a forward proxy (proxy/forward.h) */
     struct slice received_host;    /* the Host field as it came, or the host of an absolute target; p NULL: none */
     struct addr client_addr;       /* the real client: behind trusted proxies, what they say */
     bool client_trusted;           /* the peer is one of trusted_proxies */

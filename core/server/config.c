@@ -72,6 +72,23 @@ static void check_sites(struct reader *r) {
     map_fini(&claims.sites);
 }
 
+/* Which of two would a target belong to? */
+static void check_forwards(struct reader *r) {
+    struct claims claims = { .reader = r };
+    struct spot root = { .up = NULL }, sites = { .up = &root, .name = "sites" };
+    for (unsigned i = 0; i < r->config->site_count; i++) {
+        struct config_site *site = &r->config->sites[i];
+        struct spot at = { .up = &sites, .index = site->index }, here = { .up = &at, .name = "forward" };
+        for (unsigned l = 0; site->forward.on && l < site->listener_count; l++) {
+            const struct config_site *former = claim_host(&claims, site->listeners[l], "", site);
+            if (former)
+                reader_error(r, &here, "%s forwards what comes to %s already", site_called(former),
+                             r->config->listeners[site->listeners[l]].name);
+        }
+    }
+    map_fini(&claims.sites);
+}
+
 static void check_admin(struct reader *r) {
     const struct config *config = r->config;
     struct spot root = { .up = NULL }, at = { .up = &root, .name = "admin" };
@@ -100,6 +117,7 @@ static void read_tree(struct reader *r, const struct value *tree) {
     if (value_get(tree, "sites") || only_admin) settings_check_names(r, &root, tree, 1u << PLACE_TOP, 0);
     else read_site(r, &root, tree, 0);
     check_sites(r);
+    check_forwards(r);
     check_admin(r);
     settings_check_tls(r);
 }
@@ -155,7 +173,7 @@ static void warn_of_site(const struct config *config, const struct config_site *
 /* Sites whose every request would be answered 502. */
 static void check_reach(const struct config *config, const struct config_site *site, struct errors *errors) {
     bool picks = site->hooks >> HOOK_PICK_BACKEND & 1, replies = site->hooks >> HOOK_ON_REQUEST & 1;
-    if (picks || replies) return;
+    if (picks || replies || site->forward.on) return;
     bool named = site->backend_count == 1;
     for (unsigned i = 0; i < site->backend_count; i++) named = named || strcmp(site->backends[i].name, "default") == 0;
     if (site->backend_count == 0)
@@ -234,6 +252,7 @@ static void fini_backend(struct config_backend *backend) {
     }
     free(backend->specs);
     tls_trust_unref(backend->settings.trust);
+    parent_unref(backend->settings.parent);
     free(backend->settings.tls_name);
     free(backend->settings.health.path);
     free(backend->settings.health.host);
@@ -249,6 +268,7 @@ static void fini_site(struct config_site *site) {
     free(site->hosts);
     free(site->listeners);
     free(site->trusted);
+    forward_fini(&site->forward);
     compress_fini(&site->compress);
     free(site->name);
     free(site->path);
@@ -273,6 +293,7 @@ void config_fini(struct config *config) {
     free(config->user);
     free(config->file);
     config_lines_destroy(config->lines);
+    egress_fini(&config->egress);
     value_fini(&config->unsafe);
     *config = (struct config){ .file = NULL };
 }

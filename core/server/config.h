@@ -46,6 +46,7 @@ struct config_site {
     struct tls_certificates *certificates; /* for its names; a reference; NULL: none */
     struct config_backend *backends;
     unsigned backend_count;
+    struct forward forward;
     struct cidr *trusted;
     size_t trusted_count;
     uint64_t max_body;
@@ -78,6 +79,8 @@ struct config {
     char *user;                 /* NULL: not set */
     unsigned max_connections;   /* clients over all workers; 0: no limit */
     double drain;               /* seconds, default 60 */
+    struct egress egress;       /* for scripts */
+    bool has_egress;            /* else they may go everywhere */
     struct value unsafe;        /* as written; core/lua reads its own copy from the tree */
     struct state_limits limits; /* of policy states; zeros: defaults */
     struct config_lines *lines; /* of the file, for what is found later; NULL: not known */
