@@ -79,9 +79,9 @@ static void add_candidate(struct backend_view *v, const struct server_spec *spec
     }
     struct candidate *c = &v->list[v->count++];
     *c = (struct candidate){ .spec = spec, .weight = spec->weight };
-    c->server = server_get(slice_of(v->backend->name), addr,
-                           v->backend->settings.parent ? write_tunnel(tunnel, sizeof tunnel, spec) : NULL,
-                           v->backend->workers);
+    c->server =
+        server_get(slice_of(v->backend->name), addr,
+                   v->backend->settings.parent ? write_tunnel(tunnel, sizeof tunnel, spec) : NULL, v->backend->workers);
 }
 
 static void clear_candidates(struct backend_view *v) {

@@ -18,8 +18,8 @@ struct pool {
 
 struct server {
     _Atomic unsigned refs;
-    char *backend; /* the backend's name */
-    char *name;    /* the address as text: "127.0.0.1:9001"; "app:443 through 127.0.0.1:3128" */
+    char *backend;    /* the backend's name */
+    char *name;       /* the address as text: "127.0.0.1:9001"; "app:443 through 127.0.0.1:3128" */
     struct addr addr; /* where connections go: its own, or its parent's */
     char *tunnel;     /* "host:port" that the parent is asked for; NULL: there is none */
     unsigned workers;

@@ -52,8 +52,7 @@ void server_conn_complain(const struct server_conn *sc, enum failure why) {
     if (!reason || loop_now(sc->conn.loop) - complained < 1) return;
     complained = loop_now(sc->conn.loop);
     log_warn("backend %s: server %s as \"%s\": %s: %s", sc->server->backend, sc->server->name,
-             sc->name ? sc->name : sc->parent->name,
-             why == FAIL_RESET ? "TLS broke" : failure_sentence(why), reason);
+             sc->name ? sc->name : sc->parent->name, why == FAIL_RESET ? "TLS broke" : failure_sentence(why), reason);
 }
 
 static void lend(struct server_conn *sc, struct borrower *b) {

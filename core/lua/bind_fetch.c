@@ -226,8 +226,8 @@ static void read_url(lua_State *L, struct call *c, struct slice text) {
     read_tls(L, c);
     if (c->trust && slice_equal(target->scheme, SLICE("http"))) luaL_error(L, "gate.fetch: tls is for https:// URLs");
     enum failure why;
-    c->backend = ad_hoc_backend(
-        c->worker, &(struct ad_hoc_way){ .url = target, .trust = c->trust, .name = c->tls_name }, &why);
+    c->backend =
+        ad_hoc_backend(c->worker, &(struct ad_hoc_way){ .url = target, .trust = c->trust, .name = c->tls_name }, &why);
     if (why == FAIL_TOO_LARGE) luaL_argerror(L, 1, "the URL's host is too long");
 }
 

@@ -81,10 +81,10 @@ struct socket *socket_create(struct sockets *);
 struct socket_target {
     struct slice host; /* "unix:/path", or a name or IP */
     uint16_t port;
-    int family;              /* AF_UNSPEC: whichever there is */
-    double seconds;          /* in all; 0: however long */
-    struct tls_trust *trust; /* speak TLS; NULL: not */
-    struct slice name;       /* for its certificate; p NULL: the host */
+    int family;                  /* AF_UNSPEC: whichever there is */
+    double seconds;              /* in all; 0: however long */
+    struct tls_trust *trust;     /* speak TLS; NULL: not */
+    struct slice name;           /* for its certificate; p NULL: the host */
     const struct egress *egress; /* rules for its addresses, until it is connected; NULL: all are allowed */
 };
 

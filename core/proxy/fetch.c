@@ -366,8 +366,7 @@ static void request_fail(struct pipe_reader *r, enum failure why) {
 static const struct pipe_reader_ops request_ops = { request_room, request_take, request_end, request_fail };
 
 static enum next open_tunnel(struct fetch *f) {
-    f->response =
-        (struct response){ .status = 200, .version = HTTP_1_1, .reason = SLICE("Connection Established") };
+    f->response = (struct response){ .status = 200, .version = HTTP_1_1, .reason = SLICE("Connection Established") };
     headers_init(&f->response.headers, &f->arena);
     headers_init(&f->trailers, &f->arena);
     f->tunnel = f->request_body_done = true;

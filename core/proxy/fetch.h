@@ -59,12 +59,12 @@ struct fetch {
     const char *why_more;           /* FETCH_FAILED: what TLS said, for ever; NULL: nothing */
     struct borrower borrower;
     struct backend_waiter resolving;
-    const struct egress *egress; /* rules for the addresses it may connect to; NULL: all */
-    struct backend *ad_hoc;      /* it is a user of this one; NULL: of none */
+    const struct egress *egress;                /* rules for the addresses it may connect to; NULL: all */
+    struct backend *ad_hoc;                     /* it is a user of this one; NULL: of none */
     struct slice forward_target, authorization; /* of the present pick (struct forward_choice); p NULL: none */
-    bool forward;                /* of an exchange that names its target, which is what it picks by itself */
-    bool connect;                /* a CONNECT: nothing is sent and awaited, the connection is the answer */
-    bool fixed; /* the maker chose the backend: policy is not asked */
+    bool forward; /* of an exchange that names its target, which is what it picks by itself */
+    bool connect; /* a CONNECT: nothing is sent and awaited, the connection is the answer */
+    bool fixed;   /* the maker chose the backend: policy is not asked */
     bool hook_running;
     bool server_active; /* this try counts in server->active */
     bool pumping, total_over;
@@ -98,8 +98,8 @@ struct fetch_options {
     const struct request
         *request; /* fields as they are to be sent, target and headers final; hop fields are left out */
     struct slice target;
-    struct slice upgrade;      /* protocol asked for; p NULL: none */
-    struct pipe *request_body; /* NULL: none */
+    struct slice upgrade;        /* protocol asked for; p NULL: none */
+    struct pipe *request_body;   /* NULL: none */
     const struct egress *egress; /* rules for the addresses of `backend`; NULL: all are allowed */
     const struct timeouts *timeouts;
     double total; /* seconds for all of it; 0: none */

@@ -60,7 +60,7 @@ struct site {
     struct backend *default_backend;       /* the only one, or the one named "default"; NULL: none */
     struct tls_certificates *certificates; /* for its names; a reference; NULL: none */
     struct forward forward;
-    struct cidr *trusted;                  /* trusted_proxies */
+    struct cidr *trusted; /* trusted_proxies */
     size_t trusted_count;
     uint64_t max_body; /* bytes; UINT64_MAX: no limit; default 64 MiB … see config */
     struct h1_limits limits;

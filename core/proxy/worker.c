@@ -100,9 +100,7 @@ void worker_client_came(struct worker *w) {
     metric_add(w->metrics->clients_total, w->loop.index, 1);
 }
 
-void worker_count_refused(struct worker *w) {
-    metric_add(w->metrics->destinations_refused, w->loop.index, 1);
-}
+void worker_count_refused(struct worker *w) { metric_add(w->metrics->destinations_refused, w->loop.index, 1); }
 
 static void tell_if_drained(struct worker *w) {
     if (w->draining && w->client_count == 0 && list_empty(&w->exchanges) && w->on_drained) w->on_drained(w);

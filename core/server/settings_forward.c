@@ -152,5 +152,6 @@ void read_forward(struct reader *r, const struct spot *at, const struct value *v
     settings_read(r, at, PLACE_EGRESS, v, &forward->egress);
     settings_check_names(r, at, v, 1u << PLACE_FORWARD | 1u << PLACE_EGRESS, 0);
     if (is_everything(&forward->egress))
-        reader_warn(r, at, "clients reach every address that this machine reaches, its own and its network's among them");
+        reader_warn(r, at,
+                    "clients reach every address that this machine reaches, its own and its network's among them");
 }
