@@ -2,9 +2,11 @@
  * not how the client speaks to us is for somebody else's server; and to a site without backends of its own everything
  * is.
  *
- * What a client says of itself stays its own affair: forward requests get no Forwarded and no X-Forwarded-* (who sits
- * behind a proxy is not the internet's business), only Via, whose pseudonym ends in an id of this process: seen again,
- * the request goes round in circles.
+ * Forward requests get no Forwarded and no X-Forwarded-* (who sits behind a proxy is not the internet's business), only
+ * Via, whose pseudonym ends in an id of this process: seen again, the request goes round in circles.
+ *
+ * A host that ends in a number is an IPv4 address in four decimal parts, or it is refused: for some readers "0177.0.0.1"
+ * is 177.0.0.1 and for others 127.0.0.1, and a resolver or a parent may be one of the others.
  *
  * Through a parent, http: URLs are asked for in absolute form, and everything else through a CONNECT that is a step of
  * opening the connection (backend/server_parent.c). The parent resolves names, so only targets that are addresses can
@@ -91,10 +93,23 @@ static bool allows_port(const struct forward *rules, uint16_t port, bool connect
     return false;
 }
 
-static bool allows_literal(const struct forward *rules, struct slice host) {
+static bool ends_in_number(struct slice host) {
+    if (host.n && host.p[host.n - 1] == '.') host.n--;
+    size_t start = host.n;
+    while (start && host.p[start - 1] != '.') start--;
+    struct slice last = slice_skip(host, start);
+    bool hex = last.n >= 2 && last.p[0] == '0' && last.p[1] == 'x', digits = true;
+    for (size_t i = 0; i < last.n; i++) digits = digits && last.p[i] >= '0' && last.p[i] <= '9';
+    return hex || (last.n && digits);
+}
+
+static enum failure check_host(const struct forward *rules, struct slice host) {
     struct addr addr;
-    if (host.n > 2 && host.p[0] == '[') host = slice_make(host.p + 1, host.n - 2);
-    return !addr_from_ip(&addr, host, 0) || egress_allows(&rules->egress, &addr);
+    bool brackets = host.n > 2 && host.p[0] == '[';
+    if (brackets) host = slice_make(host.p + 1, host.n - 2);
+    if (addr_from_ip(&addr, host, 0))
+        return egress_allows(&rules->egress, &addr) ? FAIL_NONE : FAIL_DESTINATION_REFUSED;
+    return ends_in_number(host) ? FAIL_BAD_HOST : FAIL_NONE;
 }
 
 /* The parent as the server of an http: URL. */
@@ -117,7 +132,7 @@ enum failure forward_choose(struct exchange *x, struct forward_choice *choice) {
     enum failure why = FAIL_NONE;
     *choice = (struct forward_choice){ .egress = rules->parent ? NULL : &rules->egress };
     if (!allows_port(rules, port_of(&target), connect)) return FAIL_PORT_REFUSED;
-    if (!allows_literal(rules, target.host)) return FAIL_DESTINATION_REFUSED;
+    if ((why = check_host(rules, target.host)) != FAIL_NONE) return why;
     struct ad_hoc_way way = { .url = &target, .parent = rules->parent };
     if (connect) target.scheme = SLICE("connect");
     if (plain && rules->parent) {
