@@ -20,6 +20,7 @@ enum cli_option {
     OPTION_NOW,
     OPTION_PIDFILE,
     OPTION_SITE,
+    OPTION_STRICT,
     OPTION_STUB,
     OPTION_USER,
     OPTION_VERSION,
