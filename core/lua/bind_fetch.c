@@ -175,7 +175,9 @@ static int push_answer(lua_State *L, const struct call *c) {
 static int fetch_k(lua_State *L, int status, lua_KContext context) {
     struct call *c = (struct call *)context;
     const char *why_more = c->fetch->why_more;
+    struct hook_observer *observer = c->worker->observer;
     (void)status;
+    if (observer) observer->fetched(observer, subject_of(L), c->fetch, c->why, c->ended - c->began);
     call_end(c);
     if (c->why == FAIL_NONE) return push_answer(L, c);
     if (c->why == FAIL_TOO_LARGE)

@@ -81,6 +81,8 @@ struct exchange {
     struct site_metrics *metrics;   /* NULL before a site is found */
     struct slice site_name;         /* outlives the generation, for the log line */
     struct list held;               /* struct held */
+    uint32_t watcher;               /* whose `watched` is (trace.c): an old one's means nothing */
+    void *watched;                  /* a watcher's notes; NULL: none */
     struct deadline total;          /* timeouts.total */
     struct pipe_watch buffer_watch; /* buffer_body */
     struct pipe_reader drop;        /* reads away a request body nobody wants */

@@ -25,6 +25,7 @@ static const struct option_row options[OPTION_COUNT] = {
     [OPTION_CLIENT] = { "--client", NULL, "IP", "the client's address (default: 127.0.0.1)" },
     [OPTION_CONTROL] = { "--control", NULL, "PATH",
                          "the control socket (default: under /run/moongate or $XDG_RUNTIME_DIR)" },
+    [OPTION_COUNT_OF] = { "--count", NULL, "N", "end after so many" },
     [OPTION_COVERAGE] = { "--coverage", NULL, NULL, "tell which lines of the policies were executed" },
     [OPTION_DAEMON] = { "--daemon", "-D", NULL, "serve in the background; returns when it is ready" },
     [OPTION_ENV] = { "--env", NULL, NULL, "print the variables under which a bare busted finds the kit" },
@@ -35,6 +36,9 @@ static const struct option_row options[OPTION_COUNT] = {
     [OPTION_LCOV] = { "--lcov", NULL, "PATH", "write the coverage there, in lcov's format" },
     [OPTION_NOW] = { "--now", NULL, NULL, "do not wait for what is under way" },
     [OPTION_PIDFILE] = { "--pidfile", NULL, "PATH", "write the process id there" },
+    [OPTION_SECONDS] = { "--seconds", NULL, "S", "end after so many seconds" },
+    [OPTION_SECRETS] = { "--secrets", NULL, NULL,
+                         "show the values of Authorization, Proxy-Authorization, Cookie and Set-Cookie" },
     [OPTION_SITE] = { "--site", NULL, "NAME", "the site that is asked (default: by the Host, else the first)" },
     [OPTION_STRICT] = { "--strict", NULL, NULL, "warnings fail, too" },
     [OPTION_STUB] = { "--stub", NULL, "URL=ANSWER",
@@ -77,6 +81,9 @@ static const struct command_row commands[] = {
       BIT(OPTION_CONTROL) | BIT(OPTION_NOW), false, 1 },
     { "status", "[FILE]", "print the state of a running one", command_status, BIT(OPTION_CONTROL) | BIT(OPTION_JSON),
       false, 1 },
+    { "trace", "['FILTER'] [FILE]", "show what policy does with live requests of a running one", command_trace,
+      BIT(OPTION_CONTROL) | BIT(OPTION_COUNT_OF) | BIT(OPTION_SECONDS) | BIT(OPTION_SECRETS) | BIT(OPTION_JSON), false,
+      2 },
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
@@ -91,6 +98,17 @@ int cli_fail(int status, const char *format, ...) {
 }
 
 const char *cli_option_name(enum cli_option option) { return options[option].name; }
+
+long cli_count(const struct cli_args *args, enum cli_option option, long preset) {
+    const char *said = args->values[option];
+    if (!said) return preset;
+    char *end;
+    errno = 0;
+    long n = strtol(said, &end, 10);
+    if (*said >= '0' && *said <= '9' && !*end && errno == 0 && n <= 1000000000) return n;
+    cli_fail(EXIT_USAGE, "%s %s: expected a whole number", options[option].name, said);
+    return -1;
+}
 
 char *cli_absolute(const char *path) {
     char *directory = path[0] == '/' ? NULL : getcwd(NULL, 0), *text;
