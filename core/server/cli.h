@@ -79,4 +79,5 @@ int command_check(const struct cli_args *);
 int command_reload(const struct cli_args *);
 int command_stop(const struct cli_args *);
 int command_status(const struct cli_args *);
+int command_profile(const struct cli_args *);
 int command_trace(const struct cli_args *);

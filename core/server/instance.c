@@ -15,6 +15,7 @@
 #include "server/listeners.h"
 #include "server/logs.h"
 #include "server/privilege.h"
+#include "server/profile.h"
 #include "server/reload.h"
 #include "server/status.h"
 #include "server/stores.h"
@@ -114,6 +115,7 @@ void instance_close(struct instance *instance) {
     if (instance->state == INSTANCE_CLOSES) return;
     instance->state = INSTANCE_CLOSES;
     trace_end(instance->trace, "closed");
+    profile_end(instance->profile);
     arm(instance, instance_on_end_overdue, END_MOST);
     instance->closed = instance->worker_count == 0;
     if (instance->closed) {
@@ -206,6 +208,7 @@ void instance_drain(struct instance *instance) {
     if (instance->state != INSTANCE_SERVES) return;
     instance->state = INSTANCE_DRAINS;
     trace_end(instance->trace, "closed");
+    profile_end(instance->profile);
     mark_leaving(instance);
     instance->drain_round = (struct round){ .visit = stop_accepting, .done = instance_on_ears_closed };
     round_begin(&instance->drain_round, instance);
@@ -308,6 +311,7 @@ static void take_order(struct instance *instance, struct message *m) {
     case MESSAGE_STOP: instance_close(instance); break;
     case MESSAGE_REOPEN: logs_reopen(instance); break;
     case MESSAGE_TRACE: trace_begin(instance, m); break;
+    case MESSAGE_PROFILE: profile_begin(instance, m); break;
     default: log_error("the supervisor said something unknown (%d)", (int)m->kind);
     }
 }
@@ -376,6 +380,7 @@ static void instance_fini(struct instance *instance) {
     ev_timer_stop(instance->loop.ev, &instance->drain_timer);
     mailbox_close(&instance->mailbox);
     trace_close(instance->trace);
+    profile_close(instance->profile);
     loop_fini(&instance->loop);
     listeners_free(instance);
     free(instance->next_askers.ids);

@@ -19,6 +19,7 @@
 struct reload;
 struct tenure;
 struct trace;
+struct profile;
 struct worker_thread;
 struct admin;
 
@@ -72,7 +73,8 @@ struct instance {
     struct admin *admin; /* the keeper's; NULL: none */
     struct listener *admin_listener;
 
-    struct trace *trace; /* NULL: nobody traces */
+    struct trace *trace;     /* NULL: nobody traces */
+    struct profile *profile; /* likewise */
 
     struct round drain_round, close_round, end_round;
     bool ears_closed;              /* no worker accepts any more */
