@@ -8,6 +8,7 @@ local files = {
   { "lua/types/site.lua", "What a config returns" },
   { "lua/types/request.lua", "The request" },
   { "lua/types/response.lua", "The response" },
+  { "lua/types/body.lua", "Bodies" },
   { "lua/types/gate.lua", "The module" },
   { "lua/types/socket.lua", "Sockets, names, locks" },
   { "lua/types/state.lua", "State of policy" },
@@ -187,8 +188,8 @@ end
 -- "res:…" for a method of Response: what it is called in hooks.
 local names = {
   Headers = "headers", Args = "args", Body = "body", Shared = "shared", Cidr = "set", Re = "re", Mmdb = "geo",
+  Jwks = "jwks",
 }
-local names = { Headers = "headers", Args = "args", Body = "body", Shared = "shared", Jwks = "jwks" }
 
 local function signature_of(member)
   local signature = member.signature:gsub("^(%u[%w_]*)([.:])", function(class, joint)

@@ -18,6 +18,8 @@ enum retry_class { RETRY_NEVER, RETRY_CONNECT, RETRY_RESET, RETRY_TIMEOUT };
     FAILURE(HEAD_TIMEOUT, 408, RETRY_NEVER, "head_timeout", "the request head did not arrive in time")                 \
     FAILURE(BODY_TIMEOUT, 408, RETRY_NEVER, "body_timeout", "the request body did not arrive in time")                 \
     FAILURE(BODY_TOO_LARGE, 413, RETRY_NEVER, "body_too_large", "the request body is larger than this site takes")     \
+    FAILURE(BAD_CONTENT, 400, RETRY_NEVER, "bad_content", "the request's content is not what its content coding says") \
+    FAILURE(UNKNOWN_CODING, 415, RETRY_NEVER, "unknown_coding", "the content coding is not understood")                \
     FAILURE(TARGET_TOO_LONG, 414, RETRY_NEVER, "target_too_long", "the request target is longer than this site takes") \
     FAILURE(EXPECTATION, 417, RETRY_NEVER, "expectation", "the expectation cannot be met")                             \
     FAILURE(MISDIRECTED, 421, RETRY_NEVER, "misdirected", "this server does not serve that host")                      \
@@ -55,6 +57,10 @@ enum retry_class { RETRY_NEVER, RETRY_CONNECT, RETRY_RESET, RETRY_TIMEOUT };
     /* what scripts wait for */                                                                                        \
     FAILURE(TIMEOUT, 504, RETRY_NEVER, "timeout", "the time set for it has passed")                                    \
     FAILURE(CLOSED, 502, RETRY_NEVER, "closed", "the connection is closed")                                            \
+    FAILURE(BAD_RESPONSE_CONTENT, 502, RETRY_NEVER, "bad_response_content",                                            \
+            "the answer's content is not what its content coding says")                                                \
+    FAILURE(RESPONSE_TOO_LARGE, 502, RETRY_NEVER, "response_too_large", "the answer's content decodes to too much")    \
+    FAILURE(PARTIAL, 502, RETRY_NEVER, "partial", "the answer is a part of a content, which cannot be changed")        \
     /* ours */                                                                                                         \
     FAILURE(OVERLOADED, 503, RETRY_NEVER, "overloaded", "there are too many connections")                              \
     FAILURE(DRAINING, 503, RETRY_NEVER, "draining", "the proxy is shutting down")                                      \

@@ -59,15 +59,19 @@ void likeness_try(struct likeness *, const char *candidate);
 /* ---- What scripts know of one exchange, beside what is in it. In its arena, made with `req`; handles of its objects
  * point at it. */
 
-enum side { SIDE_REQUEST, SIDE_RESPONSE };
+enum side { SIDE_REQUEST, SIDE_RESPONSE, SIDE_FETCHED };
 
 /* A body and the strands that wait for it (bind_body.c). */
 struct body {
-    struct exchange *exchange;
     enum side side;
+    struct exchange *exchange; /* SIDE_REQUEST, SIDE_RESPONSE */
+    struct call *call;         /* SIDE_FETCHED (call.h) */
     struct pipe_watch watch;
     struct list waits;
 };
+void body_init(struct body *, enum side, struct exchange *, struct call *);
+/* It ends, or another takes its place: who waits for it is woken, and finds that out. */
+void body_leave(struct body *);
 
 struct view {
     struct exchange *exchange;
@@ -94,6 +98,13 @@ void headers_copy_push(lua_State *L, const struct headers *);
 void args_push(lua_State *L, struct view *);
 void cookies_push(lua_State *L, struct view *);
 void body_push(lua_State *L, struct view *, enum side); /* nil: there is none */
+extern const struct handle_kind body_kind;              /* its pointer is a struct body */
+/* The body at `arg` is to be the body of a fetch, which reads its pipe from now on: how it is framed, and its coding
+ * (p NULL: none). Raises if it was sent on already. */
+struct pipe *body_flow_check(lua_State *L, int arg, struct framing *, struct slice *coding);
+bool body_is_fetched(lua_State *L, int index);
+/* The fetched body at `index` becomes that of a reply for the exchange. False: it was read or sent already. */
+bool body_give(lua_State *L, int index, struct exchange *, struct reply *);
 /* Sets the response's body to the string at index 3 (nil: an empty one). */
 void body_assign(lua_State *L, struct view *);
 void client_push(lua_State *L, struct view *);

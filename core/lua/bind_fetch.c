@@ -1,192 +1,18 @@
-/* gate.fetch: one request of a script's own, to a backend or a URL, and its whole answer.
+/* gate.fetch: reading its options into a call (call.h), which is then on its way.
  *
  *     local res, word, sentence = gate.fetch("auth", { path = "/check", headers = { … }, timeout = 0.2 })
- *
- * A call is C's memory, because the fetch holds pointers into it: while the script's options are read it belongs to a
- * userdata (whatever they raise, the collector frees it), then to the wait, whose end (`k` or cancel) buries it
- * behind the fetch. The answer's body is collected here, up to `max`, and becomes a Lua string when it is whole.
- * Streaming is what exchanges are for.
  *
  * pick_backend is not asked: a script that fetches says where. */
 #include "lua/bind.h"
 
-#include "base/must.h"
+#include "lua/call.h"
 #include "http/grammar.h"
 #include "http/uri.h"
 
-#include <stdlib.h>
+enum { TARGET_MAX = 65536, REDIRECTS_MAX = 20 };
 
-enum { BODY_MAX = 8 << 20, TARGET_MAX = 65536 };
-#define TIMEOUT_DEFAULT 10.0
-
-static const struct timeouts default_timeouts = { .connect = 5, .first_byte = 60, .between = 60 };
-static const char *const option_names[] = { "method", "path",    "query", "args", "headers",
-                                            "body",   "timeout", "max",   "tls",  NULL };
-
-/* What the calls under way in this thread hold. It is C's memory, which no state's limit knows of, and each may hold
- * a connection. */
-static _Thread_local struct {
-    unsigned calls;
-    size_t bytes;
-} held;
-
-enum { HELD_CALLS = 4096, HELD_BYTES = 256 << 20 };
-
-struct call {
-    struct wait wait;
-    struct task task;
-    struct fetch_waiter waiter;
-    struct pipe_reader reader;
-    struct grave grave;
-    struct call_box *box;
-    struct worker *worker;
-    struct site *site; /* whose backend and times; NULL: none */
-    struct backend *backend;
-    struct fetch *fetch; /* NULL: not begun, or closed */
-    struct arena arena;
-    struct request request;
-    struct slice target;
-    struct buffer query;
-    struct pipe request_body;
-    bool has_body;
-    size_t held;
-    double timeout, began, ended;
-    uint64_t max;
-    struct buffer body; /* of the answer, so far */
-    bool reading, finished;
-    enum failure why; /* NONE: it is whole */
-};
-
-/* What owns a call while it is made. */
-struct call_box {
-    struct handle handle;
-    struct call *call; /* NULL: it is somebody else's */
-};
-
-/* ---- a call's life */
-
-static void call_free(struct call *c) {
-    pipe_fini(&c->request_body);
-    buffer_fini(&c->query);
-    buffer_fini(&c->body);
-    arena_fini(&c->arena);
-    free(c);
-}
-
-static void box_collect(void *pointer) {
-    struct call_box *box = pointer;
-    if (box->call) call_free(box->call);
-}
-
-static const struct handle_kind box_kind = { .name = "moongate.call", .collect = box_collect };
-
-static void call_bury(struct grave *g) { call_free(container_of(g, struct call, grave)); }
-
-/* The fetch is over, for whatever reason; its answer's head lasts until the end of this turn. */
-static void call_end(struct call *c) {
-    pipe_remove_reader(&c->reader);
-    fetch_waiter_forget(&c->waiter);
-    task_forget(&c->task);
-    fetch_close(c->fetch);
-    held.calls--;
-    held.bytes -= c->held;
-    c->box->call = NULL;
-    loop_bury(&c->worker->loop, &c->grave);
-}
-
-static void call_cancel(struct wait *w) { call_end(container_of(w, struct call, wait)); }
-
-static void call_finish(struct call *c, enum failure why) {
-    if (c->finished) return;
-    c->finished = true;
-    c->why = why;
-    c->ended = loop_now(&c->worker->loop);
-    wait_done(&c->wait);
-}
-
-/* ---- its answer */
-
-static struct call *of_reader(struct pipe_reader *r) { return container_of(r, struct call, reader); }
-
-static size_t answer_room(struct pipe_reader *r) {
-    struct call *c = of_reader(r);
-    return c->finished ? 0 : (size_t)(c->max + 1 - c->body.size);
-}
-
-static void hold(struct call *c, size_t bytes) {
-    c->held += bytes;
-    held.bytes += bytes;
-}
-
-static void answer_take(struct pipe_reader *r, struct buffer *bytes) {
-    struct call *c = of_reader(r);
-    hold(c, bytes->size);
-    buffer_move(&c->body, bytes, bytes->size);
-    if (c->body.size > c->max) call_finish(c, FAIL_TOO_LARGE);
-    else if (held.bytes > HELD_BYTES) call_finish(c, FAIL_OVERLOADED);
-}
-
-static void answer_end(struct pipe_reader *r, const struct headers *trailers) {
-    (void)trailers;
-    call_finish(of_reader(r), FAIL_NONE);
-}
-
-static void answer_fail(struct pipe_reader *r, enum failure why) { call_finish(of_reader(r), why); }
-
-static const struct pipe_reader_ops answer_ops = { answer_room, answer_take, answer_end, answer_fail };
-
-static void call_advance(struct task *t) {
-    struct call *c = container_of(t, struct call, task);
-    if (c->reading || c->finished) return;
-    switch (c->fetch->state) {
-    case FETCH_TRYING: return;
-    case FETCH_HEAD:
-        c->reading = true;
-        c->reader.ops = &answer_ops;
-        pipe_add_reader(&c->fetch->body, &c->reader);
-        return;
-    case FETCH_REPLY: call_finish(c, FAIL_NO_BACKEND); return;
-    case FETCH_FAILED: call_finish(c, c->fetch->why); return;
-    }
-}
-
-static void push_body(lua_State *L, const struct buffer *body) {
-    luaL_Buffer b;
-    size_t n = body->size;
-    buffer_peek(body, luaL_buffinitsize(L, &b, n), n);
-    luaL_pushresultsize(&b, n);
-}
-
-static int push_answer(lua_State *L, const struct call *c) {
-    lua_createtable(L, 0, 4);
-    lua_pushinteger(L, c->fetch->response.status);
-    lua_setfield(L, -2, "status");
-    headers_copy_push(L, &c->fetch->response.headers);
-    lua_setfield(L, -2, "headers");
-    push_body(L, &c->body);
-    lua_setfield(L, -2, "body");
-    lua_pushnumber(L, c->ended - c->began);
-    lua_setfield(L, -2, "time");
-    return 1;
-}
-
-/* The box goes on owning nothing: what may be refused memory below leaves a call that is buried already, at the end
- * of this turn. */
-static int fetch_k(lua_State *L, int status, lua_KContext context) {
-    struct call *c = (struct call *)context;
-    const char *why_more = c->fetch->why_more;
-    struct hook_observer *observer = c->worker->observer;
-    (void)status;
-    if (observer) observer->fetched(observer, subject_of(L), c->fetch, c->why, c->ended - c->began);
-    call_end(c);
-    if (c->why == FAIL_NONE) return push_answer(L, c);
-    if (c->why == FAIL_TOO_LARGE)
-        return fail_world_with(L, failure_word(c->why), "the answer's body is larger than %llu bytes",
-                               (unsigned long long)c->max);
-    if (why_more && (c->why == FAIL_TLS_FAILED || c->why == FAIL_CERTIFICATE))
-        return fail_world_with(L, failure_word(c->why), "%s: %s", failure_sentence(c->why), why_more);
-    return fail_world(L, c->why);
-}
+static const char *const option_names[] = { "method",  "path", "query",  "args",      "headers", "body",
+                                            "timeout", "max",  "stream", "redirects", "tls",     NULL };
 
 /* ---- the request: target */
 
@@ -317,21 +143,64 @@ static void read_headers(lua_State *L, struct call *c) {
     headers_remove_id(headers, HEADER_EXPECT);
 }
 
-static void no_room(struct pipe *p) { (void)p; }
+/* ---- the request: body */
 
-static void read_body(lua_State *L, struct call *c) {
-    struct slice text;
-    if (!option_text(L, "body", &text)) return;
-    c->has_body = true;
+static void read_text_body(lua_State *L, struct call *c) {
+    struct slice text = text_check(L, -1);
     c->request.framing = (struct framing){ .kind = FRAMING_LENGTH, .length = text.n };
-    c->request_body.hold = SIZE_MAX;
+    c->own_body.hold = SIZE_MAX;
     struct buffer bytes = { 0 };
     buffer_append(&bytes, text.p, text.n);
-    pipe_write(&c->request_body, &bytes, bytes.size);
+    if (c->redirects) buffer_share(&c->kept_body, &bytes);
+    pipe_write(&c->own_body, &bytes, bytes.size);
+    pipe_end(&c->own_body, NULL);
+}
+
+/* What a script has received is sent on: the bytes as they are in the pipe, and so with the coding they have. */
+static void read_flowing_body(lua_State *L, struct call *c) {
+    struct slice coding;
+    c->request_body = body_flow_check(L, lua_gettop(L), &c->request.framing, &coding);
+    if (coding.p && !headers_find_id(&c->request.headers, HEADER_CONTENT_ENCODING))
+        headers_add_id(&c->request.headers, HEADER_CONTENT_ENCODING, coding);
+}
+
+/* After the headers. A request whose method expects content says that there is none (RFC 9110 8.6). */
+static void read_body(lua_State *L, struct call *c) {
+    enum method m = c->request.method;
+    int type = option_push(L, 2, "body");
+    c->request_body = &c->own_body;
+    if (type == LUA_TSTRING) {
+        read_text_body(L, c);
+    } else if (type == LUA_TFUNCTION) {
+        c->request.framing = (struct framing){ .kind = FRAMING_CHUNKED };
+        call_take_source(L, c);
+    } else if (type == LUA_TUSERDATA && handle_test(L, lua_gettop(L), &body_kind)) {
+        read_flowing_body(L, c);
+    } else if (type != LUA_TNIL) {
+        luaL_error(L, "gate.fetch: body is a string, a function or a body, not a %s", luaL_typename(L, -1));
+    } else if (m == METHOD_POST || m == METHOD_PUT || m == METHOD_PATCH) {
+        c->request.framing = (struct framing){ .kind = FRAMING_LENGTH };
+        pipe_end(&c->own_body, NULL);
+    } else {
+        c->request_body = NULL;
+    }
+}
+
+static void read_answer_options(lua_State *L, struct call *c) {
+    int type = option_push(L, 2, "stream");
+    if (type != LUA_TNIL && type != LUA_TBOOLEAN) luaL_error(L, "gate.fetch: stream is true or false");
+    c->stream = lua_toboolean(L, -1);
+    if (option_push(L, 2, "redirects") == LUA_TNIL) return;
+    int whole = 0;
+    lua_Integer n = lua_type(L, -1) == LUA_TNUMBER ? lua_tointegerx(L, -1, &whole) : 0;
+    if (!whole || n < 0 || n > REDIRECTS_MAX)
+        luaL_error(L, "gate.fetch: redirects is a whole number from 0 to %d", REDIRECTS_MAX);
+    c->redirects = (unsigned)n;
 }
 
 static void read_limits(lua_State *L, struct call *c) {
-    if (option_push(L, 2, "timeout") != LUA_TNIL && (!seconds_read(L, -1, &c->timeout) || c->timeout == 0))
+    c->timeout_given = option_push(L, 2, "timeout") != LUA_TNIL;
+    if (c->timeout_given && (!seconds_read(L, -1, &c->timeout) || c->timeout == 0))
         luaL_error(L, "gate.fetch: timeout is seconds more than 0, a number or such as \"500ms\"");
     if (option_push(L, 2, "max") != LUA_TNIL && (!size_read(L, -1, &c->max) || c->max >= SIZE_MAX / 2))
         luaL_error(L, "gate.fetch: max is bytes, a whole number or such as \"1M\"");
@@ -341,9 +210,12 @@ static void read_limits(lua_State *L, struct call *c) {
 
 static bool is_url(struct slice s) { return memmem(s.p, s.n, "://", 3) != NULL; }
 
-/* The trust stays on the stack, and so in memory. */
-static const struct lua_trust *option_tls(lua_State *L) {
-    return option_push(L, 2, "tls") == LUA_TNIL ? NULL : trust_check(L, lua_gettop(L), "gate.fetch: tls");
+/* Redirects to https use the same trust. */
+static void read_tls(lua_State *L, struct call *c) {
+    if (option_push(L, 2, "tls") == LUA_TNIL) return;
+    const struct lua_trust *tls = trust_check(L, lua_gettop(L), "gate.fetch: tls");
+    c->trust = tls_trust_ref(tls->trust);
+    if (tls->name.p) c->tls_name = arena_copy(&c->arena, tls->name);
 }
 
 static void read_url(lua_State *L, struct call *c, struct slice text) {
@@ -351,9 +223,9 @@ static void read_url(lua_State *L, struct call *c, struct slice text) {
     if (text.n > 8192 || !url_parse(&c->arena, arena_copy(&c->arena, text), target))
         luaL_argerror(L, 1, "not a valid http:// or https:// URL");
     if (target->query.n) add_query(L, c, target->query);
-    const struct lua_trust *tls = option_tls(L);
-    if (tls && slice_equal(target->scheme, SLICE("http"))) luaL_error(L, "gate.fetch: tls is for https:// URLs");
-    c->backend = ad_hoc_backend(c->worker, target, tls ? tls->trust : NULL, tls ? tls->name : slice_make(NULL, 0));
+    read_tls(L, c);
+    if (c->trust && slice_equal(target->scheme, SLICE("http"))) luaL_error(L, "gate.fetch: tls is for https:// URLs");
+    c->backend = ad_hoc_backend(c->worker, target, c->trust, c->tls_name);
     if (!c->backend) luaL_argerror(L, 1, "the URL's host is too long");
 }
 
@@ -375,73 +247,26 @@ static bool read_where(lua_State *L, struct call *c) {
 
 /* ---- the function */
 
-static struct call *call_new(lua_State *L) {
-    struct call_box *box = object_new(L, &box_kind, sizeof *box, 0);
-    struct call *c = box->call = must_calloc(1, sizeof *c);
-    c->box = box;
-    c->worker = state_of(L)->worker;
-    c->timeout = TIMEOUT_DEFAULT;
-    c->max = BODY_MAX;
-    c->wait.cancel = call_cancel;
-    task_init(&c->task, call_advance);
-    grave_init(&c->grave, call_bury);
-    list_init(&c->waiter.node);
-    arena_init(&c->arena);
-    headers_init(&c->request.headers, &c->arena);
-    c->request.version = HTTP_1_1;
-    pipe_init(&c->request_body, no_room, NULL);
-    return c;
-}
-
-/* A request whose method expects content says that there is none (RFC 9110 8.6). */
-static bool sends_body(struct call *c) {
-    enum method m = c->request.method;
-    if (!c->has_body && m != METHOD_POST && m != METHOD_PUT && m != METHOD_PATCH) return false;
-    if (!c->has_body) c->request.framing = (struct framing){ .kind = FRAMING_LENGTH };
-    pipe_end(&c->request_body, NULL);
-    return true;
-}
-
-static void call_begin(struct call *c) {
-    struct fetch_options options = {
-        .worker = c->worker,
-        .site = c->site,
-        .backend = c->backend,
-        .request = &c->request,
-        .target = c->target,
-        .request_body = sends_body(c) ? &c->request_body : NULL,
-        .timeouts = c->site ? &c->site->timeouts : &default_timeouts,
-        .total = c->timeout,
-    };
-    held.calls++;
-    hold(c, c->request_body.pending.size);
-    c->began = loop_now(&c->worker->loop);
-    c->fetch = fetch_create(&options);
-    c->waiter.task = &c->task;
-    fetch_await(c->fetch, &c->waiter);
-    fetch_start(c->fetch);
-}
-
 static int gate_fetch(lua_State *L) {
     lua_settop(L, 2);
     wait_check(L);
     options_check(L, 2, "gate.fetch", option_names);
     struct call *c = call_new(L);
-    bool url = read_where(L, c);
-    read_target(L, c, url);
-    read_body(L, c);
+    c->is_url = read_where(L, c);
+    read_target(L, c, c->is_url);
+    c->has_body = option_push(L, 2, "body") != LUA_TNIL;
     read_method(L, c);
     read_headers(L, c);
     read_limits(L, c);
-    if (held.calls >= HELD_CALLS || held.bytes + c->request_body.pending.size > HELD_BYTES)
-        return fail_world(L, FAIL_OVERLOADED);
+    read_answer_options(L, c);
+    read_body(L, c);
+    if (!call_may_begin(c)) return fail_world(L, FAIL_OVERLOADED);
     wait_check(L);
-    call_begin(c);
-    return wait_begin(L, &c->wait, (lua_KContext)c, fetch_k);
+    return call_begin(L, c);
 }
 
 void bind_fetch_open(lua_State *L) {
-    object_kind_open(L, &box_kind, NULL, NULL, NULL);
+    call_kinds_open(L);
     lua_pushcfunction(L, gate_fetch);
     lua_setfield(L, -2, "fetch");
 }

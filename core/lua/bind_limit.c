@@ -34,7 +34,7 @@ static const struct handle_kind kind = { .name = "moongate.limit" };
 /* ---- places and slots */
 
 struct place {
-    struct held held; /* alone, when it is not an exchange's (any more) */
+    struct tie tie; /* alone, when it is not an exchange's (any more) */
     struct limit *limit;
     struct digest key;
     atomic_uint refs;
@@ -57,8 +57,8 @@ static bool place_leave(struct place *p) {
     return true;
 }
 
-static void place_give_back(struct held *held) {
-    struct place *p = container_of(held, struct place, held);
+static void place_give_back(struct tie *tie) {
+    struct place *p = container_of(tie, struct place, tie);
     place_leave(p);
     place_unref(p);
 }
@@ -76,9 +76,9 @@ static const struct handle_kind slot_kind = { .name = "moongate.slot", .collect 
 static bool slot_leave(const struct slot *slot) {
     struct place *p = slot->place;
     if (!p) return false;
-    if (!list_empty(&p->held.node)) {
-        list_remove(&p->held.node);
-        place_give_back(&p->held);
+    if (!list_empty(&p->tie.node)) {
+        list_remove(&p->tie.node);
+        place_give_back(&p->tie);
         return true;
     }
     return place_leave(p);
@@ -201,18 +201,18 @@ static int limit_fields_method(lua_State *L) {
 
 static void check_slots(lua_State *L, const struct exchange *x) {
     unsigned count = 0;
-    list_each(node, &x->held) count++;
+    list_each(node, &x->ties) count++;
     if (count >= SLOTS_MOST) luaL_error(L, "this exchange holds %d slots already", SLOTS_MOST);
 }
 
 static struct place *make_place(struct limit *limit, struct digest key, struct exchange *x) {
     struct place *p = must_calloc(1, sizeof *p);
-    list_init(&p->held.node);
-    p->held.give_back = place_give_back;
+    list_init(&p->tie.node);
+    p->tie.ended = place_give_back;
     p->limit = limit;
     p->key = key;
     atomic_init(&p->refs, x ? 2 : 1);
-    if (x) list_push(&x->held, &p->held.node);
+    if (x) list_push(&x->ties, &p->tie.node);
     return p;
 }
 

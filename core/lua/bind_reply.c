@@ -80,7 +80,9 @@ static int gate_reply(lua_State *L) {
     lua_settop(L, 3);
     int status = check_status(L, 1);
     bool has_body = !lua_isnil(L, 2), has_headers = !lua_isnil(L, 3);
-    if (has_body && lua_type(L, 2) != LUA_TSTRING) return luaL_typeerror(L, 2, "string");
+    bool flows = handle_test(L, 2, &body_kind) != NULL;
+    if (has_body && !flows && lua_type(L, 2) != LUA_TSTRING) return luaL_typeerror(L, 2, "string");
+    if (flows && !body_is_fetched(L, 2)) return luaL_argerror(L, 2, "a body that flows is one that gate.fetch streams");
     if (has_body && lua_rawlen(L, 2) && !response_has_body(METHOD_GET, status))
         return luaL_argerror(L, 2, "a reply with this status has no body");
     if (has_headers && !is_headers(L, 3)) return luaL_typeerror(L, 3, "table");
@@ -159,14 +161,24 @@ static struct slice copy_body(lua_State *L, int index, struct arena *arena) {
     return body;
 }
 
-void reply_read(lua_State *L, int index, struct arena *arena, struct reply *out) {
+static bool give_body(lua_State *L, int index, const struct subject *subject, struct reply *out) {
+    bool flows = lua_getiuservalue(L, index, BODY_VALUE) == LUA_TUSERDATA;
+    bool ok = !flows || body_give(L, lua_gettop(L), subject->exchange, out);
+    lua_pop(L, 1);
+    return ok;
+}
+
+bool reply_read(lua_State *L, int index, const struct subject *subject, struct reply *out) {
+    struct arena *arena = subject->arena;
     struct reply_value *r = lua_touserdata(L, index);
     *out = (struct reply){ .status = r->status, .body = copy_body(L, index, arena) };
     headers_init(&out->headers, arena);
+    if (!give_body(L, index, subject, out)) return false;
     for (uint32_t i = 0; i < r->count; i++)
         headers_add(&out->headers, arena_copy(arena, r->list[i].name), arena_copy(arena, r->list[i].value));
     if (out->body.n && !headers_find_id(&out->headers, HEADER_CONTENT_TYPE))
         headers_add_id(&out->headers, HEADER_CONTENT_TYPE, SLICE("text/plain; charset=utf-8"));
+    return true;
 }
 
 /* ---- open */

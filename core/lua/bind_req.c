@@ -173,10 +173,8 @@ static const luaL_Reg metamethods[] = { { "__index", req_index }, { "__newindex"
 static struct view *make_view(struct exchange *x) {
     struct view *v = arena_alloc_zeroed(&x->arena, sizeof *v);
     v->exchange = x;
-    for (int side = SIDE_REQUEST; side <= SIDE_RESPONSE; side++) {
-        v->bodies[side] = (struct body){ .exchange = x, .side = (enum side)side };
-        list_init(&v->bodies[side].waits);
-    }
+    body_init(&v->bodies[SIDE_REQUEST], SIDE_REQUEST, x, NULL);
+    body_init(&v->bodies[SIDE_RESPONSE], SIDE_RESPONSE, x, NULL);
     return v;
 }
 

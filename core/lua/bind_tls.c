@@ -59,12 +59,14 @@ static unsigned read_pins(lua_State *L, int index, const char *what, struct slic
     option_push(L, index, "pins");
     int list = lua_gettop(L);
     unsigned count = 0;
+    luaL_checkstack(L, PINS_MOST + 8, "pins"); /* they stay there */
     for (; push_entry(L, list, count + 1); count++) {
         if (count == PINS_MOST) luaL_error(L, "%s: at most %d pins", what, PINS_MOST);
-        luaL_checkstack(L, 2, "pins");
-        if (lua_type(L, -1) == LUA_TSTRING) pins[count].p = lua_tolstring(L, -1, &pins[count].n);
-        if (lua_type(L, -1) != LUA_TSTRING || !tls_pin_valid(pins[count]))
+        struct slice pin = { "", 0 };
+        if (lua_type(L, -1) == LUA_TSTRING) pin.p = lua_tolstring(L, -1, &pin.n);
+        if (!tls_pin_valid(pin))
             luaL_error(L, "%s: a pin is \"sha256/\" and the base64 of a public key's SHA-256", what);
+        pins[count] = pin;
     }
     return count;
 }

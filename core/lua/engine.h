@@ -45,6 +45,9 @@ struct state {
     struct meter meter;            /* CPU budget */
     struct memory memory;
     uint64_t hook_cpu, load_cpu; /* budgets, microseconds */
+    size_t hook_memory;          /* bytes that one hook call may add */
+    double hook_time;            /* seconds that one may last, waits included; 0: no limit */
+    struct deadline overdue;     /* looks for those that last longer, while there are any that wait */
     struct coverage *coverage;   /* NULL: none */
     bool passing;                /* a wait is on its way out through the coroutines (run.c) */
     bool killing;                /* passing: it is no wait, the call is over its budget */
@@ -66,9 +69,10 @@ struct state {
     struct hook_run *free_runs;
     struct strand *free_strands;
     unsigned free_run_count, free_strand_count;
-    struct list runs; /* all that are under way */
-    size_t waiting;   /* how many of them wait */
-    int links;        /* registry reference: outer coroutine -> inner one, for those that wait */
+    struct list runs;      /* all that are under way */
+    size_t waiting;        /* how many of them wait */
+    struct list callbacks; /* callback.c: all */
+    int links;             /* registry reference: outer coroutine -> inner one, for those that wait */
     size_t link_count;
     unsigned resets; /* coroutine_reset calls under way */
     int ruined;      /* registry reference: coroutines that died within a hook -> true, weak */
@@ -201,15 +205,9 @@ static inline const struct recalled *recall_find(lua_State *L, const void *scope
 /* The string at index 2 is a key of UPVALUE_NAMES and means this. Ignored if it is not short. */
 void recall_keep(lua_State *L, const void *scope, lua_Integer meaning);
 
-/* What C holds for a script, and gives back when the script's subject (subject_tie) or run (run_tie, run.h) ends:
- * whatever that end is, also where no <close> handler runs. Untied by list_remove, at any time. */
-struct tie {
-    struct list node;
-    void (*ended)(struct tie *); /* outside of scripts; it is untied already */
-};
-/* To the subject whose script calls: an exchange, with its fetches, or what errand.h runs. */
+/* Ties to the subject whose script calls (proxy/hook.h): an exchange, with its fetches, or what errand.h runs. To a run:
+ * run_tie (run.h); both end also where no <close> handler runs. */
 void subject_tie(lua_State *L, struct tie *);
-void ties_end(struct list *ties);
 
 bool handle_kind_known(lua_State *L, const void *kind);
 /* By the engine only. */
@@ -224,12 +222,16 @@ void handles_end_all(struct state *);
  * the stack, and leaves the stack as it found it. Scripts see `gate` through a read-only front, so what is put in
  * here is fixed. */
 
+/* state->overdue: wakes the subjects of hooks that wait longer than they may (hook.c). */
+void hook_find_overdue(struct deadline *);
+
 /* What hook.c needs of the bindings. None of them may raise, but for lack of memory. */
 void req_push(lua_State *L, struct subject *); /* `req` of subject->exchange */
 void res_push(lua_State *L, struct subject *);
 bool reply_test(lua_State *L, int index); /* is it what gate.reply or gate.redirect returned? */
-/* Copies it into the arena. Called outside of scripts. */
-void reply_read(lua_State *L, int index, struct arena *, struct reply *out);
+/* Copies it into the subject's arena. False: its body flows, and was sent or closed already. Called outside of
+ * scripts. */
+bool reply_read(lua_State *L, int index, const struct subject *, struct reply *out);
 
 /* ---- Plain data (lua_value.c) */
 

@@ -187,13 +187,6 @@ void subject_tie(lua_State *L, struct tie *tie) {
     list_push(&handles_of(state_of(L), subject_of_slots(subject_of(L)))->ties, &tie->node);
 }
 
-void ties_end(struct list *ties) {
-    for (struct list *node; (node = list_pop(ties));) {
-        struct tie *tie = container_of(node, struct tie, node);
-        tie->ended(tie);
-    }
-}
-
 /* ---- Handles */
 
 /* The place of the kind, or a free one. A table of ours: a lookup by pointer in Lua's registry costs six times as

@@ -42,6 +42,8 @@ struct sources {
     struct map by_path; /* -> index in `list`, plus 1 */
     struct source *list;
     size_t count, room;
+    size_t *read; /* indices of those that could be read */
+    size_t read_count;
     char *main;
     int (*open_file)(const char *path);
 };
@@ -63,6 +65,7 @@ void sources_destroy(struct sources *s) {
         if (s->list[i].made) s->list[i].release(s->list[i].made);
     }
     map_fini(&s->by_path);
+    free(s->read);
     free(s->list);
     free(s->main);
     free(s);
@@ -71,9 +74,7 @@ void sources_destroy(struct sources *s) {
 const char *sources_main(const struct sources *s) { return s->main; }
 
 static const struct source *nth_read(const struct sources *s, size_t i) {
-    for (size_t at = 0; at < s->count; at++)
-        if ((s->list[at].text || s->list[at].made) && i-- == 0) return &s->list[at];
-    return NULL;
+    return i < s->read_count ? &s->list[s->read[i]] : NULL;
 }
 
 const char *sources_path(const struct sources *s, size_t i) {
@@ -113,6 +114,7 @@ static struct source *add_source(struct sources *s, const char *path) {
     if (s->count == s->room) {
         s->room = s->room ? s->room * 2 : 8;
         s->list = must_realloc(s->list, s->room * sizeof *s->list);
+        s->read = must_realloc(s->read, s->room * sizeof *s->read);
     }
     struct source *source = &s->list[s->count++];
     *source = (struct source){ .path = must_strdup(path) };
@@ -136,6 +138,9 @@ char *sources_slurp(const struct sources *s, const char *path, size_t most, size
     return open_and_read(s, path, most, &about, size, why);
 }
 
+/* The last one was read. */
+static void note_read(struct sources *s) { s->read[s->read_count++] = s->count - 1; }
+
 /* Of texts there may be thousands (certificates). */
 static struct source *find_text(const struct sources *s, const char *path) {
     uintptr_t place = (uintptr_t)map_get(&s->by_path, slice_of(path));
@@ -149,6 +154,7 @@ static struct source *add_text(struct sources *s, const char *path) {
     source->text = open_and_read(s, path, FILE_MAX, &about, &source->size, &source->why);
     source->mode = about.st_mode;
     source->owner = about.st_uid;
+    if (source->text) note_read(s);
     return source;
 }
 
@@ -192,6 +198,7 @@ void sources_keep(struct sources *s, const char *path, const void *kind, void *m
     source->kind = kind;
     source->made = made;
     source->release = release;
+    note_read(s);
 }
 
 /* ---- Modules */

@@ -38,7 +38,7 @@ bool verdict_takes_reply(enum hook hook) {
 static bool read_reply(struct reading *r, lua_State *L, int index) {
     struct reply *reply = &r->decision->reply;
     if (reply_test(L, index)) {
-        reply_read(L, index, r->subject->arena, reply);
+        if (!reply_read(L, index, r->subject, reply)) return fail(r, SPENT_REPLY);
         return true;
     }
     if (!is_status(L, index, FIRST_STATUS)) return false;
@@ -50,6 +50,7 @@ static bool read_reply(struct reading *r, lua_State *L, int index) {
 static enum verdict read_answer(struct reading *r, lua_State *L, int first, int count) {
     if (count == 0 || lua_isnil(L, first)) return VERDICT_CARRY_ON;
     if (read_reply(r, L, first)) return VERDICT_REPLY;
+    if (*r->why) return VERDICT_FAILED;
     if (lua_type(L, first) == LUA_TNUMBER)
         fail(r, "returned the number %g; a status is a whole number from 200 to 599", lua_tonumber(L, first));
     else fail(r, "returned a %s; expected a reply, a status or nothing", luaL_typename(L, first));
@@ -258,6 +259,7 @@ static enum verdict read_pick(struct reading *r, lua_State *L, int first, int co
     if (count == 0 || lua_isnil(L, first)) return VERDICT_CARRY_ON;
     if (lua_type(L, first) == LUA_TBOOLEAN && !lua_toboolean(L, first)) return VERDICT_NO;
     if (read_reply(r, L, first)) return VERDICT_REPLY;
+    if (*r->why) return VERDICT_FAILED;
     return pick_read(r, L, first, &r->decision->pick) ? VERDICT_PICK : VERDICT_FAILED;
 }
 

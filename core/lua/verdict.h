@@ -5,6 +5,8 @@
 
 enum { WHY_TEXT = 240 };
 
+#define SPENT_REPLY "returned a reply whose body was read, sent or closed already"
+
 /* Results to be read. */
 struct reading {
     struct subject *subject;

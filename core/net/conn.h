@@ -26,8 +26,8 @@ struct conn_handlers {
     /* The other side closed its direction (FIN). `in` may still hold bytes. Once. */
     void (*on_end)(struct conn *);
     /* Broken: reset, failed write, failed connect or handshake (`why`: RESET, CONNECT_REFUSED, CONNECT_FAILED,
-     * CONNECT_TIMEOUT, TLS_FAILED, CERTIFICATE). No further event but what the owner does. Once. What had arrived before a failed write is
-     * read first (on_bytes), unless the conn is paused. The socket stays until conn_close. */
+     * CONNECT_TIMEOUT, TLS_FAILED, CERTIFICATE). No further event but what the owner does. Once. What had arrived
+     * before a failed write is read first (on_bytes), unless the conn is paused. The socket stays until conn_close. */
     void (*on_broken)(struct conn *, enum failure why);
     /* After conn_tls_accept: a client asks for the certificate of `name` (SNI; empty: it does not say). To be answered
      * with conn_tls_present, now or later; nothing else may be done with the conn now. */

@@ -162,8 +162,10 @@ static enum failure judge_handshake(struct tls *t) {
 
 /* ---- the handshake */
 
+/* What a server needs no more is not kept for as long as the client stays. */
 static void forget_hello(struct tls *t) {
     if (!t->hello) return;
+    SSL_certs_clear(t->ssl);
     tls_certificates_unref(t->hello->certificates);
     free(t->hello->name);
     free(t->hello);
@@ -217,6 +219,14 @@ enum tls_shake tls_shake(struct tls *t, int fd, enum failure *why) {
 
 /* ---- reading */
 
+/* A socket that failed is no matter of TLS. */
+static ssize_t fail_layer(struct tls *t) {
+    if (!t->error) t->reason = describe(t);
+    ERR_clear_error();
+    errno = t->error ? t->error : EPROTO;
+    return -1;
+}
+
 /* SSL_read has given nothing; `sum` bytes came before. What is no passing matter is found again by the next pull. */
 static ssize_t end_pull(struct tls *t, size_t sum) {
     int error = SSL_get_error(t->ssl, 0);
@@ -230,9 +240,7 @@ static ssize_t end_pull(struct tls *t, size_t sum) {
         t->truncated = t->eof;
         return 0;
     }
-    t->reason = describe(t);
-    errno = t->error ? t->error : EPROTO;
-    return -1;
+    return fail_layer(t);
 }
 
 ssize_t tls_pull(struct tls *t, const struct iovec *v, int count) {
@@ -310,14 +318,8 @@ static size_t sum_vectors(const struct plain *p) {
     return sum - (p->count ? p->at : 0);
 }
 
-static ssize_t fail_push(struct tls *t) {
-    t->reason = describe(t);
-    errno = t->error ? t->error : EPROTO;
-    return -1;
-}
-
 ssize_t tls_push(struct tls *t, const struct iovec *v, int count) {
-    if (!send_unsent(t)) return fail_push(t);
+    if (!send_unsent(t)) return fail_layer(t);
     if (t->unsent.size) {
         errno = EAGAIN;
         return -1;
@@ -332,7 +334,7 @@ ssize_t tls_push(struct tls *t, const struct iovec *v, int count) {
     t->corked = left > RECORD;
     size_t done = encrypt(t, &plain);
     t->corked = false;
-    if (!send_unsent(t) || (done == 0 && t->unsent.size == 0)) return fail_push(t);
+    if (!send_unsent(t) || (done == 0 && t->unsent.size == 0)) return fail_layer(t);
     if (t->unsent.size == 0) return (ssize_t)(written + done);
     t->taken = done;
     if (written) return (ssize_t)written;
@@ -355,10 +357,20 @@ bool tls_say_end(struct tls *t) {
 
 void tls_mute(struct tls *t) { t->said_end = true; }
 
+/* The reason why it ends (an alert, close_notify), if the socket takes it now. */
+static void send_last(struct tls *t) {
+    struct iovec v[UNSENT_VECTORS];
+    if (!t->unsent.size || t->error) return;
+    struct msghdr message = { .msg_iov = v };
+    message.msg_iovlen = (size_t)buffer_vectors(&t->unsent, v, UNSENT_VECTORS);
+    (void)!sendmsg(t->fd, &message, MSG_NOSIGNAL);
+}
+
 /* OpenSSL forgets the session of a connection that was not shut down as it would have it; that is of no use any more
  * with TLS 1.3, nor is it a reason. */
 void tls_destroy(struct tls *t) {
     if (!t) return;
+    send_last(t);
     SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(t->ssl);
     buffer_fini(&t->unsent);

@@ -59,24 +59,12 @@ static struct slice lower_name(struct slice name, char to[NAME_MOST]) {
     return slice_make(to, name.n);
 }
 
-static void bear(struct tls_certificates *c, const struct tls_identity *id, const ASN1_STRING *text) {
-    char lower[NAME_MOST];
-    struct slice name = { (const char *)ASN1_STRING_get0_data(text), (size_t)ASN1_STRING_length(text) };
-    name = lower_name(name, lower);
-    if (name.n == 0) return;
-    struct bearer *b = arena_alloc(&c->arena, sizeof *b);
-    *b = (struct bearer){ .identity = id, .next = map_get(&c->names, name) };
-    map_set(&c->names, name, b);
-}
-
-/* Subject alternative names; the common name is no name any more (RFC 9525 2). */
 static void bear_names(struct tls_certificates *c, const struct tls_identity *id) {
-    GENERAL_NAMES *names = X509_get_ext_d2i(id->leaf, NID_subject_alt_name, NULL, NULL);
-    for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
-        const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
-        if (name->type == GEN_DNS) bear(c, id, name->d.dNSName);
+    for (unsigned i = 0; i < id->name_count; i++) {
+        struct bearer *b = arena_alloc(&c->arena, sizeof *b);
+        *b = (struct bearer){ .identity = id, .next = map_get(&c->names, id->names[i]) };
+        map_set(&c->names, id->names[i], b);
     }
-    GENERAL_NAMES_free(names);
 }
 
 static const struct bearer *find_bearers(const struct tls_certificates *c, struct slice name) {
@@ -115,16 +103,10 @@ bool tls_certificates_equal(const struct tls_certificates *a, const struct tls_c
     return true;
 }
 
-static double seconds_of(const ASN1_TIME *t) {
-    struct tm tm;
-    return ASN1_TIME_to_tm(t, &tm) ? (double)timegm(&tm) : 0;
-}
-
 double tls_certificates_expire(const struct tls_certificates *c) {
     double first = 0;
     for (unsigned i = 0; i < c->count; i++) {
-        double at = seconds_of(X509_get0_notAfter(c->list[i]->leaf));
-        if (first == 0 || at < first) first = at;
+        if (first == 0 || c->list[i]->expires < first) first = c->list[i]->expires;
     }
     return first;
 }

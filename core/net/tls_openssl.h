@@ -1,6 +1,7 @@
 /* What the tls*.c files share: OpenSSL's types. Nobody else includes it. */
 #pragma once
 
+#include "base/arena.h"
 #include "base/buffer.h"
 #include "net/loop.h"
 #include "net/tls.h"
@@ -34,7 +35,8 @@ struct tls_shared {
 
 struct tls_kind {
     void (*destroy)(struct tls_shared *);
-    /* This thread will use it no more, but others may. NULL: it keeps nothing of a thread. */
+    /* Frees what it keeps of a thread that ends, which others will not touch, or (loop NULL) of all of them. Called under the
+     * registry's lock, so that no thread's context goes before what was made with it. NULL: it keeps nothing. */
     void (*leave)(struct tls_shared *, const struct loop *);
 };
 
@@ -55,6 +57,10 @@ struct tls_identity {
     EVP_PKEY *key;
     unsigned char *ocsp; /* stapled; NULL: none */
     long ocsp_size;
+    double expires;      /* Unix seconds */
+    struct arena arena;  /* of the names */
+    struct slice *names; /* "a.test", "*.b.test": host names it bears, lower case */
+    unsigned name_count;
 };
 /* From PEM; a reference, or NULL with a sentence. `key` p NULL: it stands beside the certificate. */
 struct tls_identity *tls_identity_get(struct slice cert, struct slice key, struct slice ocsp, char *why, size_t size);

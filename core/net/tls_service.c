@@ -105,13 +105,15 @@ SSL *tls_service_open(struct tls_service *s, const struct loop *loop) {
 
 static void service_leave(struct tls_shared *shared, const struct loop *loop) {
     struct tls_service *s = (struct tls_service *)shared;
-    SSL_CTX_free(s->contexts[loop->index]);
-    s->contexts[loop->index] = NULL;
+    for (int i = 0; i < TLS_WORKERS; i++) {
+        if (loop && loop->index != i) continue;
+        SSL_CTX_free(s->contexts[i]);
+        s->contexts[i] = NULL;
+    }
 }
 
 static void service_destroy(struct tls_shared *shared) {
     struct tls_service *s = (struct tls_service *)shared;
-    for (unsigned i = 0; i < TLS_WORKERS; i++) SSL_CTX_free(s->contexts[i]);
     X509_STORE_free(s->roots);
     free(s);
 }

@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <time.h>
 
 /* ---- library contexts */
 
@@ -31,28 +32,31 @@ struct known_library {
 
 static struct known_library *known_libraries;
 static pthread_mutex_t known_lock = PTHREAD_MUTEX_INITIALIZER;
-static _Thread_local OSSL_LIB_CTX *library;
+static _Thread_local struct known_library *mine;
 
-static void note_library(OSSL_LIB_CTX *made) {
-    struct known_library *known = must_calloc(1, sizeof *known);
-    known->library = made;
-    pthread_mutex_lock(&known_lock);
-    known->next = known_libraries;
-    known_libraries = known;
-    pthread_mutex_unlock(&known_lock);
-}
-
-OSSL_LIB_CTX *tls_library(void) {
-    if (library) return library;
-    library = OSSL_LIB_CTX_new();
-    must(library != NULL);
-    note_library(library);
-    /* The system's openssl.cnf may demand FIPS; one that is missing or malformed leaves the defaults. */
+/* The system's openssl.cnf may demand FIPS; one that is missing or malformed leaves the defaults. */
+static void load_settings(OSSL_LIB_CTX *library) {
     char *file = CONF_get1_default_config_file();
     if (file) OSSL_LIB_CTX_load_config(library, file);
     OPENSSL_free(file);
     ERR_clear_error();
-    return library;
+}
+
+static struct known_library *make_library(void) {
+    struct known_library *made = must_calloc(1, sizeof *made);
+    made->library = OSSL_LIB_CTX_new();
+    must(made->library != NULL);
+    load_settings(made->library);
+    pthread_mutex_lock(&known_lock);
+    made->next = known_libraries;
+    known_libraries = made;
+    pthread_mutex_unlock(&known_lock);
+    return made;
+}
+
+OSSL_LIB_CTX *tls_library(void) {
+    if (!mine) mine = make_library();
+    return mine->library;
 }
 
 const char *tls_error(void) {
@@ -131,6 +135,7 @@ void tls_shared_unref(struct tls_shared *s) {
     pthread_mutex_lock(&lock);
     bool last = atomic_fetch_sub(&s->refs, 1) == 1;
     if (last) map_remove(&registry, digest_key(s->digest));
+    if (last && s->kind->leave) s->kind->leave(s, NULL);
     if (registry.count == 0) map_fini(&registry);
     pthread_mutex_unlock(&lock);
     if (last) s->kind->destroy(s);
@@ -146,9 +151,9 @@ void tls_thread_fini(const struct loop *loop) {
     }
     pthread_mutex_unlock(&lock);
     tls_tickets_leave();
-    if (!library) return;
-    OPENSSL_thread_stop_ex(library);
-    library = NULL;
+    if (!mine) return;
+    OPENSSL_thread_stop_ex(mine->library);
+    mine = NULL;
 }
 
 /* ---- identities */
@@ -193,6 +198,8 @@ static void identity_destroy(struct tls_shared *s) {
     sk_X509_pop_free(id->chain, X509_free);
     EVP_PKEY_free(id->key);
     OPENSSL_free(id->ocsp);
+    arena_fini(&id->arena);
+    free(id->names);
     free(id);
 }
 
@@ -210,6 +217,27 @@ static bool read_ocsp(struct tls_identity *id, struct slice der) {
     return id->ocsp != NULL;
 }
 
+/* Subject alternative names; the common name is no name any more (RFC 9525 2). */
+static void read_names(struct tls_identity *id) {
+    GENERAL_NAMES *names = X509_get_ext_d2i(id->leaf, NID_subject_alt_name, NULL, NULL);
+    int count = names ? sk_GENERAL_NAME_num(names) : 0;
+    id->names = must_calloc((unsigned long)count + 1, sizeof *id->names);
+    for (int i = 0; i < count; i++) {
+        const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
+        if (name->type != GEN_DNS) continue;
+        const ASN1_STRING *text = name->d.dNSName;
+        struct slice bytes = { (const char *)ASN1_STRING_get0_data(text), (size_t)ASN1_STRING_length(text) };
+        id->names[id->name_count++] = arena_copy_lower(&id->arena, bytes);
+    }
+    GENERAL_NAMES_free(names);
+    ERR_clear_error();
+}
+
+static void read_expiry(struct tls_identity *id) {
+    struct tm tm;
+    if (ASN1_TIME_to_tm(X509_get0_notAfter(id->leaf), &tm)) id->expires = (double)timegm(&tm);
+}
+
 static bool read_identity(struct tls_identity *id, struct slice cert, struct slice key, struct slice ocsp, char *why,
                           size_t size) {
     ERR_clear_error();
@@ -219,6 +247,8 @@ static bool read_identity(struct tls_identity *id, struct slice cert, struct sli
     if (!X509_check_private_key(id->leaf, id->key))
         return tls_explain(why, size, "key: it is not that of the certificate");
     if (!read_ocsp(id, ocsp)) return tls_explain(why, size, "ocsp: holds no good OCSP answer in DER");
+    read_names(id);
+    read_expiry(id);
     return true;
 }
 
@@ -229,6 +259,7 @@ struct tls_identity *tls_identity_get(struct slice cert, struct slice key, struc
     struct tls_identity *id = tls_shared_find(&identity_kind, digest);
     if (id) return id;
     id = must_calloc(1, sizeof *id);
+    arena_init(&id->arena);
     id->chain = sk_X509_new_null();
     must(id->chain != NULL);
     if (read_identity(id, cert, key, ocsp, why, size)) return tls_shared_add(&id->shared, &identity_kind, digest);

@@ -146,12 +146,13 @@ static void empty_slot(struct trust_slot *slot) {
 /* ---- its life */
 
 static void trust_leave(struct tls_shared *s, const struct loop *loop) {
-    empty_slot(&((struct tls_trust *)s)->slots[loop->index]);
+    struct tls_trust *t = (struct tls_trust *)s;
+    for (int i = 0; i < TLS_WORKERS; i++)
+        if (!loop || loop->index == i) empty_slot(&t->slots[i]);
 }
 
 static void trust_destroy(struct tls_shared *s) {
     struct tls_trust *t = (struct tls_trust *)s;
-    for (unsigned i = 0; i < TLS_WORKERS; i++) empty_slot(&t->slots[i]);
     X509_STORE_free(atomic_load(&t->roots));
     if (t->identity) tls_shared_unref(&t->identity->shared);
     free(t->pins);

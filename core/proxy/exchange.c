@@ -184,14 +184,15 @@ static void wake_by_watch(struct pipe_watch *w) { exchange_wake(container_of(w, 
 
 static bool still_buffering(struct exchange *x) {
     if (!x->site->buffer_body || x->request_body.state != PIPE_OPEN) return false;
-    if (!x->wants_body) {
+    if (!x->buffer_watch.on_news) {
         x->buffer_watch.on_news = wake_by_watch;
-        x->request_body.watch = &x->buffer_watch;
+        pipe_add_watch(&x->request_body, &x->buffer_watch);
         uint64_t most = x->site->max_body;
         exchange_want_body(x, most == UINT64_MAX ? SIZE_MAX - 1
                                                  : (size_t)most + 1); /* one more, to see that it is too large */
     }
-    return x->request_body.state == PIPE_OPEN;
+    /* What stages make of it may be more than may come, and then flows. */
+    return x->request_body.state == PIPE_OPEN && x->request_body.pending.size < x->request_body.hold;
 }
 
 static struct slice wanted_upgrade(const struct exchange *x) {
@@ -201,6 +202,7 @@ static struct slice wanted_upgrade(const struct exchange *x) {
 
 static void finish_request(struct exchange *x) {
     struct request *r = &x->request;
+    content_settle_request(x);
     if (r->target.absolute || x->target_changed || r->version != HTTP_1_1)
         headers_set_id(&r->headers, HEADER_HOST, authority_write(&x->arena, &r->target));
     headers_remove(&r->headers, SLICE("HTTP2-Settings"));
@@ -208,6 +210,13 @@ static void finish_request(struct exchange *x) {
     headers_add_id(&r->headers, HEADER_VIA, http_via(r->version));
     if (!x->expects_continue) headers_remove_id(&r->headers, HEADER_EXPECT);
     x->request_sent = true;
+}
+
+static enum next fail_given_body(struct exchange *x) {
+    log_error("on_request of %s gave the request's body to gate.fetch and has it forwarded as well (request %s)",
+              x->site->name, x->id);
+    x->failed_hook = hook_name(HOOK_ON_REQUEST);
+    return fail(x, FAIL_HOOK_FAILED);
 }
 
 static void forward_informational(struct fetch_waiter *waiter, const struct response *r) {
@@ -220,6 +229,7 @@ static void forward_informational(struct fetch_waiter *waiter, const struct resp
 
 static enum next fetch(struct exchange *x) {
     if (still_buffering(x)) return WAIT;
+    if (x->body_given) return fail_given_body(x);
     finish_request(x);
     struct fetch_options options = {
         .worker = worker_of_exchange(x),
@@ -254,7 +264,7 @@ static enum next take_fetch_failure(struct exchange *x) {
     struct fetch *f = x->fetch;
     enum failure why = f->why;
     if (why == FAIL_PICK_FAILED) x->failed_hook = hook_name(HOOK_PICK_BACKEND);
-    if (f->request_broken) return fail(x, x->failure ? x->failure : FAIL_BAD_BODY);
+    if (f->request_broken) return fail(x, x->failure ? x->failure : x->request_body.why);
     return fail(x, why);
 }
 
@@ -314,11 +324,24 @@ static void drop_request_body(struct exchange *x) {
     }
 }
 
+/* Policy is not asked about the page for its own failure. */
+static enum next fail_content(struct exchange *x) {
+    enum failure why = x->body->why;
+    if (why == FAIL_RESPONSE_HOOK_FAILED) x->error_hook_ran = true;
+    return fail(x, why);
+}
+
 static enum next send_head(struct exchange *x) {
     bool own = x->source != SOURCE_BACKEND; /* no fetch reads the request body any more */
     if (own && x->site) drop_request_body(x);
     if (x->client_left) return WAIT; /* reading its body showed that it left: advance sees to it */
+    switch (x->fetch && x->fetch->tunnel ? CONTENT_READY : content_settle_answer(x)) {
+    case CONTENT_READY: break;
+    case CONTENT_WAITS: return WAIT;
+    case CONTENT_FAILED: return fail_content(x);
+    }
     if (x->stream->body_unread && own) x->request.framing.keep_alive = false;
+    if (x->source == SOURCE_REPLY || x->source == SOURCE_ERROR) answer_suit_client(x);
     x->stream->ops->send_head(x->stream, &x->response);
     x->head_sent = true;
     if (!own && x->fetch->tunnel) {
@@ -339,7 +362,7 @@ static enum next body(struct exchange *x) {
     if (!x->body_done) return WAIT;
     struct stream *s = x->stream;
     x->stream = NULL;
-    s->ops->finish(s);
+    if (s) s->ops->finish(s); /* else the client has it, and left */
     return GO_ON;
 }
 
@@ -440,17 +463,17 @@ static void exchange_bury(struct grave *g) {
     worker_exchange_gone(w);
 }
 
-static void give_back_held(struct exchange *x) {
-    for (struct list *node; (node = list_pop(&x->held));) {
-        struct held *held = container_of(node, struct held, node);
-        held->give_back(held);
+void ties_end(struct list *ties) {
+    for (struct list *node; (node = list_pop(ties));) {
+        struct tie *tie = container_of(node, struct tie, node);
+        tie->ended(tie);
     }
 }
 
 static enum next done(struct exchange *x) {
     drop_fetch(x);
+    ties_end(&x->ties);
     leave_site(x);
-    give_back_held(x);
     pipe_remove_reader(&x->drop);
     pipe_fini(&x->request_body);
     pipe_fini(&x->reply_body);
@@ -531,7 +554,9 @@ struct exchange *exchange_create(struct stream *s) {
     grave_init(&x->grave, exchange_bury);
     list_init(&x->node);
     list_init(&x->fetch_waiter.node);
-    list_init(&x->held);
+    list_init(&x->buffer_watch.node);
+    list_init(&x->content_watch.node);
+    list_init(&x->ties);
     arena_init(&x->arena);
     pipe_init(&x->request_body, request_body_has_room, NULL);
     pipe_init(&x->reply_body, NULL, NULL);
@@ -569,7 +594,7 @@ void exchange_begin_failed(struct exchange *x, enum failure why) {
 
 void exchange_client_left(struct exchange *x) {
     x->stream = NULL;
-    x->client_left = true;
+    x->client_left = !x->body_done || x->tunnel;
     if (x->tunnel) tunnel_client_left(x->tunnel);
     exchange_wake(x);
 }

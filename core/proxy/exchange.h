@@ -3,6 +3,7 @@
 #pragma once
 
 #include "proxy/client.h"
+#include "proxy/content.h"
 #include "proxy/fetch.h"
 
 enum response_source { SOURCE_NONE, SOURCE_BACKEND, SOURCE_CACHE, SOURCE_REPLY, SOURCE_ERROR };
@@ -25,12 +26,6 @@ enum exchange_step {
 };
 
 enum { REQUEST_ID_SIZE = 16 };
-
-/* What policy took for as long as an exchange lives, its body or tunnel included: a place under a limit. */
-struct held {
-    struct list node;
-    void (*give_back)(struct held *); /* when it is over; the list is left already */
-};
 
 struct exchange {
     struct task task;
@@ -59,6 +54,9 @@ struct exchange {
     struct pipe request_body;      /* state PIPE_ENDED and total 0 when there is none */
     bool expects_continue;         /* the client waits for a 100 that we have not passed on */
     bool wants_body;               /* a script or buffer_body wants it before the fetch */
+    bool body_given;               /* a script made it the body of a fetch of its own: nothing is left to forward */
+
+    struct content request_content, response_content;
 
     struct fetch *fetch; /* NULL: none (yet) */
     struct fetch_waiter fetch_waiter;
@@ -78,14 +76,15 @@ struct exchange {
     double began, fetch_began, first_byte, ended; /* loop time, seconds; 0: not yet */
     uint64_t bytes_in, bytes_out;                 /* content */
     struct tunnel *tunnel;
-    struct site_metrics *metrics;   /* NULL before a site is found */
-    struct slice site_name;         /* outlives the generation, for the log line */
-    struct list held;               /* struct held */
-    uint32_t watcher;               /* whose `watched` is (trace.c): an old one's means nothing */
-    void *watched;                  /* a watcher's notes; NULL: none */
-    struct deadline total;          /* timeouts.total */
-    struct pipe_watch buffer_watch; /* buffer_body */
-    struct pipe_reader drop;        /* reads away a request body nobody wants */
+    struct site_metrics *metrics;    /* NULL before a site is found */
+    struct slice site_name;          /* outlives the generation, for the log line */
+    struct list ties;                /* what policy holds as long as it lasts, its body or tunnel included */
+    uint32_t watcher;                /* whose `watched` is (trace.c): an old one's means nothing */
+    void *watched;                   /* a watcher's notes; NULL: none */
+    struct deadline total;           /* timeouts.total */
+    struct pipe_watch buffer_watch;  /* buffer_body */
+    struct pipe_watch content_watch; /* the head waits for what stages make of the body */
+    struct pipe_reader drop;         /* reads away a request body nobody wants */
 };
 
 /* By the stream: begins an exchange whose head was just read into `request` (whose slices lie in `arena`), which are

@@ -78,7 +78,7 @@ static struct slice believed_scheme(const struct exchange *x, unsigned depth) {
     }
     if (slice_equal_nocase(scheme, SLICE("https"))) return SLICE("https");
     if (slice_equal_nocase(scheme, SLICE("http"))) return SLICE("http");
-    return x->request.target.scheme;
+    return client_scheme(x->stream->client);
 }
 
 static void remove_claims(struct headers *headers) {
@@ -90,7 +90,7 @@ static void remove_claims(struct headers *headers) {
 
 void forwarded_receive(struct exchange *x) {
     x->client_addr = x->stream->client->addr;
-    x->forwarded_scheme = x->request.target.scheme;
+    x->forwarded_scheme = client_scheme(x->stream->client); /* whatever an absolute target claims */
     x->client_trusted = x->site->trusted_count > 0 && is_trusted(x->site, &x->stream->client->addr);
     if (!x->client_trusted) {
         remove_claims(&x->request.headers);

@@ -9,6 +9,7 @@
 #include "base/arena.h"
 #include "backend/backend.h"
 #include "http/message.h"
+#include "proxy/content.h"
 
 enum hook {
     HOOK_ON_CONNECT,
@@ -36,10 +37,22 @@ enum verdict {
                           the caller fails closed. (With the site's fail = "continue" the implementer says CARRY_ON.) */
 };
 
+/* What C holds for a script, and gives back when something of the script's ends: its run, its subject, or its exchange
+ * with body and tunnel. Untied by list_remove, at any time. */
+struct tie {
+    struct list node;
+    void (*ended)(struct tie *); /* outside of scripts; it is untied already */
+};
+void ties_end(struct list *ties);
+
 /* A script's own answer; everything lies in the subject's arena. */
 struct reply {
     int status;
     struct slice body; /* p NULL: none given */
+    /* Instead: one that flows. It is held by the subject's exchange. NULL: none. */
+    struct pipe *flow;
+    struct framing framing; /* of `flow` */
+    struct content content; /* likewise */
     struct headers headers;
 };
 

@@ -49,6 +49,7 @@ struct site {
     bool buffer_body, raw_target, abort_on_fin;
     bool caches; /* `cache` is set: cache_key is asked */
     struct timeouts timeouts;
+    struct compress compress;
     uint32_t hooks;             /* bits 1 << enum hook: present in the site or a policy it uses, constants included */
     bool fail_open[HOOK_COUNT]; /* fail = { on_request = "continue" } */
     struct site_policy **policies; /* by worker; the implementer of hook.h owns them */

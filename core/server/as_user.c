@@ -7,6 +7,7 @@
 #include "server/privilege.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -48,6 +49,7 @@ static int work_as(const char *user, const char *file, const char *keys, int (*w
     close(ends[0]);
     int status = 0;
     waitpid(pid, &status, 0);
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGPIPE) return EXIT_FAILED; /* nobody reads what it prints */
     if (WIFSIGNALED(status)) return cli_fail(EXIT_FAILED, "it was killed by signal %d", WTERMSIG(status));
     return WEXITSTATUS(status);
 }

@@ -268,6 +268,7 @@ static void fini_site(struct config_site *site) {
     free(site->hosts);
     free(site->listeners);
     free(site->trusted);
+    compress_fini(&site->compress);
     free(site->name);
     free(site->path);
 }

@@ -52,6 +52,7 @@ struct config_site {
     struct h1_limits limits;
     bool buffer_body, raw_target, abort_on_fin;
     struct timeouts timeouts;
+    struct compress compress;
     bool fail_open[HOOK_COUNT];
     uint64_t cache_memory; /* bytes; 0: no cache */
     uint32_t hooks;        /* bits 1 << enum hook; filled by config_hooks */
@@ -128,3 +129,7 @@ struct admin;
 struct admin *admin_start(struct instance *, struct worker *keeper, struct listener *);
 /* Stops accepting, closes its connections; the memory goes at the end of the turn. NULL is ignored. */
 void admin_stop(struct admin *);
+
+/* settings_compress.c: what a site's `compress` holds. */
+struct compress compress_copy(const struct compress *);
+void compress_fini(struct compress *);

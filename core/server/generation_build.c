@@ -84,6 +84,7 @@ static struct site *build_site(struct generation *g, const struct config_site *f
     site->abort_on_fin = from->abort_on_fin;
     site->caches = from->cache_memory > 0;
     site->timeouts = from->timeouts;
+    site->compress = compress_copy(&from->compress);
     site->hooks = from->hooks;
     memcpy(site->fail_open, from->fail_open, sizeof site->fail_open);
     site->policies = must_calloc(parts->workers, sizeof *site->policies);
@@ -170,6 +171,7 @@ static void destroy_site(struct site *site) {
     free(site->backends);
     free(site->hosts);
     free(site->trusted);
+    compress_fini(&site->compress);
     free(site->policies);
     free(site->name);
     free(site);

@@ -7,8 +7,8 @@
  * happen, then moves to the next deadline: a hook that sleeps two seconds takes none. CPU budgets stay real. Nothing
  * is bound, no file is written, and active health checks are not made (servers are well until a connect fails).
  *
- * What is one per process is the rehearsal's while it is open: shared dictionaries begin empty. So there is one at a
- * time, of one thread; calls other than rehearsal_play_* must not be made from within a stub. */
+ * What is one per process is the rehearsal's while it is open: dictionaries, limits and locks begin empty. So there is
+ * one at a time, of one thread; calls other than rehearsal_play_* must not be made from within a stub. */
 #pragma once
 
 #include "base/errors.h"

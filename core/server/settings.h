@@ -14,6 +14,7 @@ enum place {
     PLACE_LISTENER,         /* struct config_listener */
     PLACE_TIMEOUTS,         /* struct timeouts */
     PLACE_CACHE,            /* struct config_site */
+    PLACE_COMPRESS,         /* struct compress */
     PLACE_FAIL,             /* struct config_site; its names are those of the hooks */
     PLACE_BACKEND,          /* struct config_backend */
     PLACE_SERVER,           /* struct server_spec */
@@ -121,12 +122,17 @@ void read_listen(struct reader *, const struct spot *, const struct value *, voi
 void read_hosts(struct reader *, const struct spot *, const struct value *, void *base);
 void read_trusted_proxies(struct reader *, const struct spot *, const struct value *, void *base);
 void read_use(struct reader *, const struct spot *, const struct value *, void *base);
+void read_compress(struct reader *, const struct spot *, const struct value *, void *base);
+void read_compress_types(struct reader *, const struct spot *, const struct value *, void *base);
+void read_compress_codings(struct reader *, const struct spot *, const struct value *, void *base);
 void read_fail(struct reader *, const struct spot *, const struct value *, void *base);
 void read_backends(struct reader *, const struct spot *, const struct value *, void *base);
 void read_keepalive(struct reader *, const struct spot *, const struct value *, void *base);
 void read_retry_on(struct reader *, const struct spot *, const struct value *, void *base);
 void read_health_status(struct reader *, const struct spot *, const struct value *, void *base);
 void read_backend_tls(struct reader *, const struct spot *, const struct value *, void *base);
+/* Its servers are read: each must have a name that its certificate can bear. */
+void check_backend_tls(struct reader *, const struct spot *, const struct config_backend *);
 void read_pins(struct reader *, const struct spot *, const struct value *, void *base);
 void read_versions(struct reader *, const struct spot *, const struct value *, void *base);
 

@@ -188,6 +188,7 @@ static void read_backend(struct reader *r, const struct spot *at, const struct v
     check_health(r, at, v, &backend->settings);
     settings_check_names(r, at, v, 1u << PLACE_BACKEND, v->table.sequence);
     read_servers(r, at, v, backend);
+    check_backend_tls(r, at, backend);
 }
 
 /* A "/" parts backend and server where a hook picks one. */

@@ -36,6 +36,7 @@ const char *const settings_places[PLACE_COUNT] = {
     [PLACE_LISTENER] = "a listener",
     [PLACE_TIMEOUTS] = "a site's `timeouts`",
     [PLACE_CACHE] = "`cache`",
+    [PLACE_COMPRESS] = "`compress`",
     [PLACE_FAIL] = "`fail`",
     [PLACE_BACKEND] = "a backend",
     [PLACE_SERVER] = "a server",
@@ -68,6 +69,8 @@ const struct setting settings_table[] = {
     ROW(LOG, "level", WORD, config_log, level, .words = level_words, .preset = LOG_LEVEL_INFO),
 
     ROW(LUA, "memory", SIZE, state_limits, memory, .low = MIB, .high = 16 * GIB, .preset = 32 * MIB),
+    ROW(LUA, "hook_memory", SIZE, state_limits, hook_memory, .low = 64 * KIB, .high = 16 * GIB),
+    ROW(LUA, "hook_time", SECONDS, state_limits, hook_time, .low = 0, .high = 3600, .preset = 60),
     ROW(LUA, "hook_cpu", SECONDS, state_limits, hook_cpu, .low = 0.001, .high = 10, .preset = 0.010),
     ROW(LUA, "load_cpu", SECONDS, state_limits, load_cpu, .low = 0.1, .high = 60, .preset = 1),
 
@@ -77,6 +80,7 @@ const struct setting settings_table[] = {
     ROW(SITE, "backends", OWN, config_site, backends, .read = read_backends),
     ROW(SITE, "cache", TABLE, config_site, index, .table = PLACE_CACHE),
     ROW(SITE, "use", OWN, config_site, index, .read = read_use),
+    ROW(SITE, "compress", OWN, config_site, compress, .read = read_compress),
     ROW(SITE, "trusted_proxies", OWN, config_site, trusted, .read = read_trusted_proxies),
     ROW(SITE, "forward", LATER, config_site, index, .later = "forward proxying comes with a later version"),
     ROW(SITE, "max_body", SIZE, config_site, max_body, .low = 1, .high = 1024 * GIB, .preset = 64 * MIB,
@@ -124,6 +128,11 @@ const struct setting settings_table[] = {
     ROW(TIMEOUTS, "first_byte", SECONDS, timeouts, first_byte, .high = DAY, .preset = 60),
     ROW(TIMEOUTS, "between", SECONDS, timeouts, between, .high = DAY, .preset = 60),
     ROW(TIMEOUTS, "total", SECONDS, timeouts, total, .high = DAY),
+
+    ROW(COMPRESS, "types", OWN, compress, types, .read = read_compress_types),
+    ROW(COMPRESS, "min", SIZE, compress, min, .high = GIB, .preset = KIB),
+    ROW(COMPRESS, "codings", OWN, compress, codings, .read = read_compress_codings),
+    ROW(COMPRESS, "level", COUNT, compress, level, .low = ENCODER_LEVEL_MIN, .high = ENCODER_LEVEL_MAX, .preset = 4),
 
     ROW(CACHE, "memory", SIZE, config_site, cache_memory, .low = MIB, .high = 1024 * GIB),
 

@@ -137,6 +137,18 @@ void read_backend_tls(struct reader *r, const struct spot *at, const struct valu
     fini_trust(&setting);
 }
 
+void check_backend_tls(struct reader *r, const struct spot *at, const struct config_backend *backend) {
+    const struct backend_settings *s = &backend->settings;
+    if (!s->trust || s->tls_name || !tls_trust_verifies(s->trust)) return;
+    struct spot tls = { .up = at, .name = "tls" };
+    for (unsigned i = 0; i < backend->spec_count; i++) {
+        const struct server_spec *spec = &backend->specs[i];
+        if (spec->host || spec->addr.u.sa.sa_family != AF_UNIX) continue;
+        reader_error(r, &tls, "the server %s has no host name: say which one its certificate bears, name = \"…\"",
+                     spec->name);
+    }
+}
+
 /* ---- to clients: certificates */
 
 static void fini_certificate(struct certificate_setting *c) {

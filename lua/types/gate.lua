@@ -39,7 +39,7 @@ local Reply = {}
 ---return gate.reply(429, "slow down\n", { ["Retry-After"] = 30 })
 ---```
 ---@param status integer 200 to 599
----@param body? string
+---@param body? string|moongate.Body of an answer that gate.fetch streams: it flows on to the client, once
 ---@param headers? moongate.HeaderTable|moongate.Headers those of a message go without what its connection needs
 ---@return moongate.Reply
 function gate.reply(status, body, headers) end
@@ -61,25 +61,56 @@ function gate.redirect(url, status) end
 ---@field query? string added to the query, as it is but for what cannot stand there
 ---@field args? table<string, string|number|(string|number)[]> added to the query, encoded
 ---@field headers? moongate.HeaderTable|moongate.Headers default Host: the URL's, or the backend's first server
----@field body? string
----@field timeout? moongate.Seconds for all of it; default 10
----@field max? moongate.Bytes of the answer's body; default 8M
+---a string; a function that gives one piece after the other and nil at the end (it may wait); or a body, which is read
+---as the server takes it: req.body (which is then not forwarded), or that of an answer that is streamed
+---@field body? string|fun(): string?|moongate.Body
+---for all of it, and never more than what is left of the exchange's `timeouts.total`; default 10, of a streamed answer
+---until its head
+---@field timeout? moongate.Seconds
+---@field max? moongate.Bytes of the answer's body, when it is not streamed; default 8M
+---@field stream? boolean the answer comes when its head is there, and its body flows
+---@field redirects? integer how many may be followed, 0 (default) to 20
 ---@field tls? moongate.Tls|moongate.TlsOptions for an https URL: whom to trust; default the system's roots
 
 ---The whole answer to gate.fetch.
 ---@class moongate.Fetched
 ---@field status integer
 ---@field headers moongate.Headers read-only; they outlive the exchange
----@field body string "" if there is none
+---@field body string "" if there is none; without the content coding it came with
+---@field trailers moongate.Headers? those behind a chunked body; read-only
 ---@field time number seconds from the call to the last byte
 
----Sends a request and gives its whole answer. Waits. pick_backend is not asked; an answer of any status is an answer.
----No redirects are followed.
+---An answer to gate.fetch with `stream = true`, as soon as its head is there. It is closed, and with it the server's
+---connection, by `close`, by `<close>`, by the end of the hook or task that fetched it, or when it is collected, unless
+---its body was made that of a reply.
+---@class moongate.FetchedStream
+---@field status integer
+---@field headers moongate.Headers read-only; they outlive the exchange
+---@field body moongate.Body? nil if there is none
+---@field trailers moongate.Headers? those behind a chunked body, once it has been read to its end; read-only
+---@field time number seconds from the call to the head
+local FetchedStream = {}
+
+---Ends it. What was not read is not wanted any more.
+---
+---```lua
+---local res <close> = gate.fetch("app", { path = "/events", stream = true })
+---for piece in res.body:chunks() do if piece:find "ready" then res:close() break end end
+---```
+function FetchedStream:close() end
+
+---Sends a request and gives its answer, whole or streamed. Waits. pick_backend is not asked; an answer of any status is
+---an answer.
+---
+---With `redirects`, 301, 302, 303, 307 and 308 are followed: within a backend's host to the same backend, else by URL.
+---Authorization, Proxy-Authorization and Cookie are not taken to another origin. 303, and 301 and 302 to a POST, make
+---it a GET; 307 and 308 repeat a body that is a string. What cannot be followed is given as the answer.
 ---
 ---World failures: `connect_refused`, `connect_failed`, `connect_timeout`, `name_not_found`, `name_failed`, `no_server`,
 ---`reset`, `first_byte_timeout`, `between_timeout`, `total_timeout`, `bad_response`, `response_headers_too_large`,
 ---`truncated`, `too_large` (the body is longer than `max`), `overloaded` (the worker has too many fetches under way:
----4096, or 256 MiB). Raises for unknown backends and options, and for https, which is yet to come.
+---4096, or 256 MiB), `bad_response_content`, `response_too_large`. Raises when a function that makes the body fails,
+---for unknown backends and options, and for https, which is yet to come.
 ---
 ---```lua
 ---local res, word = gate.fetch("auth", { path = "/check", args = { user = name }, timeout = "200ms" })
@@ -87,7 +118,7 @@ function gate.redirect(url, status) end
 ---```
 ---@param target string|moongate.Backend a backend of the site, or "http://host[:port][/path][?query]"
 ---@param options? moongate.FetchOptions
----@return moongate.Fetched? response
+---@return moongate.Fetched|moongate.FetchedStream? response
 ---@return string? word
 ---@return string? sentence
 function gate.fetch(target, options) end

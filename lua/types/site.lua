@@ -22,7 +22,7 @@
 ---@field pick_backend? moongate.Pick|fun(req: moongate.Request, last: moongate.LastTry?): moongate.PickAnswer
 ---once, on the final answer; a reply replaces it
 ---@field on_response? fun(req: moongate.Request, res: moongate.Response): moongate.Reply|integer|nil
----in a TLS handshake: the name of one of the config's certificates, or PEM; nothing: as configured. There is no request yet
+---in a TLS handshake: the name of one of the config's certificates, or PEM; nothing: as configured
 ---@field on_certificate? fun(name: string?): string|moongate.CertificateText|nil
 ---@field on_log? fun(req: moongate.Request, res: moongate.Response) after the answer
 ---the core is about to answer by itself
@@ -81,6 +81,8 @@
 ---@field backends? table<string, table>
 ---@field use? moongate.Policy[] policies that stand before and after the site's own hooks
 ---@field cache? { memory?: moongate.Bytes }
+---compress answers: true, or what is not as usual; the manual tells
+---@field compress? boolean|{ types?: string[], min?: moongate.Bytes, codings?: string[], level?: integer }
 ---@field trusted_proxies? string|string[] CIDRs whose X-Forwarded-* are believed
 ---@field max_body? moongate.Bytes|"none" default 64M
 ---@field max_headers? moongate.Bytes default 32K

@@ -61,7 +61,7 @@ local function run_step(step)
 end
 
 -- The ports of the examples become free ones, in the config as in the commands.
-local known_ports = { 8080, 9001, 9002, 9003, 9004, 9901, 9999 }
+local known_ports = { 8080, 8443, 9001, 9002, 9003, 9004, 9901, 9999 }
 
 local function free_ports()
   local ports = {}

@@ -25,6 +25,10 @@ local libraries = {
                         "^core/lua/bind_crypto[%w_]*%.c$" },
   ["pcre2.h"]       = { "^core/lua/bind_re%.c$", "^core/server/trace_filter%.c$" },
   ["maxminddb.h"]   = { "^core/store/mmdb%.c$" },
+  ["zlib.h"]        = { "^core/http/coding%.c$" },
+  ["zstd.h"]        = { "^core/http/coding%.c$" },
+  ["encode.h"]      = { "^core/http/coding%.c$" },
+  ["decode.h"]      = { "^core/http/coding%.c$" },
   ["http_parser.h"] = { "^core/http/h1[%w_]*%.c$" },
   ["nghttp2/*"]     = { "^core/http/h2%.c$" },
 }

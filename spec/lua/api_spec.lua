@@ -9,8 +9,9 @@ local it = support.it
 -- What the files describe ---------------------------------------------------------------------------------------------
 
 local files = {
-  "lua/types/gate.lua", "lua/types/tools.lua", "lua/types/crypto.lua", "lua/types/request.lua",
-  "lua/types/response.lua", "lua/types/site.lua", "lua/types/socket.lua", "lua/types/state.lua", "lua/types/testing.lua",
+  "lua/types/gate.lua", "lua/types/body.lua", "lua/types/tools.lua", "lua/types/crypto.lua", "lua/types/request.lua",
+  "lua/types/response.lua", "lua/types/site.lua", "lua/types/socket.lua", "lua/types/state.lua",
+  "lua/types/testing.lua",
 }
 
 ---@class api.Function
@@ -137,7 +138,6 @@ function site.on_request(req)
   note("moongate.Limit", names(limit))
   note("moongate.Map", names(map))
   note("moongate.Slot", names(limit:enter "api"))
-  note("moongate.Fetched", keys(fetched))
   note("moongate.Dns", keys(gate.dns))
   note("moongate.Locks", keys(gate.lock))
   note("moongate.Lock", names(gate.lock.try "api"))
@@ -145,6 +145,9 @@ function site.on_request(req)
   note("moongate.Socket", names(gate.socket.tcp()))
   note("moongate.Tls", {})
   note("moongate.ClientTls", { gate.fetch("https://localhost:$PORT2/tls", { tls = { verify = false } }).body })
+  fetched.trailers = "" -- there only behind a chunked body
+  note("moongate.Fetched", keys(fetched))
+  note("moongate.FetchedStream", names(gate.fetch("http://127.0.0.1:$PORT/plain", { stream = true })))
 end
 
 function site.on_response(req, res)

@@ -411,7 +411,8 @@ end
 ---`accept` gives the conns one by one.
 ---@param handler? fun(conn: support.Conn)
 ---With `tls` (as from `tls.server`) its conns are TLS; what came of handshakes that failed is in `refused`.
----@param options? { port?: integer, host?: string, path?: string, reading?: boolean, tls?: table }  reading = false: begin unread
+---`reading = false`: its conns begin unread.
+---@param options? { port?: integer, host?: string, path?: string, reading?: boolean, tls?: table }
 ---@return support.Server
 function net.listen(handler, options)
   options = options or {}
@@ -455,8 +456,8 @@ function Server:close()
   if self.plain then self.plain:close() end
 end
 
----A listener that passes bytes on to a port, both ways, and what ends one way ends the other. `passed` is the last of its
----conns: closing or shutting it down cuts off whoever connected.
+---A listener that passes bytes on to a port, both ways, and what ends one way ends the other. `passed` is the last of
+---its conns: closing or shutting it down cuts off whoever connected.
 ---@param port integer
 ---@return support.Server
 function net.relay(port)

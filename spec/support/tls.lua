@@ -1,8 +1,7 @@
--- TLS for specs: certificates made on the spot, and conns of `net` that pass through TLS (LuaSec), either side. What the
--- proxy is tried against is so not its own code.
+-- TLS for specs: certificates made on the spot, and conns of `net` that pass through TLS (LuaSec), either side: what
+-- the proxy is tried against is not its own code.
 
 local uv = require "luv"
-local socket = require "socket"
 local ssl = require "ssl"
 local async = require "support.async"
 local process = require "support.process"
@@ -57,7 +56,8 @@ end
 ---@param certificate support.Certificate
 ---@return string
 function tls.pin(certificate)
-  local status, out = process.run { "sh", "-c", ("openssl x509 -in %s -noout -pubkey | openssl pkey -pubin -outform der |"
+  local status, out = process.run { "sh", "-c",
+    ("openssl x509 -in %s -noout -pubkey | openssl pkey -pubin -outform der |"
     .. " openssl dgst -sha256 -binary | openssl base64"):format(certificate.cert) }
   assert(status == 0)
   return "sha256/" .. out:gsub("%s", "")
@@ -179,7 +179,7 @@ function Handle:get_write_queue_size()
   return sum
 end
 
-function Handle:nodelay() end
+function Handle.nodelay() end
 
 function Handle:close()
   if self.closed then return end

@@ -20,7 +20,8 @@ describe("TLS to a backend", function()
     options = options or {}
     local values = { BACKEND = type(backend) == "table" and backend.address or backend, CERTS = dir }
     for name, value in pairs(options.values or {}) do values[name] = value end
-    return moongate.start { args = { "--keys", dir }, values = values, env = options.env, workers = options.workers, config = ([[
+    return moongate.start { args = { "--keys", dir }, values = values, env = options.env, workers = options.workers,
+      config = ([[
       return {
         listen = "127.0.0.1:$PORT",
         backends = { app = { "$BACKEND", tls = %s%s } },
@@ -51,7 +52,7 @@ describe("TLS to a backend", function()
     assert.equal(200, http.get(trusting.port).status)
     local strict = start(backend, "true")
     assert.equal(502, http.get(strict.port).status)
-    strict:wait_log 'server 127%.0%.0%.1:%d+ as "127%.0%.0%.1": the server\'s certificate is not trusted: unable to get local issuer'
+    strict:wait_log 'server 127%.0%.0%.1:%d+ as "127%.0%.0%.1": the server\'s certificate is not trusted: unable to get'
   end)
 
   it("refuses a certificate that does not bear the name", function()
@@ -113,14 +114,15 @@ describe("TLS to a backend", function()
     assert.equal(502, response.status)
     gate:wait_log "the TLS handshake with the server failed: tlsv1 alert protocol version"
     assert.equal(200, ask(server, '{ ca = "$CERTS/ca.pem", versions = "1.2" }', { protocol = "tlsv1_2" }).status)
-    assert.equal(200, ask(server, '{ ca = "$CERTS/ca.pem", versions = { "1.2", "1.3" } }', { protocol = "tlsv1_3" }).status)
+    assert.equal(200, ask(server, '{ ca = "$CERTS/ca.pem", versions = { "1.2", "1.3" } }',
+      { protocol = "tlsv1_3" }).status)
   end)
 
   it("says that a server does not speak TLS", function()
     local plain = net.listen(function(conn)
       conn:read_exactly(200)
       conn:send "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
-      conn:read_all(20)
+      pcall(conn.read_all, conn, 20)
     end)
     local gate = start(plain, '{ ca = "$CERTS/ca.pem" }')
     assert.equal(502, http.get(gate.port).status)
@@ -139,7 +141,8 @@ describe("TLS to a backend", function()
 
   it("gives a handshake no more time than a connect", function()
     local mute = net.listen(function(conn) conn:read_all(20) end)
-    local gate = start(mute, '{ ca = "$CERTS/ca.pem" }', { more = ', timeouts = { connect = "200ms" }, retry = { tries = 1 }' })
+    local gate = start(mute, '{ ca = "$CERTS/ca.pem" }',
+      { more = ', timeouts = { connect = "200ms" }, retry = { tries = 1 }' })
     assert.equal(504, http.get(gate.port).status)
   end)
 
@@ -156,8 +159,9 @@ describe("TLS to a backend", function()
   end)
 
   it("reuses connections", function()
-    local _, gate, backend = ask(server, '{ ca = "$CERTS/ca.pem" }')
-    for _ = 1, 5 do assert.equal(200, http.get(gate.port).status) end
+    local backend = backend_with(server)
+    local gate = start(backend, '{ ca = "$CERTS/ca.pem" }', { workers = 1 }) -- each has its own pool
+    for _ = 1, 6 do assert.equal(200, http.get(gate.port).status) end
     assert.equal(1, backend.accepted)
   end)
 
@@ -166,7 +170,7 @@ describe("TLS to a backend", function()
     local peer = support.process.spawn { "openssl", "s_server", "-accept", "127.0.0.1:" .. port, "-cert", server.cert,
       "-key", server.key, "-www" }
     peer:wait_line("stdout", "ACCEPT")
-    local gate = start("127.0.0.1:" .. port, '{ ca = "$CERTS/ca.pem" }')
+    local gate = start("127.0.0.1:" .. port, '{ ca = "$CERTS/ca.pem" }', { workers = 1 })
     assert.matches("New, TLSv1.3", http.get(gate.port).body)
     assert.matches("Reused, TLSv1.3", http.get(gate.port).body)
     assert.matches("Reused, TLSv1.3", http.get(gate.port).body)
@@ -211,7 +215,8 @@ describe("TLS to a backend", function()
 
   it("keeps connections apart that are made in different ways", function()
     local backend = backend_with(server, nil, function() return 200 end)
-    local gate = moongate.start { workers = 1, args = { "--keys", dir }, values = { BACKEND = backend, CERTS = dir }, config = [[
+    local gate = moongate.start { workers = 1, args = { "--keys", dir }, values = { BACKEND = backend, CERTS = dir },
+      config = [[
       local function site(host, tls)
         return { listen = "127.0.0.1:$PORT", hosts = { host }, backends = { app = { "$BACKEND", tls = tls } } }
       end
@@ -246,7 +251,8 @@ describe("TLS to a backend", function()
 
   it("tells on_error and retries of a certificate as of any failure to connect", function()
     local bad, good = backend_with(other), backend_with(server)
-    local gate = moongate.start { args = { "--keys", dir }, values = { BAD = bad, GOOD = good, CERTS = dir }, config = [[
+    local gate = moongate.start { args = { "--keys", dir }, values = { BAD = bad, GOOD = good, CERTS = dir },
+      config = [[
       return {
         listen = "127.0.0.1:$PORT",
         backends = { app = { "$BAD", "$GOOD", tls = { ca = "$CERTS/ca.pem" } } },
@@ -259,7 +265,8 @@ describe("TLS to a backend", function()
   it("is refused where the settings are wrong, with their place", function()
     local function errors(settings)
       local file = dir .. "/bad.lua"
-      support.process.write_file(file, ('return {\n listen = "127.0.0.1:1",\n backends = { app = { "127.0.0.1:2",\n tls = %s\n} } }')
+      support.process.write_file(file,
+        ('return {\n listen = "127.0.0.1:1",\n backends = { app = { "127.0.0.1:2",\n tls = %s\n} } }')
         :format(settings))
       local status, _, err = moongate.run { "check", "--keys", dir, file }
       assert.equal(1, status)

@@ -54,7 +54,8 @@ describe("gate.fetch of an https URL", function()
   end)
 
   it("verifies the URL's host, and sends it as SNI", function()
-    assert.equal("200 hello", (run [[return say(gate.fetch(url:gsub("127.0.0.1", "localhost"), { tls = { ca = pem } }))]]))
+    assert.equal("200 hello",
+      (run [[return say(gate.fetch(url:gsub("127.0.0.1", "localhost"), { tls = { ca = pem } }))]]))
   end)
 
   it("takes any certificate where it is told to", function()
@@ -93,7 +94,8 @@ describe("gate.fetch of an https URL", function()
 
   it("refuses a config whose files are missing, with the line", function()
     local file = dir .. "/config.lua"
-    support.process.write_file(file, 'local gate = require "moongate"\nlocal t = gate.tls { ca = "missing.pem" }\nreturn {}')
+    support.process.write_file(file,
+      'local gate = require "moongate"\nlocal t = gate.tls { ca = "missing.pem" }\nreturn {}')
     local status, _, err = moongate.run { "check", file }
     assert.equal(1, status)
     assert.matches("config.lua:2: gate.tls: ca: missing.pem: no such file", err, 1, true)

@@ -12,6 +12,7 @@ enum { STAGES_MAX = 4 };
 struct test_stage {
     struct pipe_stage stage;
     struct buffer held;
+    bool ready; /* of a slow one: it may pass a byte on */
     int closed;
 };
 
@@ -131,47 +132,74 @@ static int reader_lua_gc(lua_State *L) {
 
 static struct test_stage *of_stage(struct pipe_stage *s) { return container_of(s, struct test_stage, stage); }
 
-static bool each_byte(struct buffer *in, struct buffer *out, int times) {
+static enum stage_result each_byte(struct buffer *in, struct buffer *out, int times) {
     while (in->size) {
         char byte = *buffer_front(in).p;
         for (int i = 0; i < times; i++) buffer_append(out, &byte, 1);
         buffer_drop(in, 1);
     }
-    return true;
+    return STAGE_HUNGRY;
 }
 
-static bool stage_double(struct pipe_stage *s, struct buffer *in, struct buffer *out, bool last) {
+static enum stage_result stage_double(struct pipe_stage *s, struct buffer *in, struct buffer *out, bool last) {
     (void)s;
     (void)last;
     return each_byte(in, out, 2);
 }
 
-static bool stage_swallow(struct pipe_stage *s, struct buffer *in, struct buffer *out, bool last) {
+static enum stage_result stage_swallow(struct pipe_stage *s, struct buffer *in, struct buffer *out, bool last) {
     (void)s;
     (void)last;
     return each_byte(in, out, 0);
 }
 
 /* Gives everything at the end, in parentheses. */
-static bool stage_hold(struct pipe_stage *s, struct buffer *in, struct buffer *out, bool last) {
+static enum stage_result stage_hold(struct pipe_stage *s, struct buffer *in, struct buffer *out, bool last) {
     struct buffer *held = &of_stage(s)->held;
     buffer_move(held, in, in->size);
-    if (!last) return true;
+    if (!last) return STAGE_HUNGRY;
     buffer_append(out, "(", 1);
     buffer_move(out, held, held->size);
     buffer_append(out, ")", 1);
-    return true;
+    return STAGE_HUNGRY;
 }
 
 /* Passes bytes on until it sees a "!". */
-static bool stage_fail(struct pipe_stage *s, struct buffer *in, struct buffer *out, bool last) {
-    (void)s;
+static enum stage_result stage_fail(struct pipe_stage *s, struct buffer *in, struct buffer *out, bool last) {
     (void)last;
     while (in->size && *buffer_front(in).p != '!') {
         buffer_append(out, buffer_front(in).p, 1);
         buffer_drop(in, 1);
     }
-    return in->size == 0;
+    s->why = FAIL_BAD_RESPONSE;
+    return in->size == 0 ? STAGE_HUNGRY : STAGE_FAILED;
+}
+
+/* A thousand bytes for each one, at most STAGE_BYTES a call. */
+static enum stage_result stage_grow(struct pipe_stage *s, struct buffer *in, struct buffer *out, bool last) {
+    (void)s;
+    (void)last;
+    char many[1000];
+    while (in->size) {
+        if (out->size + sizeof many > STAGE_BYTES) return STAGE_FULL;
+        memset(many, *buffer_front(in).p, sizeof many);
+        buffer_append(out, many, sizeof many);
+        buffer_drop(in, 1);
+    }
+    return STAGE_HUNGRY;
+}
+
+/* Passes one byte on for every time it is told that it is ready (p:ready(n)), and the end likewise. */
+static enum stage_result stage_slow(struct pipe_stage *s, struct buffer *in, struct buffer *out, bool last) {
+    struct test_stage *t = of_stage(s);
+    if (!t->ready) return STAGE_BUSY;
+    t->ready = false;
+    if (in->size) {
+        buffer_append(out, buffer_front(in).p, 1);
+        buffer_drop(in, 1);
+        return in->size || last ? STAGE_BUSY : STAGE_HUNGRY;
+    }
+    return STAGE_HUNGRY;
 }
 
 static void stage_close(struct pipe_stage *s) {
@@ -181,16 +209,56 @@ static void stage_close(struct pipe_stage *s) {
 
 /* p:stage(kind) */
 static int pipe_lua_stage(lua_State *L) {
-    static const char *const kinds[] = { "double", "swallow", "hold", "fail", NULL };
-    static bool (*const runs[])(struct pipe_stage *, struct buffer *, struct buffer *,
-                                bool) = { stage_double, stage_swallow, stage_hold, stage_fail };
+    static const char *const kinds[] = { "double", "swallow", "hold", "fail", "grow", "slow", NULL };
+    static const struct pipe_stage_ops ops[] = {
+        { stage_double, stage_close }, { stage_swallow, stage_close }, { stage_hold, stage_close },
+        { stage_fail, stage_close },   { stage_grow, stage_close },    { stage_slow, stage_close },
+    };
     struct test_pipe *p = check_pipe(L);
     luaL_argcheck(L, p->stage_count < STAGES_MAX, 1, "too many stages");
     struct test_stage *stage = &p->stages[p->stage_count++];
-    stage->stage.run = runs[luaL_checkoption(L, 2, NULL, kinds)];
-    stage->stage.close = stage_close;
+    stage->stage.ops = &ops[luaL_checkoption(L, 2, NULL, kinds)];
     pipe_add_stage(&p->pipe, &stage->stage);
     return 0;
+}
+
+static struct test_stage *check_stage(lua_State *L) {
+    struct test_pipe *p = check_pipe(L);
+    lua_Integer n = luaL_checkinteger(L, 2);
+    luaL_argcheck(L, n >= 1 && n <= (lua_Integer)p->stage_count, 2, "no such stage");
+    return &p->stages[n - 1];
+}
+
+/* p:ready(n): stage n, a slow one, can go on by one byte. */
+static int pipe_lua_ready(lua_State *L) {
+    struct test_stage *stage = check_stage(L);
+    stage->ready = true;
+    pipe_stage_ready(&stage->stage);
+    return 0;
+}
+
+/* p:break_stage(n): stage n fails while it is busy. */
+static int pipe_lua_break_stage(lua_State *L) {
+    pipe_stage_fail(&check_stage(L)->stage, FAIL_HOOK_DRAINED);
+    return 0;
+}
+
+/* p:waiting(n): bytes that wait before stage n. */
+static int pipe_lua_waiting(lua_State *L) {
+    lua_pushinteger(L, (lua_Integer)check_stage(L)->stage.in.size);
+    return 1;
+}
+
+/* p:take(n): takes pending bytes away without being a reader. */
+static int pipe_lua_take(lua_State *L) {
+    struct test_pipe *p = check_pipe(L);
+    size_t n = (size_t)luaL_checkinteger(L, 2);
+    struct buffer taken = { 0 };
+    luaL_argcheck(L, n <= p->pipe.pending.size, 2, "there is not so much");
+    pipe_take(&p->pipe, &taken, n);
+    module_push_buffer(L, &taken);
+    buffer_fini(&taken);
+    return 1;
 }
 
 /* ---- the source */
@@ -222,7 +290,7 @@ static int pipe_lua_new(lua_State *L) {
     memset(t, 0, sizeof *t);
     pipe_init(&t->pipe, source_on_room, source_on_abandoned);
     t->watch.on_news = watch_on_news;
-    t->pipe.watch = &t->watch;
+    pipe_add_watch(&t->pipe, &t->watch);
     arena_init(&t->arena);
     headers_init(&t->trailers, &t->arena);
     luaL_setmetatable(L, PIPE_TYPE);
@@ -312,10 +380,14 @@ static int pipe_lua_gc(lua_State *L) {
 }
 
 static const luaL_Reg pipe_methods[] = {
-    { "read", pipe_lua_read },   { "stage", pipe_lua_stage },     { "room", pipe_lua_room },
-    { "write", pipe_lua_write }, { "finish", pipe_lua_finish },   { "fail", pipe_lua_fail },
-    { "hold", pipe_lua_hold },   { "pending", pipe_lua_pending }, { "state", pipe_lua_state },
-    { "fini", pipe_lua_fini },   { "__gc", pipe_lua_gc },         { NULL, NULL },
+    { "read", pipe_lua_read },       { "stage", pipe_lua_stage },
+    { "room", pipe_lua_room },       { "write", pipe_lua_write },
+    { "finish", pipe_lua_finish },   { "fail", pipe_lua_fail },
+    { "hold", pipe_lua_hold },       { "pending", pipe_lua_pending },
+    { "state", pipe_lua_state },     { "ready", pipe_lua_ready },
+    { "waiting", pipe_lua_waiting }, { "break_stage", pipe_lua_break_stage },
+    { "take", pipe_lua_take },       { "fini", pipe_lua_fini },
+    { "__gc", pipe_lua_gc },         { NULL, NULL },
 };
 
 static const luaL_Reg reader_methods[] = {

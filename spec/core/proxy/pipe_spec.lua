@@ -317,5 +317,106 @@ describe("a pipe", function()
       assert.equal(2 * #text, #r:text())
       assert.equal("00112233", r:text():sub(1, 8))
     end)
+
+    it("goes on with a full one as fast as its reader, and holds no more than a call of it made", function()
+      local p = proxy.pipe { pull = ("ab"):rep(50000) }
+      p:stage "grow"
+      local r, most = p:read(0), 0
+      for _ = 1, 200 do
+        r:more(10000)
+        most = math.max(most, #p:pending())
+      end
+      assert.is_true(most <= 32768)
+      assert.equal(2000000, #r:text())
+      assert.equal(("a"):rep(1000) .. ("b"):rep(1000), r:text():sub(1, 2000))
+      assert.equal(0, r:state().ends)
+    end)
+
+    it("lets bytes wait before a busy one up to a window, and then stops the source", function()
+      local p = proxy.pipe { pull = ("x"):rep(3 * proxy.PIPE_WINDOW) }
+      p:stage "double"
+      p:stage "slow"
+      local r = p:read(1 << 20)
+      assert.equal("", r:text())
+      assert.is_true(p:waiting(2) <= 2 * 2 * proxy.PIPE_WINDOW)
+      assert.is_true(p:waiting(1) <= proxy.PIPE_WINDOW)
+      assert.equal(0, p:room())
+      p:ready(2)
+      assert.equal("x", r:text())
+    end)
+
+    it("ends behind what a busy one gives at last", function()
+      local p = proxy.pipe {}
+      p:stage "slow"
+      p:stage "hold"
+      local r = p:read(100)
+      p:write "ab"
+      p:finish "t"
+      for _ = 1, 2 do
+        p:ready(1)
+        assert.same({ "", 0 }, { r:text(), r:state().ends })
+      end
+      p:ready(1)
+      assert.same({ "(ab)", 1, "t" }, { r:text(), r:state().ends, r:state().trailer })
+      assert.equal("ended", p:state().state)
+    end)
+
+    it("fails at once when a busy one fails, or the source", function()
+      for _, break_it in ipairs { function(p) p:break_stage(1) end, function(p) p:fail() end } do
+        local p = proxy.pipe {}
+        p:stage "slow"
+        local r = p:read(100)
+        p:write "ab"
+        p:ready(1)
+        break_it(p)
+        break_it(p)
+        p:ready(1)
+        assert.same({ "a", 1, 0 }, { r:text(), r:state().fails, r:state().ends })
+      end
+    end)
+
+    it("takes what has gathered through one that comes late, also behind the end", function()
+      local p = proxy.pipe { hold = 100 }
+      p:write "ab"
+      p:stage "double"
+      assert.equal("aabb", p:pending())
+      p:finish()
+      assert.equal("ended", p:state().state)
+      p:stage "hold"
+      assert.same({ "(aabb)", "ended" }, { p:pending(), p:state().state })
+      local r = p:read(100)
+      assert.same({ "(aabb)", 1 }, { r:text(), r:state().ends })
+    end)
+
+    it("runs none that nobody wants", function()
+      local p = proxy.pipe {}
+      p:stage "double"
+      assert.equal(0, p:room())
+      p:hold(4)
+      assert.equal(proxy.PIPE_WINDOW, p:room())
+      p:write "ab"
+      assert.equal("aabb", p:pending())
+      p:write "cd"
+      assert.same({ "aabb", 2 }, { p:pending(), p:waiting(1) })
+      assert.equal("aab", p:take(3))
+      assert.same({ "bccdd", 0 }, { p:pending(), p:waiting(1) })
+    end)
+
+    it("fails behind nothing but what left them when the source fails", function()
+      local p = proxy.pipe {}
+      p:stage "hold"
+      local r = p:read(100)
+      p:write "held"
+      p:fail()
+      assert.same({ "", 1 }, { r:text(), r:state().fails })
+    end)
+  end)
+
+  it("gives pending bytes away while there is no reader, and asks its source for more", function()
+    local p = proxy.pipe { pull = ("0123456789"):rep(10), hold = 8 }
+    local taken = {}
+    while p:pending() ~= "" do taken[#taken + 1] = p:take(math.min(5, #p:pending())) end
+    assert.equal(("0123456789"):rep(10), table.concat(taken))
+    assert.equal("ended", p:state().state)
   end)
 end)

@@ -17,7 +17,8 @@ describe("a TLS listener", function()
     wild = tls.certificate(dir, "wild", { ca = ca, names = { "DNS:*.wild.test" } })
     -- What a TLS client says first, as bytes.
     local server = net.listen()
-    local client = support.process.spawn { "openssl", "s_client", "-connect", server.address, "-servername", "slow.test" }
+    local client = support.process.spawn { "openssl", "s_client", "-connect", server.address, "-servername",
+      "slow.test" }
     support.process.write_file(dir .. "/hello", server:accept():read_exactly(300))
     client:kill()
     server:close()
@@ -71,10 +72,23 @@ describe("a TLS listener", function()
 
   it("is understood by curl, which verifies it", function()
     local gate = simple(own)
-    local status, out = support.run { "curl", "-sS", "--cacert", ca.cert, "--resolve", "one.test:" .. gate.port .. ":127.0.0.1",
+    local status, out = support.run { "curl", "-sS", "--cacert", ca.cert, "--resolve", "one.test:" .. gate.port
+      .. ":127.0.0.1",
       ("https://one.test:%d/path"):format(gate.port) }
     assert.equal(0, status)
     assert.equal("https /path", out)
+  end)
+
+  it("tells the scheme of the connection, whatever an absolute target claims", function()
+    local gate = start([[
+      local gate = require "moongate"
+      return {
+        listen = { "127.0.0.1:$PORT2", { "127.0.0.1:$PORT", tls = ]] .. own .. [[ } },
+        on_request = function(req) return gate.reply(200, req.scheme) end,
+      }
+    ]])
+    assert.equal("http", http.get(gate.values.PORT2, "https://a/").body)
+    assert.equal("https", http.get(nil, "http://a/", { conn = net.connect_tls(gate.port) }).body)
   end)
 
   it("tells backends that the client came by https", function()
@@ -91,7 +105,8 @@ describe("a TLS listener", function()
   it("shows each name its site's certificate, by exact name, wildcard, and else the listener's", function()
     local gate = start [[
       local function site(host, name)
-        return { listen = { "127.0.0.1:$PORT", tls = { cert = "$CERTS/one.pem", key = "$CERTS/one.key" } }, hosts = { host },
+        return { listen = { "127.0.0.1:$PORT", tls = { cert = "$CERTS/one.pem", key = "$CERTS/one.key" } },
+          hosts = { host },
           tls = { cert = "$CERTS/" .. name .. ".pem", key = "$CERTS/" .. name .. ".key" }, on_request = 204 }
       end
       return { sites = { site("two.test", "two"), site("*.wild.test", "wild") } }
@@ -127,7 +142,8 @@ describe("a TLS listener", function()
     local gate = simple(own)
     assert.matches("TLSv1.3", s_client(gate, "-tls1_3"))
     assert.matches("Cipher is ECDHE%-ECDSA%-AES", s_client(gate, "-tls1_2"))
-    assert.matches("handshake failure", s_client(gate, "-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA256:AES128-GCM-SHA256"))
+    assert.matches("handshake failure", s_client(gate, "-tls1_2", "-cipher",
+      "ECDHE-ECDSA-AES128-SHA256:AES128-GCM-SHA256"))
     assert.matches("protocol version", s_client(gate, "-tls1_1", "-cipher", "ALL:@SECLEVEL=0"))
     local modern = simple((own:gsub("}", ', profile = "modern" }')))
     assert.matches("protocol version", s_client(modern, "-tls1_2"))
@@ -174,10 +190,12 @@ describe("a TLS listener", function()
         tostring(t.verified), tostring(t.subject), tostring(t.not_after), tostring(t.san) }, "|"))
     ]])
     local conn = net.connect_tls(gate.port, nil, "one.test")
-    assert.equal("TLSv1.3|TLS_AES_256_GCM_SHA384|one.test|-|false|false|nil|nil|nil", http.get(nil, "/", { conn = conn }).body)
+    assert.equal("TLSv1.3|TLS_AES_256_GCM_SHA384|one.test|-|false|false|nil|nil|nil", http.get(nil, "/",
+      { conn = conn }).body)
     local plain = start [[
       local gate = require "moongate"
-      return { listen = "127.0.0.1:$PORT", on_request = function(req) return gate.reply(200, tostring(req.client.tls)) end }
+      return { listen = "127.0.0.1:$PORT", on_request = function(req) return gate.reply(200,
+        tostring(req.client.tls)) end }
     ]]
     assert.equal("nil", http.get(plain.port).body)
   end)
@@ -219,7 +237,8 @@ describe("a TLS listener", function()
     support.process.write_file(dir .. "/ca.cnf", ("[ca]\ndefault_ca=d\n[d]\ndatabase=%s/index.txt\ndefault_md=sha256\n"
       .. "default_crl_days=30\ncertificate=%s\nprivate_key=%s\n"):format(dir, ca.cert, ca.key))
     assert.equal(0, (support.run { "openssl", "ca", "-config", dir .. "/ca.cnf", "-revoke", revoked.cert }))
-    assert.equal(0, (support.run { "openssl", "ca", "-config", dir .. "/ca.cnf", "-gencrl", "-out", dir .. "/crl.pem" }))
+    assert.equal(0, (support.run { "openssl", "ca", "-config", dir .. "/ca.cnf", "-gencrl", "-out", dir
+      .. "/crl.pem" }))
     local gate = simple(asking:format ', crl = "$CERTS/crl.pem", client_verify = "request"', facts)
     assert.matches("^false|CN=revoked", http.get(nil, "/", { conn = net.connect_tls(gate.port, with(revoked)) }).body)
     assert.matches("^true|CN=person", http.get(nil, "/", { conn = net.connect_tls(gate.port, with(person)) }).body)
@@ -229,7 +248,8 @@ describe("a TLS listener", function()
     support.process.write_file(dir .. "/ocsp.txt", "V\t991231235959Z\t\t01\tunknown\t/CN=one\n")
     local function openssl(...) assert.equal(0, (support.run { "openssl", "ocsp", ... })) end
     openssl("-issuer", ca.cert, "-cert", one.cert, "-reqout", dir .. "/ocsp.req")
-    openssl("-index", dir .. "/ocsp.txt", "-CA", ca.cert, "-rsigner", ca.cert, "-rkey", ca.key, "-reqin", dir .. "/ocsp.req",
+    openssl("-index", dir .. "/ocsp.txt", "-CA", ca.cert, "-rsigner", ca.cert, "-rkey", ca.key, "-reqin", dir
+      .. "/ocsp.req",
       "-respout", dir .. "/ocsp.der", "-ndays", "7")
     local gate = simple((own:gsub("}", ', ocsp = "$CERTS/ocsp.der" }')))
     assert.matches("OCSP Response Status: successful", s_client(gate, "-status"))
@@ -305,7 +325,8 @@ describe("a TLS listener", function()
     net.connect(gate.port):send "nonsense"
     support.eventually("the figures", function()
       local text = http.get(gate.values.PORT2, "/metrics").body
-      return text:find 'moongate_tls_handshakes_total{result="full"} 1' and text:find 'moongate_tls_handshakes_total{result="failed"} 1'
+      return text:find 'moongate_tls_handshakes_total{result="full"} 1'
+        and text:find 'moongate_tls_handshakes_total{result="failed"} 1'
     end)
   end)
 
@@ -345,7 +366,8 @@ describe("a TLS listener", function()
     end
 
     it("which may name another one, return one, or leave it", function()
-      local text = "[[" .. support.process.read_file(person.cert) .. "]], [[" .. support.process.read_file(person.key) .. "]]"
+      local text = "[[" .. support.process.read_file(person.cert) .. "]], [["
+        .. support.process.read_file(person.key) .. "]]"
       local gate = asking_for([[
         if name == "dynamic.test" then return { cert = cert, key = key } end
         if name == "other.test" then return "two.test" end
@@ -367,7 +389,9 @@ describe("a TLS listener", function()
     end)
 
     it("and ends the handshake when it fails, or returns what is no certificate", function()
-      local gate = asking_for [[ if name == "raise.test" then error "no" end return name == "bad.test" and 5 or { cert = "x" } ]]
+      local gate = asking_for [[
+        if name == "raise.test" then error "no" end
+        return name == "bad.test" and 5 or { cert = "x" } ]]
       assert.is_nil((shown(gate, "raise.test")))
       gate:wait_log "on_certificate of .* failed: .*no"
       assert.is_nil((shown(gate, "bad.test")))
@@ -380,7 +404,8 @@ describe("a TLS listener", function()
       local gate = asking_for [[ gate.sleep(30) ]]
       local raw = net.connect(gate.port)
       raw:send(support.process.read_file(dir .. "/hello"))
-      gate:reload_with [[return { listen = { "127.0.0.1:$PORT", tls = { cert = "$CERTS/one.pem", key = "$CERTS/one.key" } },
+      gate:reload_with [[return {
+        listen = { "127.0.0.1:$PORT", tls = { cert = "$CERTS/one.pem", key = "$CERTS/one.key" } },
         on_request = 204 }]]
       raw:close()
       assert.equal("one", shown(gate))
@@ -388,7 +413,8 @@ describe("a TLS listener", function()
 
     it("which is certificate enough for a listener", function()
       local file = dir .. "/hooked.lua"
-      support.process.write_file(file, 'return { listen = { 8443, tls = true }, on_certificate = function() end, on_request = 204 }')
+      support.process.write_file(file,
+        'return { listen = { 8443, tls = true }, on_certificate = function() end, on_request = 204 }')
       assert.equal(0, (moongate.run { "check", file }))
     end)
   end)
@@ -401,7 +427,9 @@ describe("a TLS listener", function()
       assert.matches(sentence, err, 1, true)
       return status, err
     end
-    local function listener(settings) return ("return {\n listen = { 8443, tls = %s }, on_request = 204 }"):format(settings) end
+    local function listener(settings)
+      return ("return {\n listen = { 8443, tls = %s }, on_request = 204 }"):format(settings)
+    end
 
     it("with what is wrong, and where", function()
       says("bad.lua:2: listen.tls.key: two.key: it is not that of the certificate",
@@ -416,7 +444,8 @@ describe("a TLS listener", function()
         listener '{ cert = "one.pem", key = "one.key", client_verify = "request" }')
       says("listen.tls.crl: one.pem: holds no list of revoked certificates",
         listener '{ cert = "one.pem", key = "one.key", client_ca = "ca.pem", crl = "one.pem" }')
-      says("listen.tls.ocsp: one.pem: holds no good OCSP answer", listener '{ cert = "one.pem", key = "one.key", ocsp = "one.pem" }')
+      says("listen.tls.ocsp: one.pem: holds no good OCSP answer",
+        listener '{ cert = "one.pem", key = "one.key", ocsp = "one.pem" }')
       says("listen.tls: expected true, \"internal\" or a table", listener '"yes"')
       says("tls: expected a table such as", 'return { listen = 8443, tls = true, on_request = 204 }')
       says("has `tls`, but none of its listeners",
@@ -427,23 +456,28 @@ describe("a TLS listener", function()
     it("when a key can be read by others", function()
       local loose = tls.certificate(dir, "loose", { ca = ca })
       uv.fs_chmod(loose.key, tonumber("644", 8))
-      says("listen.tls.key: loose.key: others can read it: chmod 600", listener '{ cert = "loose.pem", key = "loose.key" }')
+      says("listen.tls.key: loose.key: others can read it: chmod 600",
+        listener '{ cert = "loose.pem", key = "loose.key" }')
     end)
 
     it("when sites on one address do not agree", function()
       says("has another `tls`", [[
-        local function site(host, tls) return { listen = { "127.0.0.1:8443", tls = tls }, hosts = { host }, on_request = 204 } end
-        return { sites = { site("a", { cert = "one.pem", key = "one.key" }), site("b", { cert = "two.pem", key = "two.key" }) } }
+        local function site(host, tls) return { listen = { "127.0.0.1:8443", tls = tls }, hosts = { host },
+          on_request = 204 } end
+        return { sites = { site("a", { cert = "one.pem", key = "one.key" }), site("b", { cert = "two.pem",
+          key = "two.key" }) } }
       ]])
     end)
 
     it("and warned of names that no certificate bears, and of what has expired", function()
       local status = says('warning: no certificate of its `tls` bears the name "other.test"', [[return {
-        listen = { 8443, tls = true }, hosts = { "one.test", "other.test" }, tls = { cert = "one.pem", key = "one.key" },
+        listen = { 8443, tls = true }, hosts = { "one.test", "other.test" }, tls = { cert = "one.pem",
+          key = "one.key" },
         on_request = 204 }]])
       assert.equal(0, status)
       tls.certificate(dir, "old", { ca = ca, days = -1 })
-      assert.equal(0, (says("warning: listen.tls: a certificate has expired", listener '{ cert = "old.pem", key = "old.key" }')))
+      assert.equal(0, (says("warning: listen.tls: a certificate has expired",
+        listener '{ cert = "old.pem", key = "old.key" }')))
     end)
   end)
 end)

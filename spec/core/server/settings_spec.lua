@@ -143,6 +143,7 @@ local wrong = {
     { backend '"a:1", health = { path = "/", interval = "10" }',
       'backends.app.health.interval: expected a time such as 5, "500ms", "10s", "1m", got "10"' },
     { backend '"a:1", tls = "yes"', 'backends.app.tls: expected true, false or a table such as { ca = "internal.pem" }, got "yes"' },
+    { backend '"unix:/run/a.sock", tls = true', 'backends.app.tls: the server unix:/run/a.sock has no host name: say which one its certificate bears, name = "…"' },
     { backend '"a:1", tls = { ca = "missing.pem" }', "backends.app.tls.ca: missing.pem: no such file" },
     { backend '"a:1", queue = 10', "backends.app.queue: queues come with a later version" },
     { backend '"a:1", max_connections = 1e9', "backends.app.max_connections: expected a whole number from 0 to 10000000, got 1000000000" },

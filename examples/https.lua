@@ -1,0 +1,42 @@
+-- HTTPS: plain requests are sent to it, and what is behind speaks TLS, too.
+--
+--     moongate run examples/https.lua
+--
+-- The certificate is one for development, made at the first start and kept; -k because nobody has signed it.
+--
+--     $ curl -k https://127.0.0.1:8443/
+--     hello over https, TLSv1.3
+--     $ curl -sI http://127.0.0.1:8080/page | grep -i location
+--     Location: https://127.0.0.1:8443/page
+--     $ curl -k https://127.0.0.1:8443/inside
+--     the billing service was asked by https
+--
+-- For real: tls = true at the listener, and tls = { cert = "shop.pem", key = "shop.key" } at each site.
+
+local gate = require "moongate"
+
+local shop = {
+  listen   = { { "127.0.0.1:8443", tls = "internal" } },
+  -- The service's certificate is our own here, and signed by nobody; pins or ca = "internal.pem" are how to trust one.
+  backends = { billing = { "127.0.0.1:9001", tls = { verify = false } } },
+}
+
+function shop.on_request(req)
+  if req.path == "/inside" then return end
+  return gate.reply(200, ("hello over %s, %s\n"):format(req.scheme, req.client.tls.version))
+end
+
+local plain = { listen = "127.0.0.1:8080" }
+
+function plain.on_request(req)
+  return gate.redirect("https://127.0.0.1:8443" .. req.target, 308)
+end
+
+-- What an operator has elsewhere.
+local billing = { listen = { { "127.0.0.1:9001", tls = "internal" } } }
+
+function billing.on_request(req)
+  return gate.reply(200, ("the billing service was asked by %s\n"):format(req.scheme))
+end
+
+return { sites = { shop, plain, billing } }
