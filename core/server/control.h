@@ -31,7 +31,8 @@ bool control_open(struct control *, struct ev_loop *, const char *path,
                   void (*on_command)(struct control *, uint32_t id, const char *command), char **why);
 /* Answers; an id that is gone is ignored. */
 void control_answer(struct control *, uint32_t id, int status, const char *text);
-/* Takes the connection away, to be answered by somebody else; the descriptor, or -1: it is gone. */
+/* Takes the connection away, to be answered by somebody else; the descriptor, or -1: it is gone. The text of its command
+ * ends with it. */
 int control_take(struct control *, uint32_t id);
 /* Answers everybody who waits for the answer to a command that begins so (NULL: to any). */
 void control_answer_all(struct control *, const char *command, int status, const char *text);

@@ -378,18 +378,19 @@ static bool order_current(struct supervisor *s, enum message_kind kind, uint32_t
     return p && p->state == SERVING_READY && channel_say(p->orders, kind, id, 0, NULL);
 }
 
-/* The connection goes to the serving process, which answers on it as long as somebody listens. */
+/* The connection goes to the serving process, which answers on it as long as somebody listens. One that cannot be handed
+ * over ends without an answer. */
 static void hand_over(struct supervisor *s, enum message_kind kind, uint32_t id, const char *arguments) {
     struct serving *p = s->current;
     if (!p || p->state != SERVING_READY) {
         control_answer(&s->control, id, 1, "the serving process is just being started\n");
         return;
     }
-    struct message m = { .kind = kind, .text = (char *)(uintptr_t)arguments, .size = strlen(arguments), .fd_count = 1 };
-    m.fds[0] = control_take(&s->control, id);
-    if (m.fds[0] < 0) return;
-    channel_send(p->orders, &m);
-    close(m.fds[0]);
+    struct message m = { .kind = kind, .text = must_strdup(arguments), .size = strlen(arguments) };
+    m.fds[0] = control_take(&s->control, id); /* with it goes what `arguments` points into */
+    m.fd_count = m.fds[0] >= 0;
+    if (m.fd_count) channel_send(p->orders, &m);
+    message_fini(&m);
 }
 
 static void supervisor_on_command(struct control *control, uint32_t id, const char *command) {

@@ -61,7 +61,8 @@ describe("moongate profile", function()
   if not timers then
     it("says that this build cannot", function()
       local status, out, err = profile(start(), { "--seconds", "1" })
-      assert.same({ 1, "", "moongate: profile: this build has no timers that could take samples\n" }, { status, out, err })
+      assert.equal("moongate: profile: this build has no timers that could take samples\n", err)
+      assert.same({ 1, "" }, { status, out })
     end)
     return
   end
@@ -72,7 +73,8 @@ describe("moongate profile", function()
     assert.equal(0, status)
     local first = lines_of(out)[1]
     assert.truthy(first, err)
-    assert.matches("^127%.0%.0%.1:%d+;on_request;[^;]*moongate.lua:function@12:18;[^;]*moongate.lua:hot:[567]", first.stack)
+    assert.matches("^127%.0%.0%.1:%d+;on_request;", first.stack)
+    assert.matches(";[^;]*moongate.lua:function@12:18;[^;]*moongate.lua:hot:[567]", first.stack)
     assert.matches("^moongate: %d+ samples, %d+ in scripts %(%d+%.%d %%%)\n$", err)
   end)
 
@@ -115,7 +117,9 @@ describe("moongate profile", function()
     local gate = moongate.start { config = [[
       return { listen = "127.0.0.1:$PORT", on_request = function(req)
         if req.path == "/loop" then
-          local wrapped = coroutine.wrap(function() while true do pcall(function() local x = ("x"):rep(100) end) end end)
+          local wrapped = coroutine.wrap(function()
+            while true do pcall(function() local x = ("x"):rep(100) end) end
+          end)
           wrapped()
         end
         return 204
@@ -148,7 +152,8 @@ describe("moongate profile", function()
 
   it("says what it does not take", function()
     local status, _, err = profile(start(), { "--hz", "5000" })
-    assert.same({ 2, "moongate: profile: expected 1 to 3600 seconds, 2 to 1000 samples a second\n" }, { status, err })
+    assert.equal("moongate: profile: expected 1 to 3600 seconds, 2 to 1000 samples a second\n", err)
+    assert.equal(2, status)
     status, _, err = profile(start(), { "--seconds", "many" })
     assert.same({ 2, "moongate: --seconds many: expected a whole number\n" }, { status, err })
   end)
