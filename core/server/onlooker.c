@@ -1,16 +1,18 @@
 /* Workers append to the text under a lock, and ring once until it was looked at; the main thread sends. */
 #include "server/onlooker.h"
 
+#include "base/clock.h"
 #include "base/must.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { WAITING_MOST = 1 << 20 };
+enum { WAITING_MOST = 1 << 20, LAST_SECONDS = 1 };
 
 struct ring {
     struct letter letter;
@@ -103,20 +105,25 @@ void onlooker_open(struct onlooker *o, struct loop *loop, struct mailbox *mailbo
     ev_io_start(loop->ev, io);
 }
 
-static bool append(struct onlooker *o, const char *text, size_t n) {
-    if (o->size + n > WAITING_MOST) return false;
+static void append(struct onlooker *o, const char *text, size_t n) {
     if (o->size + n > o->room) {
         o->room = 2 * (o->size + n);
         o->text = must_realloc(o->text, o->room);
     }
     memcpy(o->text + o->size, text, n);
     o->size += n;
-    return true;
+}
+
+void onlooker_add(struct onlooker *o, const char *text, size_t n) {
+    pthread_mutex_lock(&o->lock);
+    append(o, text, n);
+    pthread_mutex_unlock(&o->lock);
 }
 
 bool onlooker_say(struct onlooker *o, const char *text, size_t n) {
     pthread_mutex_lock(&o->lock);
-    bool taken = append(o, text, n), ring = taken && !o->rung;
+    bool taken = o->size + n <= WAITING_MOST, ring = taken && !o->rung;
+    if (taken) append(o, text, n);
     if (ring) o->rung = true;
     pthread_mutex_unlock(&o->lock);
     if (!ring) return taken;
@@ -136,7 +143,9 @@ void onlooker_end(struct onlooker *o) {
 }
 
 void onlooker_close(struct onlooker *o) {
-    send_some(o);
+    double until = clock_monotonic() + LAST_SECONDS;
+    struct pollfd room = { .fd = o->fd, .events = POLLOUT };
+    while (!o->dead && send_some(o) == SENT_SOME && clock_monotonic() < until) poll(&room, 1, 100);
     release(o);
 }
 

@@ -30,9 +30,11 @@ struct onlooker {
 void onlooker_open(struct onlooker *, struct loop *, struct mailbox *, int fd);
 /* Whole, or, when too much waits already, not at all: false. From any thread, before onlooker_end. */
 bool onlooker_say(struct onlooker *, const char *text, size_t n);
+/* Last words, whatever waits already; sent with onlooker_end. In the main thread. */
+void onlooker_add(struct onlooker *, const char *text, size_t n);
 /* There is no more to say. In the main thread, after the last letter of a worker has been delivered. */
 void onlooker_end(struct onlooker *);
-/* The process ends: what can be sent at once is; no callback follows. */
+/* The process ends: sends what is left for at most a second; no callback follows. */
 void onlooker_close(struct onlooker *);
 /* Only says something, and closes. */
 void onlooker_refuse(int fd, int status, const char *text);

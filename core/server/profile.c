@@ -68,8 +68,8 @@ static struct line **sort(const struct sum *sum, size_t *count) {
 static void say_line(struct profile *p, struct slice stack, uint64_t count) {
     char number[32];
     int n = snprintf(number, sizeof number, " %llu\n", (unsigned long long)count);
-    onlooker_say(&p->onlooker, stack.p, stack.n);
-    onlooker_say(&p->onlooker, number, (size_t)n);
+    onlooker_add(&p->onlooker, stack.p, stack.n);
+    onlooker_add(&p->onlooker, number, (size_t)n);
 }
 
 static void say_sum(struct profile *p, const struct sum *sum) {

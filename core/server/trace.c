@@ -197,16 +197,32 @@ static json_t *describe(const struct trace *t, const struct traced *r, const str
     return o;
 }
 
-/* Takes the object over. False: there was no room. */
-static bool tell(struct trace *t, json_t *line) {
-    char *text = json_dumps(line, JSON_COMPACT | JSON_PRESERVE_ORDER);
+/* A line of its own; takes the object over. To be freed. */
+static char *write_line(json_t *line, size_t *n) {
+    char *text = json_dumps(line, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9));
     json_decref(line);
     must(text);
-    size_t n = strlen(text);
-    text[n] = '\n'; /* in the place of its end */
-    bool told = onlooker_say(&t->onlooker, text, n + 1);
+    *n = strlen(text) + 1;
+    text[*n - 1] = '\n'; /* in the place of its end */
+    return text;
+}
+
+/* False: there was no room. */
+static bool tell(struct trace *t, json_t *line) {
+    size_t n;
+    char *text = write_line(line, &n);
+    bool told = onlooker_say(&t->onlooker, text, n);
     free(text);
     return told;
+}
+
+static void tell_end(struct trace *t) {
+    size_t n;
+    char *text = write_line(json_pack("{ss,sI,sI}", "end", t->why, "traced", (json_int_t)atomic_load(&t->told),
+                                      "dropped", (json_int_t)atomic_load(&t->dropped)),
+                            &n);
+    onlooker_add(&t->onlooker, text, n);
+    free(text);
 }
 
 static void letter_on_full(struct letter *letter, struct loop *loop) {
@@ -284,8 +300,7 @@ static void trace_on_gone(struct onlooker *o) {
 
 static void trace_on_observers_gone(struct round *round) {
     struct trace *t = container_of(round, struct trace, round);
-    tell(t, json_pack("{ss,sI,sI}", "end", t->why, "traced", (json_int_t)atomic_load(&t->told), "dropped",
-                      (json_int_t)atomic_load(&t->dropped)));
+    tell_end(t);
     onlooker_end(&t->onlooker);
 }
 

@@ -48,7 +48,9 @@ end
 
 local function lines_of(out)
   local lines = {}
-  for stack, count in out:gmatch "([^\n]+) (%d+)\n" do lines[#lines + 1] = { stack = stack, count = tonumber(count) } end
+  for stack, count in out:gmatch "([^\n]+) (%d+)\n" do
+    lines[#lines + 1] = { stack = stack, count = tonumber(count) }
+  end
   return lines
 end
 

@@ -163,14 +163,17 @@ describe("moongate trace", function()
   it("holds up nobody when it is not read, and counts what it drops", function()
     local gate = start()
     local onlooker = net.connect(gate.control)
-    onlooker:send "trace 0 2 0 \n"
+    onlooker:send "trace 0 0 0 \n"
+    onlooker:read_until "0\n"
     onlooker:stop_reading()
-    local conn = net.connect(gate.port)
-    for _ = 1, 1500 do
-      assert.equal(403, http.get(gate.port, "/403", { conn = conn, headers = { ["X-Long"] = ("x"):rep(2000) } }).status)
+    local conn, target = net.connect(gate.port), "/403?" .. ("x"):rep(390)
+    for _ = 1, 2500 do
+      if http.get(gate.port, target, { conn = conn }).status ~= 403 then error "not answered" end
     end
+    conn:close()
     onlooker:start_reading()
-    local text = onlooker:read_until '"end":"seconds"[^\n]*\n'
+    gate:stop()
+    local text = onlooker:read_until '"end":"closed"[^\n]*\n'
     assert.truthy(tonumber(text:match '"dropped":(%d+)') > 0, text:sub(-200))
   end)
 end)
