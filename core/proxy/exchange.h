@@ -83,6 +83,8 @@ struct exchange {
     struct site_metrics *metrics;    /* NULL before a site is found */
     struct slice site_name;          /* outlives the generation, for the log line */
     struct list ties;                /* what policy holds as long as it lasts, its body or tunnel included */
+    uint32_t watcher;                /* whose `watched` is (trace.c): an old one's means nothing */
+    void *watched;                   /* a watcher's notes; NULL: none */
     struct deadline total;           /* timeouts.total */
     struct pipe_watch buffer_watch;  /* buffer_body */
     struct pipe_watch content_watch; /* the head waits for what stages make of the body */

@@ -32,7 +32,7 @@ struct worker {
     struct sockets sockets;              /* those that scripts opened */
     uint64_t id_seed, id_next;           /* request ids */
     struct worker_metrics *metrics;
-    struct hook_observer *observer; /* of a rehearsal; NULL: none */
+    struct hook_observer *observer; /* NULL: nobody watches (almost always) */
     struct health *health;          /* the keeper's checks of the current generation; NULL: none */
 };
 

@@ -8,6 +8,7 @@
 
 #include "base/map.h"
 #include "base/must.h"
+#include "lua/inspect.h"
 #include "net/tls.h"
 #include "server/settings.h"
 
@@ -122,18 +123,6 @@ static void read_tree(struct reader *r, const struct value *tree) {
     settings_check_tls(r);
 }
 
-/* In the order of the file; those without a line stay behind what they were found after. A stable insertion: there
- * are few. */
-static void sort_by_line(struct errors *errors, size_t from) {
-    for (size_t i = from + 1; i < errors->count; i++) {
-        struct error_line line = errors->list[i];
-        size_t j = i;
-        for (; j > from && line.line && errors->list[j - 1].line > line.line; j--)
-            errors->list[j] = errors->list[j - 1];
-        errors->list[j] = line;
-    }
-}
-
 static size_t count_errors(const struct errors *errors) { return errors->count - errors->warnings; }
 
 static bool read_with(struct config *config, const struct value *tree, struct sources *sources, const char *file,
@@ -144,7 +133,7 @@ static bool read_with(struct config *config, const struct value *tree, struct so
     settings_preset(PLACE_TOP, config);
     reader.lines = config->lines = file ? config_lines_create(text) : NULL;
     read_tree(&reader, tree);
-    sort_by_line(errors, first);
+    errors_sort(errors, first);
     return count_errors(errors) == before;
 }
 
@@ -229,6 +218,36 @@ bool config_hooks(struct config *config, struct state *state, struct errors *err
     }
     place_errors(config, errors, first);
     check_certificates(config, errors);
+    return count_errors(errors) == before;
+}
+
+/* ---- what scripts say */
+
+static void name_backends(const struct config *config, struct inspect_site *sites) {
+    for (unsigned i = 0; i < config->site_count; i++) {
+        const struct config_site *site = &config->sites[i];
+        const char **names = must_calloc(site->backend_count + 1, sizeof *names);
+        for (unsigned j = 0; j < site->backend_count; j++) names[j] = site->backends[j].name;
+        sites[site->index ? site->index - 1 : 0].backends = names;
+    }
+}
+
+/* Backends are named only if all of the config could be read: else the one that is missed may stand there. */
+static void inspect_scripts(const struct config *config, bool read, struct state *state, struct sources *sources,
+                            struct errors *errors) {
+    unsigned count = read ? config->site_count : 0;
+    struct inspect_site *sites = must_calloc(count + 1, sizeof *sites);
+    if (read) name_backends(config, sites);
+    inspect(state, sources, sites, count, errors);
+    for (unsigned i = 0; i < count; i++) free((void *)sites[i].backends);
+    free(sites);
+}
+
+bool config_check(struct config *config, struct state *state, struct sources *sources, struct errors *errors) {
+    size_t before = count_errors(errors);
+    bool read = config_read(config, state_config(state), sources, errors);
+    if (read) config_hooks(config, state, errors);
+    inspect_scripts(config, read, state, sources, errors);
     return count_errors(errors) == before;
 }
 
