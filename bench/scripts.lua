@@ -65,6 +65,9 @@ local subjects = {
       policy = "default-src 'self'; script-src 'nonce' 'strict-dynamic'", header = "X-Nonce" })]],
   [[add("csp, nonce by placeholder", require "scripts.csp" {
       policy = "default-src 'self'; script-src 'nonce' 'strict-dynamic'", placeholder = "place-holder" })]],
+  [[add("body_rewrite", require "scripts.body_rewrite" { response = { replace = { needle = "pin" } } })]],
+  [[add("body_rewrite, another type", require "scripts.body_rewrite" {
+      response = { types = { "text/css" }, replace = { needle = "pin" } } })]],
 }
 
 local chosen = {}

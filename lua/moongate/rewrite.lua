@@ -5,20 +5,35 @@ local rewrite = {}
 -- The codings that the core can take off.
 local codings <const> = { gzip = true, ["x-gzip"] = true, deflate = true, br = true, zstd = true, identity = true }
 
----Makes it possible to change the answer: asks for no part of it, and for no coding that cannot be taken off. What the
----client does not take is not sent to it either way: the core codes again only as the client wants it.
----@param req moongate.Request
-function rewrite.prepare(req)
-  req.headers["Range"], req.headers["If-Range"] = nil, nil
-  local accepted = req.headers["Accept-Encoding"]
-  if not accepted then return end
+local function keep_known(accepted)
   local kept = {}
   for entry in accepted:gmatch "[^,]+" do
     local coding = entry:match "^%s*([^%s;]+)"
     if coding and codings[coding:lower()] then kept[#kept + 1] = entry:match "^%s*(.-)%s*$" end
   end
-  local text = #kept > 0 and table.concat(kept, ", ") or "identity"
-  if text ~= accepted then req.headers["Accept-Encoding"] = text end
+  return #kept > 0 and table.concat(kept, ", ") or "identity"
+end
+
+-- Browsers send few different lists. Strangers may send many, of which some are remembered.
+local remembered, room = {}, 64
+
+local function known_codings(accepted)
+  local text = remembered[accepted]
+  if text then return text end
+  text = keep_known(accepted)
+  if room > 0 and #accepted <= 256 then remembered[accepted], room = text, room - 1 end
+  return text
+end
+
+---Makes it possible to change the answer: asks for no part of it, and for no coding that cannot be taken off. What the
+---client does not take is not sent to it either way: the core codes again only as the client wants it.
+---@param req moongate.Request
+function rewrite.prepare(req)
+  local headers = req.headers
+  if headers["Range"] then headers["Range"], headers["If-Range"] = nil, nil end
+  local accepted = headers["Accept-Encoding"]
+  local text = accepted and known_codings(accepted)
+  if text ~= accepted then headers["Accept-Encoding"] = text end
 end
 
 ---The media type of a message, in lower case and without parameters; nil if it does not say.
