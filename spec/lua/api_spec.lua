@@ -3,6 +3,7 @@
 
 local support = require "support"
 local mmdb = require "support.mmdb"
+local page = require "docs.page"
 local http = support.http
 local it = support.it
 
@@ -10,7 +11,8 @@ local it = support.it
 
 local files = {
   "lua/types/gate.lua", "lua/types/body.lua", "lua/types/tools.lua", "lua/types/crypto.lua", "lua/types/request.lua",
-  "lua/types/response.lua", "lua/types/site.lua", "lua/types/socket.lua", "lua/types/state.lua", "lua/types/testing.lua",
+  "lua/types/response.lua", "lua/types/site.lua", "lua/types/socket.lua", "lua/types/state.lua",
+  "lua/types/testing.lua",
 }
 
 ---@class api.Function
@@ -266,6 +268,25 @@ describe("the API files", function()
       end
     end
     assert_none(problems)
+  end)
+
+  it("give examples that are Lua, with methods that there are", function()
+    local known, problems, count = page.known_methods(), {}, 0
+    for _, path in ipairs(files) do
+      for _, block in ipairs(page.blocks_of_comments(path)) do
+        local text = block.text:gsub("…", "") -- what is left out
+        local ok, why = load(text)
+        if not ok then ok, why = load("return " .. text) end
+        local where = ("%s:%d"):format(path, block.line)
+        if not ok then problems[#problems + 1] = ("%s: %s"):format(where, why) end
+        for _, name in ipairs(page.methods_of(text)) do
+          if not known[name] then problems[#problems + 1] = ("%s: there is no method %s"):format(where, name) end
+        end
+        count = count + 1
+      end
+    end
+    assert_none(problems)
+    assert(count > 150)
   end)
 
   it("give every object that scripts meet in hooks an example", function()
