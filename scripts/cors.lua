@@ -6,6 +6,7 @@
 -- without CORS fields: their browsers do not show the answer to the page. This is no protection of the application.
 
 local gate = require "moongate"
+local fields = require "moongate.fields"
 
 ---@class cors.Options
 ---@field origins string[]|"*" who may read; a `*` stands for one or more labels of a host name
@@ -80,12 +81,6 @@ local function matcher(origins)
   end
 end
 
-local function add_vary(headers, name)
-  local vary = headers["Vary"]
-  if vary and (", " .. vary:lower() .. ","):find(", *" .. name:lower() .. " *,") then return end
-  if vary ~= "*" then headers["Vary"] = vary and vary .. ", " .. name or name end
-end
-
 ---@param options cors.Options
 ---@return moongate.Policy
 return function(options)
@@ -117,7 +112,7 @@ return function(options)
 
     on_response = function(req, res)
       local origin = req.headers["Origin"]
-      if not everybody then add_vary(res.headers, "Origin") end
+      if not everybody then fields.add_vary(res.headers, "Origin") end
       if not origin or not is_listed(origin) then return end
       res.headers["Access-Control-Allow-Origin"] = everybody and "*" or origin
       if options.credentials then res.headers["Access-Control-Allow-Credentials"] = "true" end

@@ -202,8 +202,13 @@ static bool was_tried(const struct choice *choice, const struct server *s) {
     return false;
 }
 
+/* A name stands for all addresses it resolves to; an address of these, for one of them. */
+static bool is_called(const struct candidate *c, struct slice name) {
+    return slice_equal(name, slice_of(c->spec->name)) || slice_equal(name, slice_of(c->server->name));
+}
+
 static bool is_eligible(const struct choice *choice, const struct candidate *c, bool well) {
-    if (choice->only.p && !slice_equal(choice->only, slice_of(c->spec->name))) return false;
+    if (choice->only.p && !is_called(c, choice->only)) return false;
     if (was_tried(choice, c->server)) return false;
     if (choice->max_connections &&
         atomic_load_explicit(&c->server->active, memory_order_relaxed) >= (int)choice->max_connections)
@@ -280,9 +285,13 @@ struct slice backend_tls_name(const struct backend *b, const struct server_spec 
     return server->addr.u.sa.sa_family == AF_UNIX ? SLICE("") : addr_ip_text(&server->addr, text);
 }
 
-bool backend_has_server(const struct backend *b, struct slice name) {
+bool backend_has_server(const struct backend *b, const struct loop *loop, struct slice name) {
     for (unsigned i = 0; i < b->spec_count; i++) {
         if (slice_equal(name, slice_of(b->specs[i].name))) return true;
+    }
+    const struct backend_view *v = loop ? &b->views[loop->index] : NULL;
+    for (unsigned i = 0; v && i < v->count; i++) {
+        if (slice_equal(name, slice_of(v->list[i].server->name))) return true;
     }
     return false;
 }

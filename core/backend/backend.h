@@ -100,7 +100,7 @@ void backend_view_open(struct backend *, struct loop *, struct mailbox *);
 void backend_view_close(struct backend *, struct loop *);
 void backend_destroy(struct backend *); /* all views are closed */
 
-/* Chooses a server that is not in `tried`, preferring well ones; only that one entry when `only` (a spec's name) is
+/* Chooses a server that is not in `tried`, preferring well ones; only those of that name or address when `only` is
  * given. A reference for the caller, and the entry it stands for in `*spec`; or NULL with `*why`: NO_SERVER,
  * NAME_NOT_FOUND, NAME_FAILED; NONE: names are being resolved, wait with backend_await. */
 struct server *backend_choose(struct backend *, struct loop *, struct server *const *tried, unsigned tried_count,
@@ -112,6 +112,8 @@ const struct server_spec *backend_spec(const struct backend *, const struct loop
 struct slice backend_tls_name(const struct backend *, const struct server_spec *, const struct server *, char *text);
 void backend_await(struct backend *, struct loop *, struct backend_waiter *);
 void backend_waiter_forget(struct backend_waiter *);
-bool backend_has_server(const struct backend *, struct slice name);
+/* Is there a server of that name, or of that address? The loop's view tells what names resolve to now; NULL: only the
+ * config is asked. */
+bool backend_has_server(const struct backend *, const struct loop *, struct slice name);
 /* Counts one finished try in the backend's metrics. status 0: failed. */
 void backend_count(struct backend *, int worker, int status, double seconds);

@@ -59,10 +59,10 @@ static void lend(struct server_conn *sc, struct borrower *b) {
     sc->protocol->lend(sc, b);
 }
 
-void server_conn_become(struct server_conn *sc, const struct server_protocol *protocol) {
-    struct borrower *b = sc->h1.stream.borrower;
+void server_conn_become(struct server_conn *sc, const struct server_protocol *protocol, struct borrower *b) {
     sc->protocol = protocol;
     sc->conn.handlers = protocol->handlers;
+    sc->uses = 1;
     protocol->lend(sc, b);
     protocol->handlers->on_connected(&sc->conn);
 }
@@ -97,7 +97,13 @@ void server_conn_open(struct server *server, struct loop *loop, struct borrower 
         else conn_tls_connect(&sc->conn, way->trust, way->name, alpn);
     }
     lend(sc, b);
+    sc->connect_timeout = timeout;
     conn_deadline(&sc->conn, timeout);
+}
+
+void server_conn_open_another(struct server_conn *sc, struct borrower *b) {
+    struct way way = { .trust = sc->trust, .name = slice_of(sc->name), .h2 = true };
+    server_conn_open(sc->server, sc->conn.loop, b, sc->connect_timeout, &way);
 }
 
 /* ---- used ones */
@@ -132,6 +138,7 @@ static bool borrow_shared(struct pool *pool, struct borrower *b, const struct wa
     list_each_safe(node, &pool->shared) {
         struct server_conn *sc = container_of(node, struct server_conn, node);
         if (!is_made_so(sc, way)) continue;
+        if (way->careful && server_h2_is_idle(sc) && is_closed_by_peer(sc)) continue; /* what it says, it will hear */
         lend(sc, b);
         return true;
     }
@@ -142,7 +149,7 @@ bool server_conn_borrow(struct server *server, struct loop *loop, struct borrowe
     struct pool *pool = &server->pools[loop->index];
     if (way->h2 && !way->alone && borrow_shared(pool, b, way)) return true;
     bool prior_knowledge = way->h2 && !way->trust; /* nothing but tunnels speak HTTP/1 there */
-    return (!prior_knowledge || way->alone) && borrow_idle(pool, b, way);
+    return !way->fresh && (!prior_knowledge || way->alone) && borrow_idle(pool, b, way);
 }
 
 void server_conn_share(struct server_conn *sc) {

@@ -41,7 +41,7 @@ static void on_broken(struct conn *c, enum failure why) {
 static void on_connected(struct conn *c) {
     struct borrower *b = borrower_of(c);
     if (b && conn_tls_alpn(c) == TLS_ALPN_H2) {
-        server_conn_become(server_conn_of(c), &server_h2);
+        server_conn_become(server_conn_of(c), &server_h2, b);
         return;
     }
     server_conn_of(c)->h1.stream.connected = true;
@@ -155,7 +155,7 @@ static bool is_flushed(const struct server_stream *s) { return of_stream(s)->con
 
 static void give_back(struct server_stream *s, bool whole, const struct backend_settings *settings) {
     struct server_conn *sc = of_stream(s);
-    if (whole && settings->keepalive > 0 && conn_reusable(&sc->conn)) server_conn_keep(sc, settings);
+    if (whole && settings && settings->keepalive > 0 && conn_reusable(&sc->conn)) server_conn_keep(sc, settings);
     else server_conn_close(sc);
 }
 

@@ -9,6 +9,8 @@
 #include "http/grammar.h"
 #include "http/uri.h"
 
+#include <math.h>
+
 static const struct handle_kind kind = { .name = "moongate.req" };
 
 static struct exchange *exchange_of(void *view) { return ((struct view *)view)->exchange; }
@@ -46,6 +48,12 @@ static void get_port(lua_State *L, void *v) {
     uint16_t port = target_of(v)->port;
     if (port == 0) port = slice_equal(scheme_of(v), SLICE("https")) ? 443 : 80;
     lua_pushinteger(L, port);
+}
+
+static void get_max_body(lua_State *L, void *v) {
+    uint64_t most = exchange_of(v)->max_body;
+    if (most > LUA_MAXINTEGER) lua_pushnumber(L, HUGE_VAL);
+    else lua_pushinteger(L, (lua_Integer)most);
 }
 
 static void get_query(lua_State *L, void *v) {
@@ -152,15 +160,38 @@ void request_assign_host(lua_State *L, struct view *v, int arg) {
 
 static void set_host(lua_State *L, void *v) { request_assign_host(L, v, 3); }
 
+/* It can only be lowered: the site's max_body is what the operator can rely on. */
+static void set_max_body(lua_State *L, void *view) {
+    struct exchange *x = exchange_of(view);
+    uint64_t most;
+    view_check_request(L, view);
+    if (!size_read(L, 3, &most))
+        luaL_error(L, "req.max_body is a whole number of bytes or such as \"64K\", not a %s", luaL_typename(L, 3));
+    if (most < x->max_body) x->max_body = most;
+}
+
 /* ---- table */
 
 static const struct field fields[] = {
-    { "method", get_method, set_method }, { "scheme", get_scheme, NULL },   { "host", get_host, set_host },
-    { "port", get_port, NULL },           { "path", get_path, set_path },   { "query", get_query, set_query },
-    { "target", get_target, NULL },       { "version", get_version, NULL }, { "args", get_args, NULL },
-    { "headers", get_headers, NULL },     { "cookies", get_cookies, NULL }, { "body", get_body, NULL },
-    { "client", get_client, NULL },       { "id", get_id, NULL },           { "ctx", get_ctx, NULL },
-    { "cache", get_cache, NULL },         { "site", get_site, NULL },       { NULL, NULL, NULL },
+    { "method", get_method, set_method },
+    { "scheme", get_scheme, NULL },
+    { "host", get_host, set_host },
+    { "port", get_port, NULL },
+    { "path", get_path, set_path },
+    { "query", get_query, set_query },
+    { "target", get_target, NULL },
+    { "version", get_version, NULL },
+    { "args", get_args, NULL },
+    { "headers", get_headers, NULL },
+    { "cookies", get_cookies, NULL },
+    { "body", get_body, NULL },
+    { "client", get_client, NULL },
+    { "id", get_id, NULL },
+    { "ctx", get_ctx, NULL },
+    { "cache", get_cache, NULL },
+    { "site", get_site, NULL },
+    { "max_body", get_max_body, set_max_body },
+    { NULL, NULL, NULL },
 };
 
 static int req_index(lua_State *L) { return object_index(L, object_self(L, 1, &kind), fields, "req"); }

@@ -140,7 +140,7 @@ static bool add_backend(struct reading *r, struct pick *pick, struct backend *ba
 }
 
 /* "backend", or "backend/server" if there is no backend of the whole name. */
-static bool add_named(struct reading *r, struct pick *pick, struct slice name) {
+static bool add_named(struct reading *r, lua_State *L, struct pick *pick, struct slice name) {
     struct backend *backend = map_get(&r->site->backends_by_name, name);
     struct slice server = { NULL, 0 };
     if (!backend) {
@@ -150,7 +150,8 @@ static bool add_named(struct reading *r, struct pick *pick, struct slice name) {
     if (!backend)
         return fail(r, "picked the backend \"%.*s\", which this site does not have", (int)(name.n < 100 ? name.n : 100),
                     name.p);
-    if (server.p && !backend_has_server(backend, server))
+    const struct worker *worker = state_of(L)->worker; /* NULL: a constant, read with the config */
+    if (server.p && !backend_has_server(backend, worker ? &worker->loop : NULL, server))
         return fail(r, "picked the server \"%.*s\", which its backend does not have",
                     (int)(name.n < 100 ? name.n : 100), name.p);
     if (server.p) server = arena_copy(r->subject->arena, server);
@@ -161,7 +162,7 @@ static bool add_entry(struct reading *r, lua_State *L, int index, struct pick *p
     struct slice name;
     if (lua_type(L, index) == LUA_TSTRING) name.p = lua_tolstring(L, index, &name.n);
     else name = backend_name_at(L, index);
-    if (name.p) return add_named(r, pick, name);
+    if (name.p) return add_named(r, L, pick, name);
     return fail(r, "picked a %s; expected a backend's name", luaL_typename(L, index));
 }
 

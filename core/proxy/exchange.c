@@ -117,6 +117,7 @@ static void enter_site(struct exchange *x, struct site *site, struct generation 
     x->generation = generation_ref(g);
     x->site = x->subject.site = site;
     x->metrics = site->metrics;
+    x->max_body = site->max_body;
     x->site_name = slice_of(site->metrics->name); /* lives as long as the process */
     if (site->timeouts.total > 0) deadline_set(&x->total, site->timeouts.total);
 }
@@ -145,8 +146,7 @@ static enum next find_site(struct exchange *x) {
         return WAIT;
     }
     if (site->raw_target && (why = parse_target(x, true)) != FAIL_NONE) return fail(x, why);
-    if (x->request.framing.kind == FRAMING_LENGTH && x->request.framing.length > site->max_body)
-        return fail(x, FAIL_BODY_TOO_LARGE);
+    if (exchange_body_is_too_large(x)) return fail(x, FAIL_BODY_TOO_LARGE);
     forwarded_receive(x);
     return GO_ON;
 }
@@ -160,8 +160,10 @@ static enum next on_request(struct exchange *x) {
     case VERDICT_WAIT: return WAIT;
     case VERDICT_REPLY: return reply(x, &decision.reply);
     case VERDICT_FAILED: return fail(x, FAIL_HOOK_FAILED);
-    default: return GO_ON;
+    default: break;
     }
+    return exchange_body_is_too_large(x) ? fail(x, FAIL_BODY_TOO_LARGE)
+                                         : GO_ON; /* the hook may have lowered max_body */
 }
 
 /* ---- 4. cache_key: the answer is checked and kept; what stores by it comes with the cache */
@@ -187,7 +189,7 @@ static bool still_buffering(struct exchange *x) {
     if (!x->buffer_watch.on_news) {
         x->buffer_watch.on_news = wake_by_watch;
         pipe_add_watch(&x->request_body, &x->buffer_watch);
-        uint64_t most = x->site->max_body;
+        uint64_t most = x->max_body;
         exchange_want_body(x, most == UINT64_MAX ? SIZE_MAX - 1
                                                  : (size_t)most + 1); /* one more, to see that it is too large */
     }
@@ -341,6 +343,7 @@ static enum next send_head(struct exchange *x) {
     case CONTENT_FAILED: return fail_content(x);
     }
     if (x->stream->body_unread && own) x->request.framing.keep_alive = false;
+    if (x->source == SOURCE_REPLY || x->source == SOURCE_ERROR) answer_suit_client(x);
     x->stream->ops->send_head(x->stream, &x->response);
     x->head_sent = true;
     if (!own && x->fetch->tunnel) {
@@ -361,7 +364,7 @@ static enum next body(struct exchange *x) {
     if (!x->body_done) return WAIT;
     struct stream *s = x->stream;
     x->stream = NULL;
-    s->ops->finish(s);
+    if (s) s->ops->finish(s); /* else the client has it, and left */
     return GO_ON;
 }
 
@@ -593,7 +596,7 @@ void exchange_begin_failed(struct exchange *x, enum failure why) {
 
 void exchange_client_left(struct exchange *x) {
     x->stream = NULL;
-    x->client_left = true;
+    x->client_left = !x->body_done || x->tunnel;
     if (x->tunnel) tunnel_client_left(x->tunnel);
     exchange_wake(x);
 }
@@ -608,9 +611,14 @@ void exchange_request_failed(struct exchange *x, enum failure why) {
 
 bool exchange_count_in(struct exchange *x, size_t n) {
     x->bytes_in += n;
-    bool fits = x->bytes_in <= x->site->max_body;
+    bool fits = x->bytes_in <= x->max_body;
     if (!fits) exchange_request_failed(x, FAIL_BODY_TOO_LARGE);
     return fits;
+}
+
+bool exchange_body_is_too_large(const struct exchange *x) {
+    const struct framing *f = &x->request.framing;
+    return x->bytes_in > x->max_body || (f->kind == FRAMING_LENGTH && f->length > x->max_body);
 }
 
 void exchange_body_sent(struct exchange *x) {

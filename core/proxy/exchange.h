@@ -73,6 +73,8 @@ struct exchange {
     struct slice cache_key;
     bool cache_bypass;
 
+    uint64_t max_body; /* of the request: the site's, or what a script says, if that is less */
+
     double began, fetch_began, first_byte, ended; /* loop time, seconds; 0: not yet */
     uint64_t bytes_in, bytes_out;                 /* content */
     struct tunnel *tunnel;
@@ -99,6 +101,8 @@ void exchange_client_left(struct exchange *);
 void exchange_request_failed(struct exchange *, enum failure);
 /* By the stream: `n` more bytes of the request's content have come. False: that is too much, and it failed. */
 bool exchange_count_in(struct exchange *, size_t n);
+/* Is it known already that the request's content is, or will be, more than max_body? */
+bool exchange_body_is_too_large(const struct exchange *);
 /* By the stream: the answer has been written into the conn completely. */
 void exchange_body_sent(struct exchange *);
 /* By the stream: the body pipe failed in the middle. */

@@ -66,8 +66,7 @@ static enum next fail(struct fetch *f, enum failure why) {
 /* ---- may there be another try? */
 
 static bool is_repeatable(const struct fetch *f, enum retry_class class) {
-    if (class == RETRY_CONNECT) return true;
-    return method_is_idempotent(f->request->method) && f->body_sent == 0;
+    return f->body_sent == 0 && (class == RETRY_CONNECT || method_is_idempotent(f->request->method));
 }
 
 static uint32_t retry_bits(const struct fetch *f) {
@@ -125,10 +124,12 @@ static enum next try_next(struct fetch *f) {
     return jump(f, asks_policy(f) || lost_policy(f) ? FETCH_PICK : FETCH_CHOOSE);
 }
 
+/* Or the server had said that it takes no more streams, and we had not heard it yet. */
 static bool was_stale(const struct fetch *f, enum failure why) {
     const struct server_stream *s = f->borrower.stream;
-    return why == FAIL_RESET && s && !s->fresh && !s->response_begun && !f->stale_retried &&
-           is_repeatable(f, RETRY_RESET);
+    if (!s || f->stale_retried) return false;
+    if (why == FAIL_STREAM_REFUSED) return is_repeatable(f, RETRY_CONNECT);
+    return why == FAIL_RESET && !s->fresh && !s->response_begun && is_repeatable(f, RETRY_RESET);
 }
 
 static enum next try_failed(struct fetch *f, enum failure why) {
@@ -137,7 +138,7 @@ static enum next try_failed(struct fetch *f, enum failure why) {
         end_try(f, false);
         return jump(f, FETCH_CONNECT);
     }
-    if (f->server && failure_class(why) == RETRY_CONNECT) server_failed(f->server);
+    if (f->server && failure_class(why) == RETRY_CONNECT && why != FAIL_STREAM_REFUSED) server_failed(f->server);
     bool again = may_retry(f, why);
     remember_try(f, 0, why);
     end_try(f, false);
@@ -240,7 +241,8 @@ static struct way way_of(struct fetch *f, char *text) {
     struct way way = { .trust = settings_of(f)->trust,
                        .h2 = settings_of(f)->h2,
                        .alone = f->upgrade.n > 0,
-                       .careful = !method_is_idempotent(f->request->method) };
+                       .careful = !method_is_idempotent(f->request->method),
+                       .fresh = f->fresh_only };
     if (way.trust) way.name = backend_tls_name(f->backend, f->spec, f->server, text);
     return way;
 }
@@ -254,7 +256,7 @@ static enum next connect_step(struct fetch *f) {
     f->why_more = NULL;
     char text[ADDR_TEXT];
     struct way way = way_of(f, text);
-    if (f->fresh_only || !server_conn_borrow(f->server, loop, &f->borrower, &way))
+    if (!server_conn_borrow(f->server, loop, &f->borrower, &way))
         server_conn_open(f->server, loop, &f->borrower, first_of(settings_of(f)->connect, f->timeouts.connect), &way);
     return GO_ON;
 }

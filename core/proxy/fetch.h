@@ -66,7 +66,7 @@ struct fetch {
     enum { FETCH_NO_NEWS, FETCH_BROKEN } news;
     enum failure news_why;
     bool stale_retried; /* a stale pooled conn was already forgiven */
-    bool fresh_only;    /* the next try must not use a pooled conn */
+    bool fresh_only;    /* the next try must not use an idle conn */
     bool continued;     /* the server said 100 Continue */
     unsigned interim;   /* interim responses, of all tries */
     double try_began, first_byte;

@@ -25,13 +25,12 @@ static void tunnel_bury(struct grave *g) { free(container_of(g, struct tunnel, g
 static void tunnel_end(struct tunnel *t, bool gently) {
     if (t->closed) return;
     t->closed = true;
-    static const struct backend_settings no_pool;
     struct worker *w = worker_of_tunnel(t);
     struct exchange *x = t->exchange;
     struct stream *s = x->stream;
     x->bytes_in += t->up.total;
     atomic_fetch_sub_explicit(&t->borrower.stream->conn->server->active, 1, memory_order_relaxed);
-    server_conn_give_back(&t->borrower, false, &no_pool);
+    server_conn_give_back(&t->borrower, false, NULL);
     pipe_fini(&t->up);
     pipe_fini(&t->down);
     list_remove(&t->node);

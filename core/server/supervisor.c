@@ -204,6 +204,28 @@ static int open_to_append(const char *path, bool error_log) {
     return fd;
 }
 
+/* Each path of the question gets its errno in the answer's text, and its descriptor if that is 0. */
+static void grant_many(const struct supervisor *s, const struct message *ask, struct message *answer) {
+    struct grant_places places;
+    if (privilege_present()) grant_places_find(&places, s->options->file, s->options->keys);
+    answer->text = must_calloc(MESSAGE_FDS, sizeof(int32_t));
+    for (size_t at = 0, i = 0; at < ask->size && i < MESSAGE_FDS; at += strlen(ask->text + at) + 1, i++) {
+        errno = EACCES;
+        int fd = privilege_present() ? grant_read(ask->text + at, &places) : -1;
+        int32_t error = fd < 0 ? (errno ? errno : EIO) : 0;
+        memcpy(answer->text + answer->size, &error, sizeof error);
+        answer->size += sizeof error;
+        if (fd >= 0) answer->fds[answer->fd_count++] = fd;
+    }
+}
+
+static int grant_one(const struct supervisor *s, const char *path) {
+    struct grant_places places;
+    if (!privilege_present()) return -1;
+    grant_places_find(&places, s->options->file, s->options->keys);
+    return grant_read(path, &places);
+}
+
 /* Fills the answer's descriptors; returns 0 or an errno. `*lent`: they stay ours. */
 static int grant(struct supervisor *s, const struct message *ask, struct message *answer, bool *lent) {
     const struct held_listener *l;
@@ -221,7 +243,8 @@ static int grant(struct supervisor *s, const struct message *ask, struct message
         /* While two processes serve, the other one may still listen there. */
         if (s->processes.next->next == &s->processes) held_release(&s->held, ask->text);
         return 0;
-    case MESSAGE_READ: fd = privilege_present() ? grant_read(ask->text, s->options->file, s->options->keys) : -1; break;
+    case MESSAGE_READ: fd = grant_one(s, ask->text); break;
+    case MESSAGE_READ_MANY: grant_many(s, ask, answer); return 0;
     case MESSAGE_APPEND: fd = open_to_append(ask->text, ask->status == 1); break;
     default: return ENOSYS;
     }

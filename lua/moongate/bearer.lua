@@ -9,6 +9,7 @@
 -- The answers tell a client what it may do about it, and no more: which rule a token broke goes to the log.
 
 local gate = require "moongate"
+local fields = require "moongate.fields"
 
 local bearer = {}
 
@@ -87,19 +88,11 @@ end
 -- Where the token stands
 -- -------------------------------------------------------------------------------------------------
 
--- The Cookie field without one of its cookies.
-local function remove_cookie(req, name)
-  local rest = {}
-  for other, value in pairs(req.cookies) do
-    if other ~= name then rest[#rest + 1] = other .. "=" .. value end
-  end
-  req.headers["Cookie"] = #rest > 0 and table.concat(rest, "; ") or nil
-end
-
 -- Two functions: one gives a request's token, nil if there is none, false if it is malformed; one takes it away.
 local function place_of(options)
   if options.cookie then
-    return function(req) return req.cookies[options.cookie] end, function(req) remove_cookie(req, options.cookie) end
+    local name = options.cookie
+    return function(req) return req.cookies[name] end, function(req) fields.remove_cookie(req, name) end
   end
   local field = options.header or "Authorization"
   local function remove(req) req.headers[field] = nil end
@@ -162,7 +155,7 @@ function bearer.policy(options, verify)
   local token_of, remove_token = place_of(options)
   local realm = ('Bearer realm="%s"'):format(options.realm or "api")
   local scope = options.scopes and #options.scopes > 0 and table.concat(options.scopes, " ")
-  local fields = options.claims or {}
+  local told = options.claims or {}
 
   local function refuse(status, code, why)
     local challenge = code and ('%s, error="%s", error_description="%s"'):format(realm, code, why) or realm
@@ -184,7 +177,7 @@ function bearer.policy(options, verify)
   end
 
   local function set_fields(req, claims)
-    for claim, field in pairs(fields) do
+    for claim, field in pairs(told) do
       local value = field_value(claims[claim])
       if value == false then return refuse_failed("bad_token", "the claim " .. claim .. " cannot stand in a field") end
       req.headers[field] = value
@@ -204,7 +197,7 @@ function bearer.policy(options, verify)
 
   return {
     on_request = function(req)
-      for _, field in pairs(fields) do req.headers[field] = nil end -- a client does not say this
+      for _, field in pairs(told) do req.headers[field] = nil end -- a client does not say this
       if is_open(req.path) then return end
       local token = token_of(req)
       if token == nil then

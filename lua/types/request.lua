@@ -30,6 +30,9 @@
 ---@field headers moongate.Headers
 ---@field cookies moongate.Cookies
 ---@field body moongate.Body? nil if the request has none; read-only
+---how many bytes the body may have: the site's `max_body`, math.huge for "none". Assigning: bytes, or "64K"; it can only
+---become less. What is or turns out to be larger is answered with 413 (`body_too_large`)
+---@field max_body integer|number
 ---@field client moongate.Client
 ---@field id string 16 hexadecimal digits; also in logs and error pages; read-only
 ---@field ctx table for scripts: what one hook leaves here, the next ones find; read-only, its fields are not

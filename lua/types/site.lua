@@ -30,7 +30,8 @@
 ---@field on_load? fun(state: any) once per worker; `state` is what on_unload of the former generation gave
 ---@field on_unload? fun(): any plain data for the next generation
 
----"backend", "backend/server", or a list of these tried in order.
+---"backend", "backend/server" (by its name, or by an address that its name resolves to now), or a list of these tried
+---in order.
 ---@alias moongate.Pick string|moongate.PickList
 ---@alias moongate.PickAnswer moongate.Pick|moongate.Reply|integer|false|nil
 

@@ -243,6 +243,31 @@ case("a body larger than the site takes is refused", {
   expect = { status = 413, error = "body_too_large", asked = {} },
 })
 
+case("a hook lowers what the body may have", {
+  policy = 'site.pick_backend = "other" function site.on_request(req) req.max_body = 8 req.max_body = "1K" end',
+  request = { body = "0123456789" },
+  expect = { status = 413, error = "body_too_large", asked = {} },
+})
+
+case("a hook lowers what a body may have that comes in chunks", {
+  policy = 'site.pick_backend = "other" function site.on_request(req) req.max_body = 8 end',
+  request = { method = "POST", body = { "01234", "56789" } },
+  expect = { status = 413, error = "body_too_large" },
+})
+
+case("a body passes that has just what it may have", {
+  policy = [[site.pick_backend = "other" site.max_body = 100
+    function site.on_request(req)
+      req.max_body = "1G"
+      assert(req.max_body == 100)
+      req.max_body = 10
+      assert(not pcall(function() req.max_body = -1 end) and not pcall(function() req.max_body = "many" end))
+    end]],
+  request = { method = "POST", body = { "01234", "56789" } },
+  answers = { Other = { body = "passed" } },
+  expect = { body = "passed" },
+})
+
 case("an answer's body can be read and replaced", {
   policy = [[site.pick_backend = "other"
     function site.on_response(req, res) res.body = res.body:text():upper() .. "!" end]],
