@@ -15,6 +15,14 @@ local files = {
   "lua/types/testing.lua",
 }
 
+-- The classes that describe a config's tables, by their place in the table of settings.
+local settings_classes = {
+  TOP = "Config", LOG = "Log", LUA = "ScriptLimits", SITE = "Site", LISTENER = "Listener", TIMEOUTS = "Timeouts",
+  COMPRESS = "CompressSettings", CACHE = "CacheSettings", BACKEND = "BackendSettings", SERVER = "ServerSettings",
+  BACKEND_TIMEOUTS = "BackendTimeouts", KEEPALIVE = "KeepaliveSettings", RETRY = "RetrySettings",
+  HEALTH = "HealthSettings", BACKEND_TLS = "TlsOptions", LISTENER_TLS = "ListenerTls", CERTIFICATE = "Certificate",
+}
+
 ---@class api.Function
 ---@field where string
 ---@field params string[]
@@ -321,10 +329,12 @@ describe("the API files", function()
   end)
 
   it("describe the settings of a config, and no others", function()
-    local places = { TOP = types["moongate.Config"].fields, SITE = types["moongate.Site"].fields }
-    local there, problems = { TOP = {}, SITE = {} }, {}
+    local places, there, problems = {}, {}, {}
+    for place, class in pairs(settings_classes) do
+      places[place], there[place] = types["moongate." .. class].fields, {}
+    end
     for line in io.lines "core/server/settings_table.c" do
-      local place, name, kind = line:match '^%s*ROW%((%u+), "([%w_]+)", (%u+)'
+      local place, name, kind = line:match '^%s*ROW%(([%u_]+), "([%w_]+)", (%u+)'
       if places[place] and kind ~= "LATER" then
         there[place][name] = true
         if not places[place][name] then problems[#problems + 1] = ("%s: %s is not described"):format(place, name) end
@@ -339,7 +349,7 @@ describe("the API files", function()
   end)
 
   it("describe the hooks that the core calls, and no others", function()
-    local later = { on_connect = true, on_store = true } -- their issues bring them
+    local later = { on_connect = true, on_store = true } -- nothing calls them yet
     local there, problems = {}, {}
     for line in io.lines "core/server/settings_table.c" do
       local name = line:match '^%s*HOOK_ROW%(SITE, "([%w_]+)"'
