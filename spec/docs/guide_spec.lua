@@ -148,6 +148,17 @@ for _, path in ipairs(pages) do
       end
     end
 
+    it("shows JSON that can be read", function()
+      for _, block in ipairs(blocks) do
+        if block.language == "json" then
+          testing.load { text = ([[
+            assert(require("moongate").json.decode(%q))
+            return { listen = 8080, on_request = 204 }
+          ]]):format(block.text) }:close()
+        end
+      end
+    end)
+
     it("speaks of what gate has", function()
       local names = page.gate_names(path)
       local kit = testing.load { text = ([[

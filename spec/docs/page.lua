@@ -17,10 +17,11 @@ end
 ---@field chapter string
 ---@field name string? of the file it is
 
+-- The blocks of a text whose lines an iterator gives.
 ---@return page.Block[]
-function page.blocks(path)
+local function read_blocks(path, lines)
   local blocks, block, chapter, number = {}, nil, "", 0
-  for line in io.lines(path) do
+  for line in lines do
     number = number + 1
     local language = line:match "^```(%l*)"
     if block and language then
@@ -37,6 +38,17 @@ function page.blocks(path)
   end
   assert(not block, path .. ": a block without an end")
   return blocks
+end
+
+function page.blocks(path) return read_blocks(path, io.lines(path)) end
+
+-- Those in the `---` comments of a file of Lua.
+function page.blocks_of_comments(path)
+  local lines = io.lines(path)
+  return read_blocks(path, function()
+    local line = lines()
+    return line and (line:match "^%-%-%-(.*)$" or "")
+  end)
 end
 
 local mark = "-- … the part …\n"
