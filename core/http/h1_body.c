@@ -182,14 +182,10 @@ static bool may_be_trailer(struct slice name) {
            !name_starts_with(name, SLICE("X-Forwarded-")) && !name_is_one_of(name, forbidden);
 }
 
-/* The section is clean: every line has a colon and ends in CRLF, the last one is empty. */
 static void split_trailers(struct headers *trailers, struct slice section) {
-    while (section.n > 2) {
-        struct slice line = slice_cut(&section, '\n');
-        line.n--; /* CR */
-        struct slice name = slice_cut(&line, ':');
-        if (may_be_trailer(name)) headers_add(trailers, name, slice_trim(line));
-    }
+    struct slice name, value;
+    while (h1_cut_field(&section, &name, &value))
+        if (may_be_trailer(name)) headers_add(trailers, name, value);
 }
 
 static enum h1_result read_trailers(struct h1_body *body, struct buffer *in) {
