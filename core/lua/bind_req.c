@@ -28,6 +28,7 @@ static void get_version(lua_State *L, void *v) {
 }
 static void get_id(lua_State *L, void *v) { lua_pushlstring(L, exchange_of(v)->id, REQUEST_ID_SIZE); }
 static void get_site(lua_State *L, void *v) { push_slice(L, exchange_of(v)->site_name); }
+static void get_forward(lua_State *L, void *v) { lua_pushboolean(L, exchange_of(v)->forward); }
 static void get_headers(lua_State *L, void *v) { request_headers_push(L, v); }
 static void get_args(lua_State *L, void *v) { args_push(L, v); }
 static void get_cookies(lua_State *L, void *v) { cookies_push(L, v); }
@@ -163,12 +164,25 @@ static void set_host(lua_State *L, void *v) { request_assign_host(L, v, 3); }
 /* ---- table */
 
 static const struct field fields[] = {
-    { "method", get_method, set_method }, { "scheme", get_scheme, NULL },   { "host", get_host, set_host },
-    { "port", get_port, NULL },           { "path", get_path, set_path },   { "query", get_query, set_query },
-    { "target", get_target, NULL },       { "version", get_version, NULL }, { "args", get_args, NULL },
-    { "headers", get_headers, NULL },     { "cookies", get_cookies, NULL }, { "body", get_body, NULL },
-    { "client", get_client, NULL },       { "id", get_id, NULL },           { "ctx", get_ctx, NULL },
-    { "cache", get_cache, NULL },         { "site", get_site, NULL },       { NULL, NULL, NULL },
+    { "method", get_method, set_method },
+    { "scheme", get_scheme, NULL },
+    { "host", get_host, set_host },
+    { "port", get_port, NULL },
+    { "path", get_path, set_path },
+    { "query", get_query, set_query },
+    { "target", get_target, NULL },
+    { "version", get_version, NULL },
+    { "args", get_args, NULL },
+    { "headers", get_headers, NULL },
+    { "cookies", get_cookies, NULL },
+    { "body", get_body, NULL },
+    { "client", get_client, NULL },
+    { "id", get_id, NULL },
+    { "ctx", get_ctx, NULL },
+    { "cache", get_cache, NULL },
+    { "site", get_site, NULL },
+    { "forward", get_forward, NULL },
+    { NULL, NULL, NULL },
 };
 
 static int req_index(lua_State *L) { return object_index(L, object_self(L, 1, &kind), fields, "req"); }

@@ -84,6 +84,7 @@
 ---compress answers: true, or what is not as usual; the manual tells
 ---@field compress? boolean|{ types?: string[], min?: moongate.Bytes, codings?: string[], level?: integer }
 ---@field trusted_proxies? string|string[] CIDRs whose X-Forwarded-* are believed
+---@field forward? boolean|moongate.Forward be a forward proxy: requests that name their own target go there
 ---@field max_body? moongate.Bytes|"none" default 64M
 ---@field max_headers? moongate.Bytes default 32K
 ---@field max_target? moongate.Bytes default 8K
@@ -94,6 +95,22 @@
 ---@field fail? table<string, "continue"> hooks whose failure does not stop the request
 local Site = {}
 
+---Rules for the addresses that may be connected to: all public ones, and what stands here. The narrowest range that holds
+---an address decides.
+---@class moongate.Egress
+---@field private? boolean all addresses
+---@field allow? string|string[] ranges: "10.1.0.0/16", "::1", "unix"
+---@field deny? string|string[] ranges
+
+---@class moongate.Forward : moongate.Egress
+---@field ports? integer|string|(integer|string)[] 443, "8000-8999"; default 80 and 443, for CONNECT 443
+---@field parent? string|moongate.Parent
+
+---Another proxy, that is asked in turn.
+---@class moongate.Parent
+---@field url string "http://proxy.example:3128"
+---@field auth? string "user:password"
+
 ---How long each thing may take; 0: for ever.
 ---@class moongate.Timeouts
 ---@field head? moongate.Seconds a request's head, from its first byte; 10
@@ -102,6 +119,7 @@ local Site = {}
 ---@field connect? moongate.Seconds to a server; 5
 ---@field first_byte? moongate.Seconds from the request to the answer's head; 60
 ---@field between? moongate.Seconds between two pieces of an answer's body, either side; 60
+---@field tunnel? moongate.Seconds in which neither side of a tunnel moved a byte; 1 h
 ---@field total? moongate.Seconds the whole exchange; for ever
 
 ---Where logs go.
@@ -120,6 +138,7 @@ local Site = {}
 ---@field user? string
 ---@field max_connections? integer
 ---@field drain? moongate.Seconds
+---@field egress? moongate.Egress rules for gate.fetch of URLs and gate.socket; none: everywhere
 ---@field unsafe? string[]
 ---@field lua? { memory?: moongate.Bytes, hook_cpu?: moongate.Seconds, load_cpu?: moongate.Seconds }
 local Config = {}
