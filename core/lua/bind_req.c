@@ -30,6 +30,7 @@ static void get_version(lua_State *L, void *v) {
 }
 static void get_id(lua_State *L, void *v) { lua_pushlstring(L, exchange_of(v)->id, REQUEST_ID_SIZE); }
 static void get_site(lua_State *L, void *v) { push_slice(L, exchange_of(v)->site_name); }
+static void get_forward(lua_State *L, void *v) { lua_pushboolean(L, exchange_of(v)->forward); }
 static void get_headers(lua_State *L, void *v) { request_headers_push(L, v); }
 static void get_args(lua_State *L, void *v) { args_push(L, v); }
 static void get_cookies(lua_State *L, void *v) { cookies_push(L, v); }
@@ -199,6 +200,7 @@ static const struct field fields[] = {
     { "cache", get_cache, NULL },
     { "site", get_site, NULL },
     { "max_body", get_max_body, set_max_body },
+    { "forward", get_forward, NULL },
     { NULL, NULL, NULL },
 };
 

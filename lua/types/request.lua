@@ -15,7 +15,8 @@
 ---```
 ---@class moongate.Request
 ---@field method string "GET"; assignable: a token, neither CONNECT nor from or to HEAD
----@field scheme string "http" or "https", as the client spoke it (behind trusted proxies, as they say); read-only
+---@field scheme string "http" or "https", as the client spoke it (behind trusted proxies, as they say), or as the target
+---of a forward request names it; read-only
 ---lower case, without the port, "" if there is none; assigning "name" or "name:port" also sets the Host field
 ---@field host string
 ---@field port integer the one in Host, else the scheme's; read-only (assign host)
@@ -38,6 +39,8 @@
 ---@field ctx table for scripts: what one hook leaves here, the next ones find; read-only, its fields are not
 ---@field cache moongate.RequestCache
 ---@field site string the site's name: its first host, else its first listener; read-only
+---@field forward boolean it names its own target, and the site is a forward proxy: a CONNECT, whose path is empty and
+---whose method, path and query cannot be assigned, or an absolute target; read-only
 local Request = {}
 
 ---Who sends the request; read-only.
