@@ -68,6 +68,9 @@ local subjects = {
   [[add("body_rewrite", require "scripts.body_rewrite" { response = { replace = { needle = "pin" } } })]],
   [[add("body_rewrite, another type", require "scripts.body_rewrite" {
       response = { types = { "text/css" }, replace = { needle = "pin" } } })]],
+  [[add("bot_filter", require "scripts.bot_filter" {})]],
+  [[add("bot_filter, deny, traps, header", require "scripts.bot_filter" {
+      name = "b", deny = { "AhrefsBot", "GPTBot", "masscan" }, traps = { "/.env", "/wp-login.php" }, header = "X-Bot" })]],
 }
 
 local chosen = {}
