@@ -160,7 +160,7 @@ const struct setting settings_table[] = {
     ROW(BACKEND_TIMEOUTS, "first_byte", SECONDS, backend_settings, first_byte, .low = 0.001, .high = DAY),
     ROW(BACKEND_TIMEOUTS, "between", SECONDS, backend_settings, between, .low = 0.001, .high = DAY),
 
-    ROW(KEEPALIVE, "max", COUNT, backend_settings, keepalive, .high = 100e3, .preset = 64),
+    ROW(KEEPALIVE, "max", COUNT, backend_settings, keepalive, .high = 100e3, .preset = 128),
     ROW(KEEPALIVE, "idle", SECONDS, backend_settings, keepalive_idle, .low = 0.1, .high = DAY, .preset = 60),
 
     ROW(RETRY, "tries", COUNT, backend_settings, tries, .low = 1, .high = 16, .preset = 3),

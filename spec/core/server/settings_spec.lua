@@ -344,7 +344,7 @@ describe("a config", function()
     assert.equal(0.01, config.hook_cpu)
     assert.same({ level = 2, access_format = 0 }, config.log)
     local app = only.backends.app
-    assert.equal(64, app.keepalive)
+    assert.equal(128, app.keepalive)
     assert.equal(60, app.keepalive_idle)
     assert.equal(3, app.tries)
     assert.equal(1 << 1, app.retry_on)
