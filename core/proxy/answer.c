@@ -10,8 +10,9 @@ static void forget_content(struct exchange *x) {
 }
 
 static void fill_body(struct exchange *x, struct slice body) {
-    struct pipe *p = &x->reply_body;
-    pipe_fini(p);
+    struct pipe *p = x->reply_body;
+    if (p) pipe_fini(p);
+    else p = x->reply_body = arena_alloc(&x->arena, sizeof *p);
     pipe_init(p, no_room, NULL);
     p->hold = SIZE_MAX;
     struct buffer bytes = { 0 };
