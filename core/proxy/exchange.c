@@ -506,7 +506,7 @@ static enum next done(struct exchange *x) {
     leave_site(x);
     pipe_remove_reader(&x->drop);
     pipe_fini(&x->request_body);
-    pipe_fini(&x->reply_body);
+    if (x->reply_body) pipe_fini(x->reply_body);
     deadline_fini(&x->total);
     list_remove(&x->node);
     task_forget(&x->task);
@@ -589,7 +589,6 @@ struct exchange *exchange_create(struct stream *s) {
     list_init(&x->ties);
     arena_init(&x->arena);
     pipe_init(&x->request_body, request_body_has_room, NULL);
-    pipe_init(&x->reply_body, NULL, NULL);
     deadline_init(&x->total, &w->loop, on_total);
     headers_init(&x->request.headers, &x->arena);
     headers_init(&x->request.trailers, &x->arena);

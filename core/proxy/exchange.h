@@ -64,7 +64,7 @@ struct exchange {
     struct fetch_waiter fetch_waiter;
     struct response response; /* the final answer; headers writable until head_sent */
     enum response_source source;
-    struct pipe reply_body;                 /* of a reply or an error page */
+    struct pipe *reply_body;                /* of a reply or an error page, in the arena; NULL: none was made */
     struct pipe *body;                      /* where the answer's body comes from; NULL: none */
     struct slice backend_name, server_name; /* of the fetch, noted when it goes: for the log line; p NULL: none */
     unsigned tries;                         /* likewise */

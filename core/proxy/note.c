@@ -58,10 +58,10 @@ static void add_headers(struct arena *arena, struct snapshot *s, const char *of,
 
 /* An answer of a script's own is short; what a backend sends is not looked at. */
 static struct slice own_body(struct arena *arena, const struct exchange *x) {
-    if (x->body != &x->reply_body) return slice_make(NULL, 0);
-    size_t n = x->reply_body.pending.size;
+    if (!x->body || x->body != x->reply_body) return slice_make(NULL, 0);
+    size_t n = x->reply_body->pending.size;
     char *bytes = arena_bytes(arena, n + 1);
-    buffer_peek(&x->reply_body.pending, bytes, n);
+    buffer_peek(&x->reply_body->pending, bytes, n);
     if (n > BODY_SHOWN) return arena_printf(arena, "(%zu bytes)", n);
     return slice_make(bytes, n);
 }
