@@ -158,6 +158,7 @@ end
 
 -- "yes", "no" or "unknown". At most two names of an address are followed: a stranger writes them.
 local function look_up(ip, domains)
+  if ip == "unix:" then return "unknown" end
   local names, word = gate.dns.resolve(ip, "PTR")
   if not names then return word == "name_not_found" and "no" or "unknown" end
   local verdict, followed = "no", 0
