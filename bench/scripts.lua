@@ -60,6 +60,17 @@ local subjects = {
       ips = { "10.0.0.0/8" }, cookie = { name = "pass", value = "0123456789abcdef" } })]],
   [[add("geo_redirect, deny and header", require "scripts.geo_redirect" {
       file = "examples/geo_redirect.mmdb", deny = { "KP" }, header = "X-Country" })]],
+  [[add("csp", require "scripts.csp" { policy = "default-src 'self'; object-src 'none'" })]],
+  [[add("csp, nonce by header", require "scripts.csp" {
+      policy = "default-src 'self'; script-src 'nonce' 'strict-dynamic'", header = "X-Nonce" })]],
+  [[add("csp, nonce by placeholder", require "scripts.csp" {
+      policy = "default-src 'self'; script-src 'nonce' 'strict-dynamic'", placeholder = "place-holder" })]],
+  [[add("body_rewrite", require "scripts.body_rewrite" { response = { replace = { needle = "pin" } } })]],
+  [[add("body_rewrite, another type", require "scripts.body_rewrite" {
+      response = { types = { "text/css" }, replace = { needle = "pin" } } })]],
+  [[add("bot_filter", require "scripts.bot_filter" {})]],
+  [[add("bot_filter, deny, traps, header", require "scripts.bot_filter" {
+      name = "b", deny = { "AhrefsBot", "GPTBot", "masscan" }, traps = { "/.env", "/wp-login.php" }, header = "X-Bot" })]],
 }
 
 local chosen = {}

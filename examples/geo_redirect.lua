@@ -7,7 +7,7 @@
 --
 --     $ curl -s --interface 127.0.0.2 'http://127.0.0.1:8080/shop?page=2'
 --     a visitor from CH at /shop
---     $ curl -s -o /dev/null -w '%{http_code} %{redirect_url}\n' --interface 127.0.0.3 'http://127.0.0.1:8080/shop?page=2'
+--     $ curl -s -w '%{http_code} %{redirect_url}\n' --interface 127.0.0.3 'http://127.0.0.1:8080/shop?page=2'
 --     302 https://de.example.com/shop?page=2
 --     $ curl -s --interface 127.0.0.4 http://127.0.0.1:8080/shop
 --     not available where you are

@@ -5,8 +5,8 @@
 --       redirect = { DE = "https://de.example.com", AT = "https://de.example.com", FR = "/fr" },
 --     } }
 --
--- The country is what a MaxMind database has for the address of the client, as `trusted_proxies` lets it be believed. An
--- address that the database does not know, a private one for instance, has the country "ZZ", which can stand in all
+-- The country is what a MaxMind database has for the address of the client, as `trusted_proxies` lets it be believed.
+-- An address that the database does not know, a private one for instance, has the country "ZZ", which can stand in all
 -- lists. So an `allow` without it refuses such addresses; `exempt` says which ones nobody should be asked about. If the
 -- database turns out to be damaged, `allow` and `deny` refuse everybody (503). It is a guess: people use VPNs.
 --
@@ -51,8 +51,9 @@ local function is_path(value)
 end
 
 local known = {
-  file = "text", path = is_path, allow = "texts", deny = "texts", redirect = "table", header = "token", choice = "table",
-  exempt = network.is_set, except = "paths", keep_path = "boolean", status = "status", body = "string",
+  file = "text", path = is_path, allow = "texts", deny = "texts", redirect = "table", header = "token",
+  choice = "table", exempt = network.is_set, except = "paths", keep_path = "boolean", status = "status",
+  body = "string",
   redirect_status = function(value) if not redirects[value] then return "301, 302, 303, 307 or 308" end end,
 }
 

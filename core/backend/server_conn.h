@@ -16,6 +16,9 @@ struct server_protocol {
 };
 extern const struct server_protocol server_h1, server_h2;
 
+/* server_parent.c: connected to the parent, it is asked for the server; its handlers until that stands. */
+extern const struct conn_handlers server_parent_handlers;
+
 struct h2_server; /* server_h2.c's own */
 /* Takes no more streams; closes with its last. */
 void server_h2_retire(struct server_conn *);
@@ -35,6 +38,7 @@ struct h1_server {
 struct way {
     struct tls_trust *trust; /* TLS; NULL: plain */
     struct slice name;       /* with TLS: what the server's certificate bears */
+    struct parent *parent;   /* the proxy through which servers with a `tunnel` are reached; NULL: none */
     bool h2;                 /* HTTP/2: with TLS if the server agrees, without by prior knowledge */
     bool alone;              /* it will become a tunnel: a connection of its own, HTTP/1.1 */
     bool careful;            /* for what may not be repeated: looks whether an idle one is just being closed */
@@ -51,6 +55,9 @@ struct server_conn {
     double connect_timeout;  /* seconds */
     struct tls_trust *trust; /* a reference; NULL: plain */
     char *name;              /* with TLS: the server's name */
+    struct parent *parent;   /* a reference; NULL: it goes to the server directly */
+    bool wants_h2;           /* offered when TLS begins behind the parent */
+    struct h1_scan scan;     /* of the parent's answer */
     struct h1_server h1;
     struct h2_server *h2; /* NULL: it does not speak HTTP/2 */
 };
@@ -73,6 +80,8 @@ static inline struct server_conn *server_conn_of(struct conn *c) { return contai
 void server_conn_become(struct server_conn *, const struct server_protocol *, struct borrower *b);
 /* Others who had borrowed of it get a connection of their own, made in the same way. */
 void server_conn_open_another(struct server_conn *, struct borrower *b);
+/* The connection stands, to the server itself: goes on with TLS, if there is to be any, or is ready for its protocol. */
+void server_conn_stands(struct server_conn *);
 /* Logs why TLS broke it, if it did. */
 void server_conn_complain(const struct server_conn *, enum failure why);
 /* Keeps it for the next request, if there is room in the pool. */

@@ -159,14 +159,10 @@ static bool read_framing(struct h1_body *body, struct buffer *in) {
 
 /* ---- trailers */
 
-/* The section is clean: every line has a colon and ends in CRLF, the last one is empty. */
 static void split_trailers(struct headers *trailers, struct slice section) {
-    while (section.n > 2) {
-        struct slice line = slice_cut(&section, '\n');
-        line.n--; /* CR */
-        struct slice name = slice_cut(&line, ':');
-        if (header_may_trail(name)) headers_add(trailers, name, slice_trim(line));
-    }
+    struct slice name, value;
+    while (h1_cut_field(&section, &name, &value))
+        if (header_may_trail(name)) headers_add(trailers, name, value);
 }
 
 static enum h1_result read_trailers(struct h1_body *body, struct buffer *in) {

@@ -42,6 +42,8 @@ static void take_request_pseudo(struct h2_stream *s, const struct h2_limits *lim
         take_target(s, value, limits->target);
     } else if (slice_equal(name, SLICE(":authority"))) {
         s->authority = value;
+    } else if (slice_equal(name, SLICE(":scheme"))) {
+        s->message.request->target.scheme = value;
     } else if (slice_equal(name, SLICE(":protocol"))) {
         s->protocol = value;
     }
@@ -52,35 +54,35 @@ static void take_status(struct response *r, struct slice value) {
     if (value.n == 3 && slice_to_u64(value, &status)) r->status = (int)status;
 }
 
-static void add_field(struct headers *headers, struct slice name, struct slice value) {
-    headers_add(headers, arena_copy(headers->arena, name), arena_copy(headers->arena, value));
+/* Names come in lower case; those that the house knows are written as it writes them, and need no copy. */
+static void add_field(struct headers *headers, enum header_id id, struct slice name, struct slice value) {
+    value = arena_copy(headers->arena, value);
+    if (id != HEADER_OTHER) headers_add_id(headers, id, value);
+    else headers_add_other(headers, arena_copy(headers->arena, name), value);
 }
 
 static void take_trailer(struct h2_stream *s, struct slice name, struct slice value) {
-    if (header_may_trail(name)) add_field(s->trailers, name, value);
+    if (header_may_trail(name)) add_field(s->trailers, header_id_of(name), name, value);
 }
 
+/* A crumb behind the first one does not count as a field. */
 static void take_request_field(struct h2_stream *s, struct slice name, struct slice value) {
-    /* Beside :authority, Host may only say the same. */
-    if (s->authority.p && header_id_of(name) == HEADER_HOST) {
-        if (!slice_equal_nocase(s->authority, value)) fail_head(s, FAIL_BAD_HOST);
-        return;
+    struct headers *headers = &s->message.request->headers;
+    enum header_id id = header_id_of(name);
+    if (id == HEADER_COOKIE && headers_find_id(headers, id)) {
+        s->fields--;
+        s->head_bytes += CRUMB_BYTES;
     }
-    add_field(&s->message.request->headers, name, value);
-}
-
-/* A crumb behind the first one. */
-static bool is_crumb(const struct h2_stream *s, enum h2_role role, struct slice name) {
-    if (role != H2_SERVER || s->body_next || header_id_of(name) != HEADER_COOKIE) return false;
-    return headers_find_id(&s->message.request->headers, HEADER_COOKIE) != NULL;
+    /* Beside :authority, Host may only say the same. */
+    if (id != HEADER_HOST || !s->authority.p) add_field(headers, id, name, value);
+    else if (!slice_equal_nocase(s->authority, value)) fail_head(s, FAIL_BAD_HOST);
 }
 
 static bool counts_within(struct h2_stream *s, enum h2_role role, const struct h2_limits *limits, struct slice name,
                           struct slice value) {
     s->head_bytes += (uint32_t)(name.n + value.n);
     if (s->deaf || s->failed) return false;
-    if (is_crumb(s, role, name)) s->head_bytes += CRUMB_BYTES;
-    else s->fields++;
+    s->fields++;
     if (s->head_bytes <= limits->head && s->fields <= limits->fields + PSEUDO_FIELDS) return true;
     fail_head(s, role == H2_SERVER ? FAIL_HEADERS_TOO_LARGE : FAIL_RESPONSE_HEADERS_TOO_LARGE);
     return false;
@@ -92,7 +94,7 @@ bool h2_take_field(struct h2_stream *s, enum h2_role role, const struct h2_limit
     if (!counts_within(s, role, limits, name, value)) return s->head_bytes <= EXCESS * limits->head;
     if (s->body_next) take_trailer(s, name, value);
     else if (role == H2_CLIENT && pseudo) take_status(s->message.response, value);
-    else if (role == H2_CLIENT) add_field(&s->message.response->headers, name, value);
+    else if (role == H2_CLIENT) add_field(&s->message.response->headers, header_id_of(name), name, value);
     else if (pseudo) take_request_pseudo(s, limits, name, value);
     else take_request_field(s, name, value);
     return true;

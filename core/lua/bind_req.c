@@ -30,6 +30,7 @@ static void get_version(lua_State *L, void *v) {
 }
 static void get_id(lua_State *L, void *v) { lua_pushlstring(L, exchange_of(v)->id, REQUEST_ID_SIZE); }
 static void get_site(lua_State *L, void *v) { push_slice(L, exchange_of(v)->site_name); }
+static void get_forward(lua_State *L, void *v) { lua_pushboolean(L, exchange_of(v)->forward); }
 static void get_headers(lua_State *L, void *v) { request_headers_push(L, v); }
 static void get_args(lua_State *L, void *v) { args_push(L, v); }
 static void get_cookies(lua_State *L, void *v) { cookies_push(L, v); }
@@ -86,6 +87,7 @@ static void set_method(lua_State *L, void *view) {
     enum method method = method_of(name);
     if (!header_name_valid(name)) luaL_error(L, "req.method is a token (RFC 9110 9.1), which this is not");
     if (method == METHOD_CONNECT) luaL_error(L, "req.method cannot become CONNECT");
+    if (request->method == METHOD_CONNECT) luaL_error(L, "the method of a CONNECT cannot be changed");
     if ((method == METHOD_HEAD) != (request->method == METHOD_HEAD))
         luaL_error(L, "req.method cannot change from or to HEAD");
     request->method_name = view_copy(L, v, name);
@@ -115,10 +117,16 @@ struct slice target_encode(struct arena *arena, struct slice s, bool query) {
     return slice_make(start, (size_t)(out - start));
 }
 
+/* A CONNECT names a host and a port, and nothing of what is asked there. */
+static void check_has_path(lua_State *L, struct view *v, const char *name) {
+    view_check_request(L, v);
+    if (v->exchange->request.method == METHOD_CONNECT) luaL_error(L, "a CONNECT has no %s", name);
+}
+
 static void set_path(lua_State *L, void *view) {
     struct view *v = view;
     struct exchange *x = v->exchange;
-    view_check_request(L, v);
+    check_has_path(L, v, "path");
     struct slice text = assigned_text(L, "path");
     if (!text.n || text.p[0] != '/') luaL_error(L, "req.path begins with \"/\"");
     view_charge(L, v, 4 * text.n);
@@ -132,7 +140,7 @@ static void set_path(lua_State *L, void *view) {
 static void set_query(lua_State *L, void *view) {
     struct view *v = view;
     struct slice query = { NULL, 0 };
-    view_check_request(L, v);
+    check_has_path(L, v, "query");
     if (!lua_isnil(L, 3)) {
         struct slice text = assigned_text(L, "query");
         view_charge(L, v, 3 * text.n);
@@ -152,8 +160,9 @@ void request_assign_host(lua_State *L, struct view *v, int arg) {
     struct slice text = view_copy(L, v, text_check(L, arg));
     if (!authority_parse(&x->arena, text, &host, &port))
         luaL_error(L, "the host of a request is \"name\" or \"name:port\", which this is not");
+    bool connect = x->request.method == METHOD_CONNECT;
     x->request.target.host = host;
-    x->request.target.port = port;
+    if (port || !connect) x->request.target.port = port; /* a CONNECT always has one */
     x->target_changed = true;
     headers_set_id(&x->request.headers, HEADER_HOST, text);
 }
@@ -191,6 +200,7 @@ static const struct field fields[] = {
     { "cache", get_cache, NULL },
     { "site", get_site, NULL },
     { "max_body", get_max_body, set_max_body },
+    { "forward", get_forward, NULL },
     { NULL, NULL, NULL },
 };
 

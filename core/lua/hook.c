@@ -264,6 +264,19 @@ static enum verdict go_on_with(struct subject *subject, enum hook hook, const vo
     return verdict;
 }
 
+static void tell_asked(struct hook_observer *observer, lua_State *L, const struct subject *subject, enum hook hook,
+                       const struct policy_entry *entry) {
+    struct hook_asked asked = { .hook = hook, .path = entry->path };
+    lua_Debug about;
+    if (entry->kind == ENTRY_FUNCTION) {
+        lua_rawgeti(L, LUA_REGISTRYINDEX, entry->ref);
+        lua_getinfo(L, ">S", &about);
+        asked.file = about.short_src;
+        asked.line = about.linedefined;
+    }
+    observer->asked(observer, subject, &asked);
+}
+
 /* Asks entry `at` of the chain and those after it. */
 static enum verdict ask(struct subject *subject, enum hook hook, const void *detail, const struct site_policy *policy,
                         unsigned at, struct decision *decision) {
@@ -274,7 +287,7 @@ static enum verdict ask(struct subject *subject, enum hook hook, const void *det
     }
     const struct policy_entry *entry = &chain->entries[at];
     struct hook_observer *observer = subject->worker->observer;
-    if (observer) observer->asked(observer, subject, hook, entry->path);
+    if (observer) tell_asked(observer, policy->state->L, subject, hook, entry);
     if (entry->kind != ENTRY_FUNCTION)
         return go_on_with(subject, hook, detail, policy, at, decide_constant(subject, hook, policy, entry, decision),
                           decision);

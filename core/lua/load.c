@@ -74,13 +74,17 @@ static struct slice skip_preamble(struct slice text) {
     return end ? slice_skip(text, (size_t)(end - text.p)) : slice_make(text.p + text.n, 0);
 }
 
-/* Pushes a file's chunk, in an environment of its own, and that environment. Raises on a syntax error. */
-static void push_chunk(lua_State *L, const char *path, struct slice text, bool main) {
+void load_chunk_push(lua_State *L, const char *path, struct slice text) {
     text = skip_preamble(text);
     lua_pushfstring(L, "@%s", path);
     if (luaL_loadbufferx(L, text.p, text.n, lua_tostring(L, -1), sandbox_bytecode(L) ? "bt" : "t") != LUA_OK)
         lua_error(L);
     lua_replace(L, -2);
+}
+
+/* Pushes a file's chunk, in an environment of its own, and that environment. Raises on a syntax error. */
+static void push_chunk(lua_State *L, const char *path, struct slice text, bool main) {
+    load_chunk_push(L, path, text);
     environment_push(L, path, main);
     lua_pushvalue(L, -1);
     if (!lua_setupvalue(L, -3, 1)) lua_pop(L, 1);
@@ -178,6 +182,13 @@ void load_provide(lua_State *L, const char *name) {
     lua_insert(L, -2);
     lua_setfield(L, -2, name);
     lua_pop(L, 1);
+}
+
+void load_provided_push(lua_State *L, struct slice name) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &LOADED);
+    lua_pushlstring(L, name.p, name.n);
+    lua_rawget(L, -2);
+    lua_replace(L, -2);
 }
 
 /* ---- The file */

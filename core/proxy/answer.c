@@ -10,8 +10,9 @@ static void forget_content(struct exchange *x) {
 }
 
 static void fill_body(struct exchange *x, struct slice body) {
-    struct pipe *p = &x->reply_body;
-    pipe_fini(p);
+    struct pipe *p = x->reply_body;
+    if (p) pipe_fini(p);
+    else p = x->reply_body = arena_alloc(&x->arena, sizeof *p);
     pipe_init(p, no_room, NULL);
     p->hold = SIZE_MAX;
     struct buffer bytes = { 0 };
@@ -110,7 +111,7 @@ static struct slice grpc_message(struct arena *arena, struct slice text) {
 }
 
 static struct slice body_text(struct exchange *x) {
-    struct buffer *body = &x->reply_body.pending;
+    struct buffer *body = &x->reply_body->pending;
     size_t n = body->size < GRPC_MESSAGE_MAX ? body->size : GRPC_MESSAGE_MAX;
     char *text = arena_bytes(&x->arena, n + 1);
     buffer_peek(body, text, n);

@@ -184,7 +184,11 @@ static void send_informational(struct stream *stream, const struct response *r) 
 }
 
 static void add_length(struct headers *extra, uint64_t length) {
-    headers_add_id(extra, HEADER_CONTENT_LENGTH, arena_printf(extra->arena, "%llu", (unsigned long long)length));
+    char digits[20];
+    size_t n = sizeof digits;
+    do digits[--n] = (char)('0' + length % 10);
+    while ((length /= 10) > 0);
+    headers_add_id(extra, HEADER_CONTENT_LENGTH, arena_copy(extra->arena, slice_make(digits + n, sizeof digits - n)));
 }
 
 /* HEAD and 304 tell the length that a GET would have had; a backend's own is among its fields. */
@@ -210,6 +214,7 @@ static void send_head(struct stream *stream, const struct response *response) {
     struct headers extra;
     headers_init(&extra, &x->arena);
     if (r.status == 101) grant_upgrade(s, &r);
+    if (response_opens_tunnel(x->request.method, r.status)) s->tunnel = true;
     bool body = s->tunnel || response_has_body(x->request.method, r.status);
     bool empty = r.framing.kind == FRAMING_NONE || (r.framing.kind == FRAMING_LENGTH && r.framing.length == 0);
     if (!s->tunnel) add_framing(&extra, &r, body);

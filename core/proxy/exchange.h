@@ -47,6 +47,8 @@ struct exchange {
 
     struct request request;
     bool target_changed;           /* a script assigned path, query, args, host */
+    struct slice named_scheme;     /* what HTTP/2 says of its target, anything; p NULL: nothing */
+    bool forward;                  /* it names its own target, on a site that is a forward proxy (proxy/forward.h) */
     struct slice received_host;    /* the Host field as it came, or the host of an absolute target; p NULL: none */
     struct addr client_addr;       /* the real client: behind trusted proxies, what they say */
     bool client_trusted;           /* the peer is one of trusted_proxies */
@@ -62,7 +64,7 @@ struct exchange {
     struct fetch_waiter fetch_waiter;
     struct response response; /* the final answer; headers writable until head_sent */
     enum response_source source;
-    struct pipe reply_body;                 /* of a reply or an error page */
+    struct pipe *reply_body;                /* of a reply or an error page, in the arena; NULL: none was made */
     struct pipe *body;                      /* where the answer's body comes from; NULL: none */
     struct slice backend_name, server_name; /* of the fetch, noted when it goes: for the log line; p NULL: none */
     unsigned tries;                         /* likewise */
@@ -81,6 +83,8 @@ struct exchange {
     struct site_metrics *metrics;    /* NULL before a site is found */
     struct slice site_name;          /* outlives the generation, for the log line */
     struct list ties;                /* what policy holds as long as it lasts, its body or tunnel included */
+    uint32_t watcher;                /* whose `watched` is (trace.c): an old one's means nothing */
+    void *watched;                   /* a watcher's notes; NULL: none */
     struct deadline total;           /* timeouts.total */
     struct pipe_watch buffer_watch;  /* buffer_body */
     struct pipe_watch content_watch; /* the head waits for what stages make of the body */

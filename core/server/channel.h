@@ -21,6 +21,8 @@ enum message_kind {
     MESSAGE_DRAIN,     /* stop accepting, finish, end */
     MESSAGE_STOP,      /* end now */
     MESSAGE_REOPEN,    /* open the log files anew */
+    MESSAGE_TRACE,     /* text: the arguments; a descriptor: whom to tell (onlooker.h) */
+    MESSAGE_PROFILE,   /* likewise */
     /* orders, from the serving process */
     MESSAGE_READY,  /* it serves; text: its addresses, ", " between; status: the drain time in milliseconds */
     MESSAGE_FAILED, /* it could not start; text: all errors. It ends by itself */

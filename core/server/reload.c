@@ -488,8 +488,7 @@ static void read_config(struct job *job) {
     r->config_state = state_create(r->sources, -1, &limits, &r->errors);
     if (!r->config_state) return;
     r->has_config = true;
-    if (config_read(&r->config, state_config(r->config_state), r->sources, &r->errors))
-        config_hooks(&r->config, r->config_state, &r->errors);
+    config_check(&r->config, r->config_state, r->sources, &r->errors);
 }
 
 static void begin_load(struct instance *instance, bool renews) {

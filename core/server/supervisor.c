@@ -401,6 +401,21 @@ static bool order_current(struct supervisor *s, enum message_kind kind, uint32_t
     return p && p->state == SERVING_READY && channel_say(p->orders, kind, id, 0, NULL);
 }
 
+/* The connection goes to the serving process, which answers on it as long as somebody listens. One that cannot be handed
+ * over ends without an answer. */
+static void hand_over(struct supervisor *s, enum message_kind kind, uint32_t id, const char *arguments) {
+    struct serving *p = s->current;
+    if (!p || p->state != SERVING_READY) {
+        control_answer(&s->control, id, 1, "the serving process is just being started\n");
+        return;
+    }
+    struct message m = { .kind = kind, .text = must_strdup(arguments), .size = strlen(arguments) };
+    m.fds[0] = control_take(&s->control, id); /* with it goes what `arguments` points into */
+    m.fd_count = m.fds[0] >= 0;
+    if (m.fd_count) channel_send(p->orders, &m);
+    message_fini(&m);
+}
+
 static void supervisor_on_command(struct control *control, uint32_t id, const char *command) {
     struct supervisor *s = container_of(control, struct supervisor, control);
     bool stop_now = strcmp(command, "stop now") == 0, running = s->state == SUPERVISOR_RUNS;
@@ -408,8 +423,14 @@ static void supervisor_on_command(struct control *control, uint32_t id, const ch
         if (running || (stop_now && s->state != SUPERVISOR_STOPS)) stop_all(s, stop_now);
         return; /* answered when all has ended */
     }
+    struct slice rest = slice_of(command), word = slice_cut(&rest, ' ');
+    bool trace = rest.p && slice_equal(word, SLICE("trace")), profile = rest.p && slice_equal(word, SLICE("profile"));
+    if (running && (trace || profile)) {
+        hand_over(s, trace ? MESSAGE_TRACE : MESSAGE_PROFILE, id, rest.p);
+        return;
+    }
     bool reload = strcmp(command, "reload") == 0, status = strcmp(command, "status") == 0;
-    if (!reload && !status) control_answer(control, id, 2, "unknown command\n");
+    if (!reload && !status && !trace && !profile) control_answer(control, id, 2, "unknown command\n");
     else if (!running) control_answer(control, id, 1, "it is stopping\n");
     else if (!order_current(s, reload ? MESSAGE_RELOAD : MESSAGE_STATUS, id))
         control_answer(control, id, 1, "the serving process is just being started\n");

@@ -81,6 +81,7 @@
 ---@field cache? moongate.CacheSettings accepted and checked; nothing is stored yet
 ---@field compress? boolean|moongate.CompressSettings compress answers: true, or what is not as usual
 ---@field trusted_proxies? string|string[] ranges such as "10.0.0.0/8", whose X-Forwarded-* are believed
+---@field forward? boolean|moongate.Forward be a forward proxy: requests that name their own target go there
 ---@field max_body? moongate.Bytes|"none" default 64M
 ---@field max_headers? moongate.Bytes default 32K
 ---@field max_target? moongate.Bytes default 8K
@@ -120,6 +121,22 @@ local Site = {}
 ---@field client_verify? "require"|"request" default "require"
 ---@field crl? string PEM: lists of revoked client certificates
 
+---Rules for the addresses that may be connected to: all public ones, and what stands here. The narrowest range that holds
+---an address decides.
+---@class moongate.Egress
+---@field private? boolean all addresses
+---@field allow? string|string[] ranges: "10.1.0.0/16", "::1", "unix"
+---@field deny? string|string[] ranges
+
+---@class moongate.Forward : moongate.Egress
+---@field ports? integer|string|(integer|string)[] 443, "8000-8999"; default 80 and 443, for CONNECT 443
+---@field parent? string|moongate.Parent
+
+---Another proxy, that is asked in turn.
+---@class moongate.Parent
+---@field url string "http://proxy.example:3128"
+---@field auth? string "user:password"
+
 ---How long each thing may take; 0: for ever.
 ---@class moongate.Timeouts
 ---@field head? moongate.Seconds a request's head, from its first byte; 10
@@ -128,6 +145,7 @@ local Site = {}
 ---@field connect? moongate.Seconds to a server; 5
 ---@field first_byte? moongate.Seconds from the request to the answer's head; 60
 ---@field between? moongate.Seconds between two pieces of an answer's body, either side; 60
+---@field tunnel? moongate.Seconds in which neither side of a tunnel moved a byte; 1 h
 ---@field total? moongate.Seconds the whole exchange; for ever
 
 ---@class moongate.CacheSettings
@@ -154,6 +172,7 @@ local Site = {}
 ---@field timeouts? moongate.BackendTimeouts
 ---@field max_connections? integer to each server, over all workers; 0: no limit
 ---@field tls? boolean|moongate.TlsOptions TLS to its servers; true: verified with the system's roots
+---@field parent? string|moongate.Parent another proxy, through which its servers are reached
 
 ---@class moongate.ServerSettings
 ---@field [1] string "host:port" or "unix:…"
@@ -209,4 +228,5 @@ local Site = {}
 ---@field drain? moongate.Seconds how long a reload or a stop waits for what is under way; 60
 ---@field unsafe? string|string[] what the sandbox lets through: "io", "os", "debug", "package", "bytecode"
 ---@field lua? moongate.ScriptLimits
+---@field egress? moongate.Egress rules for gate.fetch of URLs and gate.socket; none: everywhere
 local Config = {}

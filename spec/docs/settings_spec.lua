@@ -6,6 +6,7 @@ local headings = {
   SERVER = "### A server",
   BACKEND_TIMEOUTS = "### `timeouts` of a backend", KEEPALIVE = "### `keepalive`", RETRY = "### `retry`",
   HEALTH = "### `health`", BACKEND_TLS = "### `tls` of a backend",
+  FORWARD = "### `forward`", EGRESS = "### `egress`", PARENT = "### `parent`",
   LISTENER_TLS = "### TLS to clients", CERTIFICATE = "### A certificate",
 }
 

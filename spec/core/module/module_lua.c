@@ -446,8 +446,6 @@ static void fill_request(struct exchange *x) {
     x->request_body.state = PIPE_ENDED;
     list_init(&x->request_body.stages);
     list_init(&x->request_body.readers);
-    list_init(&x->reply_body.stages);
-    list_init(&x->reply_body.readers);
     x->response.status = 200;
     memcpy(x->id, "0123456789abcdef", sizeof x->id);
 }

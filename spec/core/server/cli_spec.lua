@@ -30,7 +30,7 @@ describe("the command line", function()
   it("has help for all and for each command", function()
     local status, out = moongate.run { "--help" }
     assert.equal(0, status)
-    for _, command in ipairs { "run", "check", "reload", "stop", "status" } do
+    for _, command in ipairs { "run", "check", "reload", "stop", "status", "profile", "trace" } do
       assert.matches("\n  " .. command .. " ", out)
       local its_status, its_out, its_err = moongate.run { command, "--help" }
       assert.equal(0, its_status)
