@@ -134,8 +134,7 @@ static enum next find_site(struct exchange *x) {
     if (x->request.target.absolute)
         x->received_host = authority_write(&x->arena, &x->request.target); /* RFC 9112 3.2.2 */
     struct generation *g = worker_of_exchange(x)->generation;
-    uint32_t id = x->stream->client->listener->id;
-    struct host_table *table = id < g->table_count ? g->tables[id] : NULL;
+    const struct host_table *table = client_table(x->stream->client);
     struct site *site = table ? host_table_find(table, x->request.target.host) : NULL;
     if (!site) return fail(x, FAIL_MISDIRECTED);
     enter_site(x, site, g);

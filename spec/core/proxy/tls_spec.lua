@@ -351,6 +351,22 @@ describe("a TLS listener", function()
     assert.equal(204, http.get(nil, "/", { conn = old }).status)
   end)
 
+  it("meets who still waits in the queue of a listener that leaves as it met others", function()
+    local gate = start([[return { max_connections = 1, sites = { {
+      listen = { "127.0.0.1:$PORT", tls = ]] .. own .. [[ }, on_request = 204 } } }]])
+    local first = net.connect_tls(gate.port)
+    assert.equal(204, http.get(nil, "/", { conn = first }).status)
+    local late = support.spawn(function()
+      local conn = net.connect_tls(gate.port, nil, "one.test") -- is accepted when nobody listens there any more
+      return conn.handle.secure:getpeercertificate():subject()[1].value, http.get(nil, "/", { conn = conn }).status
+    end)
+    gate:reload_with [[return { listen = "127.0.0.1:$PORT2", on_request = 204 }]]
+    local name, status = late:join()
+    assert.equal("one", name)
+    assert.equal(421, status)
+    assert.equal("ECONNREFUSED", select(2, net.try_connect(gate.port)))
+  end)
+
   it("makes a certificate for development, and keeps it", function()
     local state = support.temp_dir()
     uv.fs_chmod(state, tonumber("777", 8))
