@@ -292,12 +292,21 @@ static void open_conn(struct conn *c) {
     want_rest(c);
 }
 
+static void open_plainly(struct conn *c) {
+    tls_destroy(c->tls);
+    c->tls = NULL;
+    c->state = CONN_OPEN;
+    c->handlers->on_plain(c);
+    update_interest(c);
+}
+
 static void shake_hands(struct conn *c) {
     enum failure why;
     enum tls_shake shake = tls_shake(c->tls, c->io.fd, &why);
     c->shake = shake;
     if (shake == TLS_SHAKE_FAILED) break_conn(c, why);
     else if (shake == TLS_SHAKE_DONE) open_conn(c);
+    else if (shake == TLS_SHAKE_PLAIN) open_plainly(c);
     else update_interest(c);
 }
 

@@ -47,11 +47,22 @@ static ssize_t receive(struct tls *t, char *to, size_t n) { return recv(t->fd, t
 static size_t cut_share(size_t n) { return n; }
 #endif
 
+/* The first bytes of a client: TLS begins with 22; a capital letter begins a request (or SMTP), which whoever sent it had
+ * better be told about in his own words. */
+static bool hear_first(struct tls_hello *h, struct slice bytes) {
+    bool plain = *bytes.p >= 'A' && *bytes.p <= 'Z';
+    h->state = plain ? HELLO_PLAIN : HELLO_NEW;
+    if (plain) buffer_append(&h->conn->in, bytes.p, bytes.n);
+    return !plain;
+}
+
 static int bio_read(BIO *bio, char *to, size_t n, size_t *got) {
     struct tls *t = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
     ssize_t r = receive(t, to, n);
     *got = r > 0 ? (size_t)r : 0;
+    bool first = r > 0 && t->hello && t->hello->state == HELLO_UNHEARD;
+    if (first && !hear_first(t->hello, slice_make(to, *got))) return -1;
     if (r > 0) return 1;
     if (r == 0) t->eof = true;
     else if (is_passing(errno)) BIO_set_retry_read(bio);
@@ -213,6 +224,7 @@ enum tls_shake tls_shake(struct tls *t, int fd, enum failure *why) {
     if (r == 1) return finish_handshake(t, why);
     int error = SSL_get_error(t->ssl, r);
     if (error == SSL_ERROR_WANT_X509_LOOKUP) return TLS_SHAKE_WAIT;
+    if (t->hello && t->hello->state == HELLO_PLAIN) return TLS_SHAKE_PLAIN;
     if (error != SSL_ERROR_WANT_READ) return fail_handshake(t, why);
     return t->unsent.size ? TLS_SHAKE_WRITE : TLS_SHAKE_READ;
 }

@@ -137,6 +137,7 @@ enum tls_shake {
     TLS_SHAKE_READ,
     TLS_SHAKE_WRITE,
     TLS_SHAKE_WAIT /* for tls_present */,
+    TLS_SHAKE_PLAIN /* what came is no TLS, but may be HTTP; it lies in the conn's `in`, and the layer is of no use */,
     TLS_SHAKE_DONE,
     TLS_SHAKE_FAILED
 };

@@ -103,7 +103,7 @@ void tls_tickets_leave(void); /* at the end of a thread */
 /* What a server needs until the handshake is over. */
 struct tls_hello {
     struct conn *conn; /* who is asked for certificates */
-    enum { HELLO_NEW, HELLO_ASKED, HELLO_PRESENTED, HELLO_REFUSED } state;
+    enum { HELLO_UNHEARD, HELLO_PLAIN, HELLO_NEW, HELLO_ASKED, HELLO_PRESENTED, HELLO_REFUSED } state;
     struct tls_certificates *certificates; /* a reference; NULL: none yet */
     char *name;                            /* that they are shown for */
     const struct tls_identity *shown[TLS_SHOWN];

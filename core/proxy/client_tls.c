@@ -53,6 +53,16 @@ static void on_connected(struct conn *conn) {
     client_begin(client_of_conn(conn), conn_tls_alpn(conn) == TLS_ALPN_H2 ? &client_h2 : &client_h1);
 }
 
+/* Whoever typed http for https gets an answer that he can read. */
+static void on_plain(struct conn *conn) {
+    struct client *c = client_of_conn(conn);
+    struct worker *w = client_worker(c);
+    metric_add(w->metrics->misplaced_http, w->loop.index, 1);
+    forget_generation(c);
+    c->misplaced = true;
+    client_begin(c, &client_h1);
+}
+
 /* Strangers fail all day: no line of the log for each, but for who looks for one. */
 static void on_broken(struct conn *conn, enum failure why) {
     struct client *c = client_of_conn(conn);
@@ -69,6 +79,7 @@ static void on_nothing(struct conn *conn) { (void)conn; }
 
 static const struct conn_handlers handlers = {
     .on_hello = on_hello,
+    .on_plain = on_plain,
     .on_connected = on_connected,
     .on_bytes = on_nothing,
     .on_end = on_deadline,
