@@ -24,6 +24,7 @@ enum retry_class { RETRY_NEVER, RETRY_CONNECT, RETRY_RESET, RETRY_TIMEOUT };
     FAILURE(PLAIN_ON_TLS, 400, RETRY_NEVER, "plain_on_tls", "this port speaks TLS: the address begins with https")     \
     FAILURE(EXPECTATION, 417, RETRY_NEVER, "expectation", "the expectation cannot be met")                             \
     FAILURE(MISDIRECTED, 421, RETRY_NEVER, "misdirected", "this server does not serve that host")                      \
+    FAILURE(TOO_EARLY, 425, RETRY_NEVER, "too_early", "the TLS handshake that the request came with did not end")      \
     FAILURE(HEADERS_TOO_LARGE, 431, RETRY_NEVER, "headers_too_large",                                                  \
             "the request headers are larger than this site takes")                                                     \
     FAILURE(BAD_METHOD, 501, RETRY_NEVER, "bad_method", "this method is not served here")                              \

@@ -231,6 +231,11 @@ static void on_broken(struct conn *conn, enum failure why) {
     client_close(client_of_conn(conn));
 }
 
+static void on_secured(struct conn *conn) {
+    struct exchange *x = exchange_of(client_of_conn(conn));
+    if (x) exchange_wake(x); /* it may have waited for this */
+}
+
 static void on_room(struct conn *conn) {
     struct client *c = client_of_conn(conn);
     pipe_reader_has_room(&c->h1.stream.reader);
@@ -268,6 +273,7 @@ static const struct conn_handlers handlers = {
     .on_bytes = on_bytes,
     .on_end = on_end,
     .on_broken = on_broken,
+    .on_secured = on_secured,
     .on_room = on_room,
     .on_deadline = on_deadline,
 };

@@ -79,7 +79,7 @@ struct exchange {
     struct site_metrics *metrics;    /* NULL before a site is found */
     struct slice site_name;          /* outlives the generation, for the log line */
     struct list ties;                /* what policy holds as long as it lasts, its body or tunnel included */
-    struct deadline total;           /* timeouts.total */
+    struct deadline total;           /* timeouts.total; in STEP_TAKE_HEAD: for the handshake that early data overtook */
     struct pipe_watch buffer_watch;  /* buffer_body */
     struct pipe_watch content_watch; /* the head waits for what stages make of the body */
     struct pipe_reader drop;         /* reads away a request body nobody wants */

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "module.h"
 #include "net/addr.h"
+#include "net/tls.h"
 
 #include <stdlib.h>
 
@@ -445,14 +446,17 @@ static int net_cidr_match(lua_State *L) {
     return 1;
 }
 
+/* tls_replay_note(hello, now): is it new? */
+static int net_tls_replay_note(lua_State *L) {
+    lua_pushboolean(L, tls_replay_note(module_check_slice(L, 1), luaL_checknumber(L, 2)));
+    return 1;
+}
+
 static const luaL_Reg net_functions[] = {
-    { "loop", net_loop },
-    { "addr_parse", net_addr_parse },
-    { "addr_from_ip", net_addr_from_ip },
-    { "addr_split", net_addr_split },
-    { "addr_equal", net_addr_equal },
-    { "cidr_match", net_cidr_match },
-    { NULL, NULL },
+    { "tls_replay_note", net_tls_replay_note }, { "loop", net_loop },
+    { "addr_parse", net_addr_parse },           { "addr_from_ip", net_addr_from_ip },
+    { "addr_split", net_addr_split },           { "addr_equal", net_addr_equal },
+    { "cidr_match", net_cidr_match },           { NULL, NULL },
 };
 
 int module_net_open(lua_State *L) {

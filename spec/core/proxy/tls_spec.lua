@@ -516,7 +516,8 @@ describe("a TLS listener", function()
       says("tls: expected a table such as", 'return { listen = 8443, tls = true, on_request = 204 }')
       says("has `tls`, but none of its listeners",
         'return { listen = 8443, tls = { cert = "one.pem", key = "one.key" }, on_request = 204 }')
-      says("early data comes with a later version", listener '{ cert = "one.pem", key = "one.key", early_data = true }')
+      says("listen.tls.early_data: expected true or false",
+        listener '{ cert = "one.pem", key = "one.key", early_data = 5 }')
     end)
 
     it("when a key can be read by others", function()
