@@ -13,8 +13,7 @@ static const struct timeouts fallback_timeouts = { .head = 10, .body = 30, .idle
 static const struct h1_limits fallback_limits = { .head = 32768, .target = 8192, .fields = 100 };
 
 const struct host_table *client_table(const struct client *c) {
-    const struct generation *g = client_worker(c)->generation;
-    return g && c->listener->id < g->table_count ? g->tables[c->listener->id] : NULL;
+    return generation_table(client_worker(c)->generation, c->listener);
 }
 
 static const struct site *first_site(const struct client *c) {

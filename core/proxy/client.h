@@ -53,8 +53,10 @@ struct client {
     struct addr addr; /* the other side, as accepted */
     const struct client_protocol *protocol;
     bool closed;
+    bool misplaced;              /* it speaks HTTP where its listener speaks TLS: it is told so */
     bool may_speak_h2;           /* its listener takes HTTP/2 with prior knowledge */
     struct handshake *handshake; /* policy is asked for a certificate; NULL: it is not */
+    struct generation *met;      /* during a TLS handshake: the one that accepted it, a reference; else NULL */
     struct h1_client h1;
     struct h2_client *h2; /* NULL: it does not speak HTTP/2 */
 };

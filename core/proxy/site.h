@@ -110,3 +110,6 @@ static inline const struct egress *generation_egress(const struct generation *g)
 }
 struct generation *generation_ref(struct generation *);
 void generation_unref(struct generation *); /* NULL is ignored */
+struct listener;
+/* What it says of the listener; NULL: nothing. `g` may be NULL. */
+const struct host_table *generation_table(const struct generation *g, const struct listener *);

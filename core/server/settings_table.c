@@ -181,7 +181,7 @@ const struct setting settings_table[] = {
     ROW(LISTENER_TLS, "client_ca", TEXT, service_setting, client_ca),
     ROW(LISTENER_TLS, "client_verify", WORD, service_setting, client_verify, .words = client_verify_words),
     ROW(LISTENER_TLS, "crl", TEXT, service_setting, crl),
-    ROW(LISTENER_TLS, "early_data", LATER, service_setting, profile, .later = "early data comes with a later version"),
+    ROW(LISTENER_TLS, "early_data", BOOLEAN, service_setting, early_data),
 
     ROW(CERTIFICATE, "cert", TEXT, certificate_setting, cert),
     ROW(CERTIFICATE, "key", TEXT, certificate_setting, key),
