@@ -84,9 +84,6 @@ static bool same_word(uint64_t known, uint64_t word) {
     return (known | case_bits) == (word | case_bits);
 }
 
-/* Of names of one length nearly all differ here. */
-static bool same_first(const char *known, const char *name) { return ((*known ^ *name) & 0xdf) == 0; }
-
 static bool same_name(const char *known, const char *name, size_t n) {
     if (n < 8) return same_word(load_word(known), load_short(name, n));
     if (!same_word(load_word(known), load_word(name))) return false;
@@ -98,8 +95,7 @@ enum header_id header_id_of(struct slice name) {
     if (name.n > LENGTH_MAX || name.n == 0) return HEADER_OTHER;
     const uint8_t *ids = ids_by_length[name.n];
     for (int i = 0; i < SAME_LENGTH && ids[i]; i++)
-        if (same_first(known_names[ids[i]].text, name.p) && same_name(known_names[ids[i]].text, name.p, name.n))
-            return ids[i];
+        if (same_name(known_names[ids[i]].text, name.p, name.n)) return ids[i];
     return HEADER_OTHER;
 }
 
