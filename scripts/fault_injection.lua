@@ -24,8 +24,8 @@
 -- it costs the answer its ETag and its length. It flows in the pieces it came in, of up to 64 KiB. Parts (206) and bodies
 -- with an unknown coding are not throttled.
 --
--- Put it first into `use` to hit everything, or behind the policies that should still do their work. Costs $OFF µs a
--- request when it is off, about $COST µs with one fault that does not hit.
+-- Put it first into `use` to hit everything, or behind the policies that should still do their work. Costs
+-- nothing when it is off by `false`, 0.3 µs by a function, and about 0.6 µs with one fault that does not hit.
 
 local gate = require "moongate"
 local options = require "moongate.options"

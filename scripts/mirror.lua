@@ -25,7 +25,7 @@
 --
 -- `on_difference` gets both for a closer look; it runs in the copy's task, and may wait.
 --
--- Costs about $COST µs a request that is copied, beside the copy itself, and $NONE µs one that is not.
+-- Costs about 0.4 µs a request that is not copied, and one that is as much as a gate.fetch.
 
 local gate = require "moongate"
 local options = require "moongate.options"
