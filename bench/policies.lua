@@ -4,6 +4,7 @@
 --     ./dev build release
 --     eval "$(build/moongate test --env)" && lua5.4 bench/policies.lua [NAME…]
 
+-- luacheck: no max line length (a case is a line)
 local testing = require "moongate.testing"
 
 local HOOKS <const> = { "on_request", "pick_backend", "on_response", "on_log" }

@@ -22,6 +22,7 @@ local gate = require "moongate"
 local sticky_session = require "scripts.sticky_session"
 
 local function is_tenant(req) return req.path:find "^/tenant/" end
+local function is_browser(req) return not is_tenant(req) end
 
 local servers = {
   { "127.0.0.1:9001", name = "first" }, { "127.0.0.1:9002", name = "second" }, { "127.0.0.1:9003", name = "third" },
@@ -32,7 +33,7 @@ local site = {
   backends = { app = servers },
   use = {
     -- In real life the secret is random, and comes from a module that only the proxy can read.
-    sticky_session { backend = "app", secret = "sixteen bytes and more", when = function(req) return not is_tenant(req) end },
+    sticky_session { backend = "app", secret = "sixteen bytes and more", when = is_browser },
     sticky_session { backend = "app", by = "header:X-Tenant", when = is_tenant },
   },
 }

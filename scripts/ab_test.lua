@@ -10,8 +10,8 @@
 --
 -- The application reads `X-Experiments: checkout=old, search=b`; the browser gets the same field if `expose` is true. A
 -- client's own is removed: nobody can claim a variant. Who takes part in what depends on a hash of experiment and key;
--- experiments are independent of each other, and a new weight moves only as many clients as it must, as long as variants
--- are added at the end of the alphabet.
+-- experiments are independent of each other, and a new weight moves only as many clients as it must, as long as
+-- variants are added at the end of the alphabet.
 --
 -- `by` tells clients apart: "cookie" (the default) gives each one a random id that stays for `cookie_age`. Answers then
 -- depend on it, and say so to caches (Vary). Who has no key ("header:X-User" of somebody who is not logged in) takes
@@ -149,7 +149,8 @@ return function(given)
     name = "ab_test_requests_total", help = "Requests by variant", labels = { "experiment", "variant", "status" },
   }
   local timed = gate.metrics.histogram {
-    name = "ab_test_seconds", help = "Seconds until the answer's head, by variant", labels = { "experiment", "variant" },
+    name = "ab_test_seconds", help = "Seconds until the answer's head, by variant",
+    labels = { "experiment", "variant" },
   }
 
   -- What a tester asks for, by experiment.

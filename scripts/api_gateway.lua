@@ -9,8 +9,8 @@
 --       },
 --     } }
 --
--- **Paths.** A segment is a literal or a {parameter}, which takes one segment that is not empty; at the end {name*} or *
--- takes the rest, which may be empty. Parameters are in `req.ctx.params`, decoded; the route's name is in
+-- **Paths.** A segment is a literal or a {parameter}, which takes one segment that is not empty; at the end {name*} or
+-- * takes the rest, which may be empty. Parameters are in `req.ctx.params`, decoded; the route's name is in
 -- `req.ctx.route`. Compared is `req.path`, normalised, so that no "/x/../" gets past (`raw_target` would undo that).
 -- Case and a slash at the end count. Of the routes that fit, the most specific one that takes the method is used,
 -- wherever it stands in the list: literals before parameters, from the left; exact hosts before "*.example.com" before
@@ -118,13 +118,15 @@ local hooks <const> = {
   on_request = true, pick_backend = true, on_response = true, on_log = true, on_error = true, cache_key = true,
 }
 
--- Checking -------------------------------------------------------------------------------------------------------------
+-- Checking ------------------------------------------------------------------------------------------------------------
 
 local function problem_of_use(list, path)
   for i, policy in ipairs(list) do
     if type(policy) ~= "table" then return ("%suse[%d]: expected a policy"):format(path, i) end
     for name in pairs(policy) do
-      if not hooks[name] then return ("%suse[%d].%s: does not work in a route, only in a site"):format(path, i, name) end
+      if not hooks[name] then
+        return ("%suse[%d].%s: does not work in a route, only in a site"):format(path, i, name)
+      end
     end
   end
 end
@@ -148,7 +150,9 @@ local function problem_of_template(text, names, path)
 end
 
 local function problem_of_rewriting(route, names, path)
-  if route.rewrite and (route.strip or route.add) then return path .. "rewrite: makes the whole path, beside strip or add" end
+  if route.rewrite and (route.strip or route.add) then
+    return path .. "rewrite: makes the whole path, beside strip or add"
+  end
   local literal = route.path:match "^[^{*]*"
   if route.strip then
     local prefix = route.strip:gsub("/$", "")
@@ -171,7 +175,9 @@ local function problem_of_route(route, i, defaults)
   local segments, names = route_table.parse(route.path)
   if not segments then return ("%spath: %s"):format(path, names) end
   if route.reply and route.backend then return path .. "reply: stands in the place of a backend" end
-  if not (route.reply or route.backend or defaults.backend) then return path:sub(1, -2) .. ": expected backend or reply" end
+  if not (route.reply or route.backend or defaults.backend) then
+    return path:sub(1, -2) .. ": expected backend or reply"
+  end
   return problem_of_rewriting(route, names, path)
 end
 
@@ -192,11 +198,13 @@ local function problem_of(given)
   for i, route in ipairs(given.routes) do
     problem = problem_of_route(route, i, defaults)
     if problem then return problem end
-    if route.version and not given.version then return ("routes[%d].version: say where it stands, in version"):format(i) end
+    if route.version and not given.version then
+      return ("routes[%d].version: say where it stands, in version"):format(i)
+    end
   end
 end
 
--- Preparing ------------------------------------------------------------------------------------------------------------
+-- Preparing -----------------------------------------------------------------------------------------------------------
 
 local function setting(route, defaults, name)
   if route[name] ~= nil then return route[name] end

@@ -77,7 +77,7 @@ local function problem_of(given)
     or given.rollback and options.problem(given.rollback, known_rollback, nil, "rollback.")
 end
 
--- Counters of two versions over time -----------------------------------------------------------------------------------
+-- Counters of two versions over time ----------------------------------------------------------------------------------
 
 -- Windows are numbered since 1970, so that all workers mean the same one.
 local function counters(shared, release, window)
@@ -151,7 +151,7 @@ local function judge_of(given, shared)
   }
 end
 
--- Who is who -----------------------------------------------------------------------------------------------------------
+-- Who is who ----------------------------------------------------------------------------------------------------------
 
 -- A client's number from his cookie, 0 to below 100, or nil.
 local function number_of(cookie)

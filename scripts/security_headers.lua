@@ -1,6 +1,8 @@
 -- Adds the header fields that make browsers careful. What the application sets itself, it keeps.
 --
---     use = { require "scripts.security_headers" { frame = "DENY", csp = "default-src 'self'", hsts = { subdomains = true } } }
+--     use = { require "scripts.security_headers" {
+--       frame = "DENY", csp = "default-src 'self'", hsts = { subdomains = true },
+--     } }
 --
 -- Every option takes a string, or false: leave that field alone. By default:
 --
@@ -10,17 +12,16 @@
 --     Strict-Transport-Security: max-age=31536000       (to clients that came by https)
 --
 -- There is no Content-Security-Policy or Permissions-Policy unless you write one: no default fits an application that
--- was not made for it. `csp_report_only` tries one first. Where a policy has `{nonce}`, each answer gets a nonce of its
--- own, which the application finds in X-Csp-Nonce to put it into its pages; pages that caches keep cannot have one.
+-- was not made for it. `csp_report_only` tries one first.
 --
--- HSTS binds browsers for its whole `max_age`, and with `subdomains` also for hosts that you may not think of: begin with
--- a short one. `preload` asks for a place on the browsers' lists, which is hard to leave; it is refused with less than
--- they take. Over plain http it is not sent, since it must not be (RFC 6797); scripts/redirect_https.lua brings clients over.
+-- HSTS binds browsers for its whole `max_age`, and with `subdomains` also for hosts that you may not think of: begin
+-- with a short one. `preload` asks for a place on the browsers' lists, which is hard to leave; it is refused with less
+-- than they take. Over plain http it is not sent, since it must not be (RFC 6797); scripts/redirect_https.lua brings
+-- clients over.
 --
 -- With `override` the application's own fields are replaced; `remove` takes away those that tell strangers too much:
 -- { "Server", "X-Powered-By" }. Replies and error pages get all of it, too. Costs about 0.5 µs a request.
 
-local gate = require "moongate"
 local options = require "moongate.options"
 
 ---@class security_headers.Hsts
@@ -55,7 +56,7 @@ local fields <const> = {
   resource = { "Cross-Origin-Resource-Policy", false },
 }
 
--- Checking -------------------------------------------------------------------------------------------------------------
+-- Checking ------------------------------------------------------------------------------------------------------------
 
 local function is_text(value)
   local text = type(value) == "string" and value ~= "" and not value:find "%c"
@@ -97,16 +98,12 @@ local function problem_of(given)
   end
 end
 
--- The policy -----------------------------------------------------------------------------------------------------------
+-- The policy ----------------------------------------------------------------------------------------------------------
 
 local function hsts_text(hsts)
   return ("max-age=%d%s%s"):format(options.seconds(hsts.max_age or YEAR) // 1,
     hsts.subdomains and "; includeSubDomains" or "", hsts.preload and "; preload" or "")
 end
-
-local NONCE <const> = "{nonce}"
-
-local function new_nonce() return gate.crypto.random(16, "base64") end
 
 ---@param given? security_headers.Options
 ---@return moongate.Policy
@@ -114,13 +111,12 @@ return function(given)
   given = given or {}
   options.blame("security_headers", problem_of(given))
 
-  local always, secure, with_nonce = {}, {}, {}
+  local always, secure = {}, {}
   for option, field in pairs(fields) do
     local value = given[option]
     if value == nil then value = field[2] end
     if type(value) == "table" then value = hsts_text(value) end
-    local list = option == "hsts" and secure or value and value:find(NONCE, 1, true) and with_nonce or always
-    if value then list[field[1]] = value end
+    if value then (option == "hsts" and secure or always)[field[1]] = value end
   end
   local removed, override = given.remove or {}, given.override
 
@@ -130,29 +126,12 @@ return function(given)
     end
   end
 
-  local has_nonce = next(with_nonce) ~= nil
-
-  local policy = {}
-
-  function policy.on_response(req, res)
-    local headers = res.headers
-    for _, name in ipairs(removed) do headers[name] = nil end
-    add(headers, always)
-    if req.scheme == "https" then add(headers, secure) end
-    if not has_nonce then return end
-    local nonce = req.ctx.csp_nonce or new_nonce() -- a reply of somebody before us
-    for name, value in pairs(with_nonce) do
-      -- Base64 has no "%", which alone would mean something here.
-      if override or not headers[name] then headers[name] = (value:gsub(NONCE, nonce)) end
-    end
-  end
-
-  if has_nonce then
-    function policy.on_request(req)
-      local nonce = new_nonce()
-      req.ctx.csp_nonce, req.headers["X-Csp-Nonce"] = nonce, nonce
-    end
-  end
-
-  return policy
+  return {
+    on_response = function(req, res)
+      local headers = res.headers
+      for _, name in ipairs(removed) do headers[name] = nil end
+      add(headers, always)
+      if req.scheme == "https" then add(headers, secure) end
+    end,
+  }
 end

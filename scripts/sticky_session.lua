@@ -4,12 +4,12 @@
 --     use = { require "scripts.sticky_session" { backend = "app", by = "header:X-Tenant" } }              -- hash
 --
 -- The cookie holds an HMAC of the server's address: it tells nobody what servers there are, cannot be made up, and
--- holds on every worker and after a restart, as long as secret and address stay. It is set when the server that answered
--- is not the one it names, so a client whose server is gone, unwell or draining is moved once and stays there.
+-- holds on every worker and after a restart, as long as secret and address stay. It is set when the server that
+-- answered is not the one it names, so a client whose server is gone, unwell or draining is moved once and stays there.
 --
--- The hash is a rendezvous hash by weight: a server that comes or goes moves only the clients that are its own, and they
--- come back to it. There is no cookie; who has no key (no such header) goes where the backend's `balance` says. Clients
--- who choose their key choose their server, and may all choose the same one.
+-- The hash is a rendezvous hash by weight: a server that comes or goes moves only the clients that are its own, and
+-- they come back to it. There is no cookie; who has no key (no such header) goes where the backend's `balance` says.
+-- Clients who choose their key choose their server, and may all choose the same one.
 --
 -- A server that is not well is passed over as long as another one is; one that fails a request has the next tried
 -- for it, as the backend's `retry` says. `drain` lists servers, by name or address, that keep who has their cookie and
@@ -107,7 +107,7 @@ local function least_busy(servers)
   return best
 end
 
--- By hash --------------------------------------------------------------------------------------------------------------
+-- By hash -------------------------------------------------------------------------------------------------------------
 
 local function by_hash(given)
   local backend, key_of, is_draining = given.backend, options.key(given.by), drainer(given.drain)
@@ -125,7 +125,7 @@ local function by_hash(given)
   }
 end
 
--- By cookie ------------------------------------------------------------------------------------------------------------
+-- By cookie -----------------------------------------------------------------------------------------------------------
 
 local KEPT_MAX <const> = 1000
 

@@ -55,7 +55,8 @@ end
 ---@param host any
 ---@return string?
 function route_table.is_host(host)
-  if type(host) ~= "string" or not (host:find "^[%l%d._-]+$" or host:find "^%*%.[%l%d._-]+$" or host:find "^%[[%x:]+%]$") then
+  local name = type(host) == "string" and (host:gsub("^%*%.", "")) or ""
+  if not (name:find "^[%l%d._-]+$" or name:find "^%[[%x:]+%]$") then
     return 'a name in lower case, such as "api.example.com" or "*.example.com"'
   end
 end

@@ -1,3 +1,4 @@
+-- luacheck: no max line length (cases stand in one line)
 local support = require "support"
 local policy = require "scripts.policy"
 local it, http = support.it, support.http
