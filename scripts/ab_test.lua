@@ -137,7 +137,8 @@ return function(given)
   options.blame("ab_test", problem_of(given))
   local by_cookie = (given.by or "cookie") == "cookie"
   local cookie, field, force = given.cookie or "visitor", given.header or "X-Experiments", given.force
-  local age = options.seconds(given.cookie_age or "30d")
+  local set_cookie, problem = fields.cookie_setter(cookie, { max_age = options.seconds(given.cookie_age or "30d") })
+  options.blame("ab_test", problem)
   local key_of = not by_cookie and options.key(given.by)
   local vary = by_cookie and "Cookie" or type(given.by) == "string" and given.by:match "^header:(.*)$"
   local place = {} -- of what is left in req.ctx: nobody else's
@@ -223,10 +224,7 @@ return function(given)
     if not mine or not mine.about then return end
     if vary then fields.add_vary(res.headers, vary) end
     if given.expose and mine.text then res.headers[field] = mine.text end
-    if not mine.id then return end
-    res.headers:add("Set-Cookie", gate.cookie.build(cookie, mine.id, {
-      path = "/", max_age = age, http_only = true, same_site = "lax", secure = req.scheme == "https",
-    }))
+    if mine.id then set_cookie(req, res, mine.id) end
   end
 
   function policy.on_log(req, res)

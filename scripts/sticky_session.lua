@@ -145,7 +145,11 @@ end
 local function by_cookie(given)
   local backend, name, is_draining = given.backend, given.cookie or "server", drainer(given.drain)
   local mark_of = marker(given.secret, backend)
-  local max_age = given.max_age and options.seconds(given.max_age)
+  local set_cookie, problem = fields.cookie_setter(name, {
+    path = given.path, domain = given.domain, max_age = given.max_age and options.seconds(given.max_age),
+    same_site = given.same_site,
+  })
+  options.blame("sticky_session", problem, 4)
   local drains = given.drain ~= nil
   local place = {} -- of what is left in req.ctx: nobody else's
 
@@ -160,14 +164,6 @@ local function by_cookie(given)
     if not drains then return backend end
     local server = least_busy(usable(servers, is_draining))
     return server and { backend .. "/" .. server.address, backend } or backend
-  end
-
-  local function cookie_for(req, mark)
-    local same_site = given.same_site or "lax"
-    return gate.cookie.build(name, mark, {
-      path = given.path or "/", domain = given.domain, max_age = max_age, http_only = true,
-      secure = req.scheme == "https" or same_site == "none", same_site = same_site,
-    })
   end
 
   return {
@@ -194,7 +190,7 @@ local function by_cookie(given)
       -- An answer that no server of this backend gave tells nothing of where the client belongs.
       if not mark or res.source ~= "backend" or res.backend ~= backend then return end
       local now = mark_of(res.server)
-      if now ~= mark then res.headers:add("Set-Cookie", cookie_for(req, now)) end
+      if now ~= mark then set_cookie(req, res, now) end
     end,
   }
 end
