@@ -140,11 +140,19 @@ end
 
 -- Writing -------------------------------------------------------------------------------------------------------------
 
-local out = {}
+local out, contents = {}, {}
 
 local function emit(...)
   for _, text in ipairs { ... } do out[#out + 1] = text end
   out[#out + 1] = "\n"
+end
+
+-- A heading; what is told of it in the contents, with a link to the anchor that is made of it.
+local function emit_heading(level, text, told)
+  emit(("#"):rep(level), " ", text)
+  emit()
+  local anchor = text:lower():gsub("[^%w%s_-]", ""):gsub("%s", "-")
+  if told then table.insert(contents, { level = level, link = ("[%s](#%s)"):format(told, anchor) }) end
 end
 
 local function short(type_name)
@@ -185,11 +193,8 @@ local function emit_rows(head, rows)
   emit()
 end
 
--- "res:…" for a method of Response: what it is called in hooks.
-local names = {
-  Headers = "headers", Args = "args", Body = "body", Shared = "shared", Cidr = "set", Re = "re", Mmdb = "geo",
-}
-local names = { Headers = "headers", Args = "args", Body = "body", Shared = "shared", Jwks = "jwks" }
+-- What an object is called in hooks, where that is not its class in lower case.
+local names = { FetchedStream = "res" }
 
 local function signature_of(member)
   local signature = member.signature:gsub("^(%u[%w_]*)([.:])", function(class, joint)
@@ -201,8 +206,8 @@ end
 local function emit_member(member)
   local block = member.block
   local before, example = split_text(block.text)
-  emit("### `", signature_of(member), "`")
-  emit()
+  local signature = signature_of(member)
+  emit_heading(3, "`" .. signature .. "`", signature:find "^gate%." and "`" .. signature:match "^[%w_.]+" .. "`")
   emit_text(before)
   if block.type then emit("A `", short(block.type), "`.\n") end
   emit_rows("| parameter | | |", block.params)
@@ -219,9 +224,9 @@ end
 
 local function emit_section(section)
   local block = section.block
-  local title = section.variable == "gate" and "gate" or short(section.class)
-  emit("## ", title)
-  emit()
+  local of_gate = section.variable and section.variable:find "^gate%f[^%w_]"
+  local title = of_gate and section.variable or short(section.class)
+  emit_heading(2, title, not of_gate and not title:find "Options$" and title)
   if block.parents and block.parents ~= "" then emit("With all that is in ", short(block.parents), ".\n") end
   local before, example = split_text(block.text)
   emit_text(before)
@@ -232,14 +237,12 @@ end
 
 local function emit_file(path, title)
   local sections, aliases = gather(path)
-  emit("# ", title)
-  emit()
+  emit_heading(1, title, title)
   emit(read_intro(path))
   emit()
   for _, section in ipairs(sections) do emit_section(section) end
   if #aliases == 0 then return end
-  emit("## Types of ", title:lower())
-  emit()
+  emit_heading(2, "Types of " .. title:lower())
   for _, alias in ipairs(aliases) do
     local text = #alias.text > 0 and table.concat(alias.text, " ") or alias.about
     emit("- **", short(alias.name), "**: `", short(alias.type), "`", text ~= "" and " " .. text or "")
@@ -247,10 +250,24 @@ local function emit_file(path, title)
   emit()
 end
 
-emit("<!-- Made of lua/types by docs/make_api.lua; change those. -->")
-emit()
-emit "This is what scripts see. [Settings](settings.md) tells what else stands in a config, [operations](operations.md)"
-emit "how to run it."
-emit()
+-- A line for each file: its title, then what is in it.
+local function contents_text()
+  local lines = {}
+  for _, entry in ipairs(contents) do
+    if entry.level == 1 then
+      lines[#lines + 1] = "- **" .. entry.link .. "**"
+    else
+      lines[#lines] = lines[#lines] .. (lines[#lines]:find "%*%*$" and ": " or ", ") .. entry.link
+    end
+  end
+  return table.concat(lines, "\n") .. "\n\n"
+end
+
 for _, file in ipairs(files) do emit_file(file[1], file[2]) end
-io.write((table.concat(out):gsub("\n+$", "\n")))
+io.write([[
+<!-- Made of lua/types by docs/make_api.lua; change those. -->
+
+This is what scripts see, word by word. [The guide](guide.md) tells what to use when, [settings](settings.md) what else
+stands in a config, [operations](operations.md) how to run it.
+
+]], contents_text(), (table.concat(out):gsub("\n+$", "\n")))

@@ -14,6 +14,7 @@
 -- forwarded unless `forward` is true.
 
 local gate = require "moongate"
+local basic = require "moongate.basic"
 
 ---@class basic_auth.Options
 ---@field users? table<string, string> passwords by name
@@ -43,20 +44,14 @@ local function check_options(options)
     if type(value) ~= known[name] then return ("%s: expected a %s, got %s"):format(name, known[name], type(value)) end
   end
   if (options.users == nil) == (options.check == nil) then return "expected either users or check" end
-  if options.realm and options.realm:find '[%c"\\]' then return "realm: no quotes, backslashes or control bytes" end
+  local problem = options.realm and basic.check_realm(options.realm)
+  if problem then return problem end
   for i, path in ipairs(options.except or {}) do
     if type(path) ~= "string" or path:sub(1, 1) ~= "/" then
       return ("except[%d]: expected a path that begins with /"):format(i)
     end
   end
   return options.users and check_users(options.users)
-end
-
--- The name and password of an Authorization field.
-local function read_credentials(field)
-  local encoded = field and field:match "^[Bb][Aa][Ss][Ii][Cc] +([%w+/=]+)$"
-  local decoded = encoded and gate.base64.decode(encoded)
-  if decoded then return decoded:match "^([^:]*):(.*)$" end
 end
 
 -- A `check` by table. The names are no secret; that one of them exists should still not show in the time it takes.
@@ -74,8 +69,7 @@ return function(options)
   local problem = check_options(options)
   if problem then error("basic_auth: " .. problem, 2) end
   local check = options.check or by_table(options.users)
-  local realm = options.realm or "restricted"
-  local challenge = { ["WWW-Authenticate"] = ('Basic realm="%s", charset="UTF-8"'):format(realm) }
+  local challenge = { ["WWW-Authenticate"] = basic.challenge(options.realm or "restricted") }
 
   local function is_open(path)
     for _, prefix in ipairs(options.except or {}) do
@@ -88,7 +82,7 @@ return function(options)
     on_request = function(req)
       if options.header then req.headers[options.header] = nil end -- a client does not say this
       if is_open(req.path) then return end
-      local user, password = read_credentials(req.headers["Authorization"])
+      local user, password = basic.parse(req.headers["Authorization"])
       if not user or not check(user, password) then
         return gate.reply(401, "a name and a password, please\n", challenge)
       end

@@ -6,10 +6,9 @@
 --     } }
 --
 -- The token stands in `Authorization: Bearer ...`, or where `header` or `cookie` says. It must say when it expires,
--- unless
--- `required_claims` says otherwise. `scopes` and `check` ask for more. The claims stand in `req.ctx.claims`, their
--- `sub` in `req.ctx.user`, and what `claims` names in fields of the request; the same fields of a client are removed.
--- The token goes no further, unless `forward` is true.
+-- unless `required_claims` says otherwise. `scopes` and `check` ask for more. The claims stand in `req.ctx.claims`,
+-- their `sub` in `req.ctx.user`, and what `claims` names in fields of the request; the same fields of a client are
+-- removed. The token goes no further, unless `forward` is true.
 --
 -- Without a token the answer is 401, with a bad one 401, without the scopes 403, all with the challenge of RFC 6750;
 -- 503 if there are no keys to verify with. A key beside a reload: `keys` takes what gate.jwt.verify takes, such as

@@ -6,10 +6,10 @@
 --       scopes = { "read" }, claims = { sub = "X-User" },
 --     } }
 --
--- In the place of `url`, `backend` and `path` name one of the site's backends. Answers are kept for `ttl` seconds,
--- for all workers and never beyond the token's `exp`: for so long a token that was taken back still passes. "No" is
--- kept for
--- `negative_ttl`. Tokens are kept as digests. A server that is slow, gone, or answers something else is not a yes: 503.
+-- In the place of `url`, `backend` and `path` name one of the site's backends. Answers are kept for `ttl` seconds, for
+-- all workers and never beyond the token's `exp`: for so long a token that was taken back still passes. "No" is kept
+-- for `negative_ttl`. Tokens are kept as digests. A server that is slow, gone, or answers something else is not a yes:
+-- 503.
 --
 -- Where the token stands, `scopes`, `claims`, `check` and the answers are those of scripts/jwt_auth.lua.
 

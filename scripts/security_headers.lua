@@ -12,7 +12,7 @@
 --     Strict-Transport-Security: max-age=31536000       (to clients that came by https)
 --
 -- There is no Content-Security-Policy or Permissions-Policy unless you write one: no default fits an application that
--- was not made for it. `csp_report_only` tries one first.
+-- was not made for it. `csp_report_only` tries one first; scripts/csp.lua makes them with nonces.
 --
 -- HSTS binds browsers for its whole `max_age`, and with `subdomains` also for hosts that you may not think of: begin
 -- with a short one. `preload` asks for a place on the browsers' lists, which is hard to leave; it is refused with less

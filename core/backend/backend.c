@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { NAME_ADDRESSES = 16 };
+enum { NAME_ADDRESSES = 16, TUNNEL_TEXT = 272 };
 
 struct name_answer {
     struct backend_view *view;
@@ -53,6 +53,7 @@ void backend_destroy(struct backend *b) {
     free(b->specs);
     free(b->views);
     tls_trust_unref(b->settings.trust);
+    parent_unref(b->settings.parent);
     free(b->settings.tls_name);
     free(b->settings.health.path);
     free(b->settings.health.host);
@@ -62,14 +63,25 @@ void backend_destroy(struct backend *b) {
 
 /* ---- views */
 
+/* What a parent is asked for. */
+static const char *write_tunnel(char *to, size_t size, const struct server_spec *spec) {
+    char text[ADDR_TEXT];
+    if (spec->host) snprintf(to, size, "%s:%u", spec->host, (unsigned)spec->port);
+    else snprintf(to, size, "%.*s", FMT(addr_text(&spec->addr, text)));
+    return to;
+}
+
 static void add_candidate(struct backend_view *v, const struct server_spec *spec, const struct addr *addr) {
+    char tunnel[TUNNEL_TEXT];
     if (v->count == v->room) {
         v->room = v->room ? v->room * 2 : 4;
         v->list = must_realloc(v->list, v->room * sizeof *v->list);
     }
     struct candidate *c = &v->list[v->count++];
     *c = (struct candidate){ .spec = spec, .weight = spec->weight };
-    c->server = server_get(slice_of(v->backend->name), addr, v->backend->workers);
+    c->server =
+        server_get(slice_of(v->backend->name), addr,
+                   v->backend->settings.parent ? write_tunnel(tunnel, sizeof tunnel, spec) : NULL, v->backend->workers);
 }
 
 static void clear_candidates(struct backend_view *v) {
@@ -79,16 +91,22 @@ static void clear_candidates(struct backend_view *v) {
     v->count = v->room = 0;
 }
 
+/* The name to look up: with a parent its own, which looks up the servers'. NULL: none. */
+static const char *host_of(const struct backend *b, const struct server_spec *spec) {
+    return b->settings.parent ? b->settings.parent->host : spec->host;
+}
+
 static void add_spec(struct backend_view *v, unsigned i) {
     const struct server_spec *spec = &v->backend->specs[i];
-    if (!spec->host) {
-        add_candidate(v, spec, &spec->addr);
+    const struct parent *parent = v->backend->settings.parent;
+    if (!host_of(v->backend, spec)) {
+        add_candidate(v, spec, parent ? &parent->addr : &spec->addr);
         return;
     }
     const struct name_answer *answer = &v->names[i];
     for (unsigned k = 0; k < answer->count; k++) {
         struct addr addr = answer->addrs[k];
-        addr_set_port(&addr, spec->port);
+        addr_set_port(&addr, parent ? parent->port : spec->port);
         add_candidate(v, spec, &addr);
     }
 }
@@ -131,7 +149,7 @@ static void name_on_answer(struct question *q) {
 }
 
 static void ask_name(struct name_answer *name) {
-    name->question = question_create(slice_of(name->spec->host), name->asker, name_on_answer);
+    name->question = question_create(slice_of(host_of(name->view->backend, name->spec)), name->asker, name_on_answer);
     name->question->with = name;
     resolver_ask(name->view->backend->resolver, name->question);
 }
@@ -146,7 +164,7 @@ static void refresh_names(struct backend_view *v) {
 
 static bool has_names(const struct backend *b) {
     for (unsigned i = 0; i < b->spec_count; i++) {
-        if (b->specs[i].host) return true;
+        if (host_of(b, &b->specs[i])) return true;
     }
     return false;
 }
@@ -159,7 +177,7 @@ void backend_view_open(struct backend *b, struct loop *loop, struct mailbox *mai
     if (has_names(b)) {
         v->names = must_calloc(b->spec_count, sizeof *v->names);
         for (unsigned i = 0; i < b->spec_count; i++) {
-            if (!b->specs[i].host) continue;
+            if (!host_of(b, &b->specs[i])) continue;
             v->names[i] = (struct name_answer){ .view = v, .spec = &b->specs[i], .asker = mailbox };
             v->unresolved++;
         }
@@ -282,7 +300,8 @@ struct slice backend_tls_name(const struct backend *b, const struct server_spec 
                               char *text) {
     if (b->settings.tls_name) return slice_of(b->settings.tls_name);
     if (spec && spec->host) return slice_of(spec->host);
-    return server->addr.u.sa.sa_family == AF_UNIX ? SLICE("") : addr_ip_text(&server->addr, text);
+    const struct addr *addr = spec && server->tunnel ? &spec->addr : &server->addr;
+    return addr->u.sa.sa_family == AF_UNIX ? SLICE("") : addr_ip_text(addr, text);
 }
 
 bool backend_has_server(const struct backend *b, const struct loop *loop, struct slice name) {

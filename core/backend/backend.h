@@ -3,6 +3,7 @@
  * and of host names by the resolver (kept fresh by TTL; the old answer serves until the new one is in). */
 #pragma once
 
+#include "backend/parent.h"
 #include "backend/server.h"
 #include "net/resolver.h"
 
@@ -41,6 +42,7 @@ struct backend_settings {
     double connect, first_byte, between;
     struct tls_trust *trust; /* a reference: TLS to its servers; NULL: none */
     bool h2;                 /* HTTP/2: by ALPN with TLS, else with prior knowledge */
+    struct parent *parent;   /* a reference: the proxy through which its servers are reached; NULL: none */
     char *tls_name;          /* what their certificates bear, and SNI; NULL: each server's own host */
     struct {                 /* active health checks; path NULL: none */
         char *path;

@@ -14,21 +14,22 @@
 enum { FAILURES_UNTIL_REST = 3, REST_US = 10 * 1000 * 1000 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct map registry; /* "backend\0address" -> server */
+static struct map registry; /* "backend\0name" -> server */
 
-enum { KEY_SIZE = 512 };
+enum { KEY_SIZE = 2048, NAME_SIZE = 512 };
 
-static struct slice server_key(char to[KEY_SIZE], struct slice backend, struct slice address) {
-    int n = snprintf(to, KEY_SIZE, "%.*s%c%.*s", FMT(backend), 0, FMT(address));
+static struct slice server_key(char to[KEY_SIZE], struct slice backend, struct slice name) {
+    int n = snprintf(to, KEY_SIZE, "%.*s%c%.*s", FMT(backend), 0, FMT(name));
     return slice_make(to, n < KEY_SIZE ? (size_t)n : KEY_SIZE - 1);
 }
 
-static struct server *server_create(struct slice backend, const struct addr *addr, struct slice address,
-                                    unsigned workers) {
+static struct server *server_create(struct slice backend, const struct addr *addr, const char *tunnel,
+                                    struct slice name, unsigned workers) {
     struct server *s = must_calloc(1, sizeof *s);
     s->refs = 1;
     s->backend = must_strndup(backend.p, backend.n);
-    s->name = must_strndup(address.p, address.n);
+    s->name = must_strndup(name.p, name.n);
+    if (tunnel) s->tunnel = must_strdup(tunnel);
     s->addr = *addr;
     s->healthy = 1;
     s->workers = workers;
@@ -45,18 +46,24 @@ static void server_destroy(struct server *s) {
     free(s->pools);
     free(s->backend);
     free(s->name);
+    free(s->tunnel);
     free(s);
 }
 
-struct server *server_get(struct slice backend, const struct addr *addr, unsigned workers) {
-    char text[ADDR_TEXT], key_text[KEY_SIZE];
-    struct slice address = addr_text(addr, text), key = server_key(key_text, backend, address);
+struct server *server_get(struct slice backend, const struct addr *addr, const char *tunnel, unsigned workers) {
+    char text[ADDR_TEXT], name_text[NAME_SIZE], key_text[KEY_SIZE];
+    struct slice name = addr_text(addr, text);
+    if (tunnel) {
+        int n = snprintf(name_text, NAME_SIZE, "%s through %s", tunnel, text);
+        name = slice_make(name_text, n < NAME_SIZE ? (size_t)n : NAME_SIZE - 1);
+    }
+    struct slice key = server_key(key_text, backend, name);
     pthread_mutex_lock(&lock);
     struct server *s = map_get(&registry, key);
     if (s) {
         atomic_fetch_add(&s->refs, 1);
     } else {
-        s = server_create(backend, addr, address, workers);
+        s = server_create(backend, addr, tunnel, name, workers);
         map_set(&registry, key, s);
     }
     pthread_mutex_unlock(&lock);

@@ -18,9 +18,10 @@ struct pool {
 
 struct server {
     _Atomic unsigned refs;
-    char *backend; /* the backend's name */
-    char *name;    /* the address as text: "127.0.0.1:9001" */
-    struct addr addr;
+    char *backend;    /* the backend's name */
+    char *name;       /* the address as text: "127.0.0.1:9001"; "app:443 through 127.0.0.1:3128" */
+    struct addr addr; /* where connections go: its own, or its parent's */
+    char *tunnel;     /* "host:port" that the parent is asked for; NULL: there is none */
     unsigned workers;
     struct pool *pools; /* by worker */
     /* Requests under way and open connections, over all workers. */
@@ -35,8 +36,8 @@ struct server {
     unsigned in_a_row;      /* checks against the present state; the keeper's */
 };
 
-/* Finds or makes; the caller owns one reference. `workers` is fixed for the life of the process. */
-struct server *server_get(struct slice backend, const struct addr *, unsigned workers);
+/* Finds or makes; the caller owns one reference. `tunnel` may be NULL. `workers` is fixed for the life of the process. */
+struct server *server_get(struct slice backend, const struct addr *, const char *tunnel, unsigned workers);
 struct server *server_ref(struct server *);
 /* The last reference takes it out of the registry; its pools are empty by then or are emptied (each worker drops its
  * own before it lets go). NULL is ignored. */

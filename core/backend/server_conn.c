@@ -22,6 +22,7 @@ static void server_conn_bury(struct grave *g) {
     if (sc->h2) server_h2.fini(sc);
     server_unref(sc->server);
     tls_trust_unref(sc->trust);
+    parent_unref(sc->parent);
     free(sc->name);
     slab_give(&conns, sc);
 }
@@ -50,8 +51,8 @@ void server_conn_complain(const struct server_conn *sc, enum failure why) {
     const char *reason = conn_tls_reason(&sc->conn);
     if (!reason || loop_now(sc->conn.loop) - complained < 1) return;
     complained = loop_now(sc->conn.loop);
-    log_warn("backend %s: server %s as \"%s\": %s: %s", sc->server->backend, sc->server->name, sc->name,
-             why == FAIL_RESET ? "TLS broke" : failure_sentence(why), reason);
+    log_warn("backend %s: server %s as \"%s\": %s: %s", sc->server->backend, sc->server->name,
+             sc->name ? sc->name : sc->parent->name, why == FAIL_RESET ? "TLS broke" : failure_sentence(why), reason);
 }
 
 static void lend(struct server_conn *sc, struct borrower *b) {
@@ -59,10 +60,10 @@ static void lend(struct server_conn *sc, struct borrower *b) {
     sc->protocol->lend(sc, b);
 }
 
-void server_conn_become(struct server_conn *sc, const struct server_protocol *protocol) {
-    struct borrower *b = sc->h1.stream.borrower;
+void server_conn_become(struct server_conn *sc, const struct server_protocol *protocol, struct borrower *b) {
     sc->protocol = protocol;
     sc->conn.handlers = protocol->handlers;
+    sc->uses = 1;
     protocol->lend(sc, b);
     protocol->handlers->on_connected(&sc->conn);
 }
@@ -78,6 +79,34 @@ static const struct server_protocol *expected_protocol(const struct server *serv
     return h2 && sure ? &server_h2 : &server_h1;
 }
 
+static void begin_tls(struct server_conn *sc, struct tls_trust *trust, struct slice name, bool h2) {
+    if (sc->conn.loop->stage) conn_tls_pretend(&sc->conn);
+    else conn_tls_connect(&sc->conn, trust, name, h2 ? TLS_ALPN_H2 : TLS_ALPN_H1);
+}
+
+/* Through a parent, `trust` is for the server behind it, and begins when that is connected. */
+static void begin_layers(struct server_conn *sc, const struct way *way) {
+    bool through = way->parent && sc->server->tunnel;
+    sc->wants_h2 = way->h2 && !way->alone;
+    if (way->trust) {
+        sc->trust = tls_trust_ref(way->trust);
+        sc->name = must_strndup(way->name.p, way->name.n);
+    }
+    if (through) {
+        sc->parent = parent_ref(way->parent);
+        sc->conn.handlers = &server_parent_handlers;
+        if (way->parent->trust) begin_tls(sc, way->parent->trust, parent_tls_name(way->parent), false);
+    } else if (way->trust) {
+        begin_tls(sc, way->trust, way->name, sc->wants_h2);
+    }
+}
+
+void server_conn_stands(struct server_conn *sc) {
+    sc->conn.handlers = sc->protocol->handlers;
+    if (sc->trust) begin_tls(sc, sc->trust, slice_of(sc->name), sc->wants_h2);
+    else sc->protocol->handlers->on_connected(&sc->conn);
+}
+
 void server_conn_open(struct server *server, struct loop *loop, struct borrower *b, double timeout,
                       const struct way *way) {
     struct server_conn *sc = slab_take_zeroed(&conns);
@@ -89,21 +118,22 @@ void server_conn_open(struct server *server, struct loop *loop, struct borrower 
     if (loop->stage) loop->stage->called = server->backend;
     conn_connect(&sc->conn, loop, &server->addr, sc->protocol->handlers);
     if (loop->stage) loop->stage->called = NULL;
-    if (way->trust) {
-        sc->trust = tls_trust_ref(way->trust);
-        sc->name = must_strndup(way->name.p, way->name.n);
-        enum tls_alpn alpn = way->h2 && !way->alone ? TLS_ALPN_H2 : TLS_ALPN_H1;
-        if (loop->stage) conn_tls_pretend(&sc->conn);
-        else conn_tls_connect(&sc->conn, way->trust, way->name, alpn);
-    }
+    begin_layers(sc, way);
     lend(sc, b);
+    sc->connect_timeout = timeout;
     conn_deadline(&sc->conn, timeout);
+}
+
+void server_conn_open_another(struct server_conn *sc, struct borrower *b) {
+    struct way way = { .trust = sc->trust, .name = slice_of(sc->name), .parent = sc->parent, .h2 = true };
+    server_conn_open(sc->server, sc->conn.loop, b, sc->connect_timeout, &way);
 }
 
 /* ---- used ones */
 
 static bool is_made_so(const struct server_conn *sc, const struct way *way) {
-    return sc->trust == way->trust && (!sc->trust || slice_equal(slice_of(sc->name), way->name));
+    bool same_trust = sc->trust == way->trust && (!sc->trust || slice_equal(slice_of(sc->name), way->name));
+    return same_trust && parent_equal(sc->parent, sc->server->tunnel ? way->parent : NULL);
 }
 
 static bool is_closed_by_peer(const struct server_conn *sc) {
@@ -132,6 +162,7 @@ static bool borrow_shared(struct pool *pool, struct borrower *b, const struct wa
     list_each_safe(node, &pool->shared) {
         struct server_conn *sc = container_of(node, struct server_conn, node);
         if (!is_made_so(sc, way)) continue;
+        if (way->careful && server_h2_is_idle(sc) && is_closed_by_peer(sc)) continue; /* what it says, it will hear */
         lend(sc, b);
         return true;
     }
@@ -142,7 +173,7 @@ bool server_conn_borrow(struct server *server, struct loop *loop, struct borrowe
     struct pool *pool = &server->pools[loop->index];
     if (way->h2 && !way->alone && borrow_shared(pool, b, way)) return true;
     bool prior_knowledge = way->h2 && !way->trust; /* nothing but tunnels speak HTTP/1 there */
-    return (!prior_knowledge || way->alone) && borrow_idle(pool, b, way);
+    return !way->fresh && (!prior_knowledge || way->alone) && borrow_idle(pool, b, way);
 }
 
 void server_conn_share(struct server_conn *sc) {

@@ -16,9 +16,14 @@ struct server_protocol {
 };
 extern const struct server_protocol server_h1, server_h2;
 
+/* server_parent.c: connected to the parent, it is asked for the server; its handlers until that stands. */
+extern const struct conn_handlers server_parent_handlers;
+
 struct h2_server; /* server_h2.c's own */
 /* Takes no more streams; closes with its last. */
 void server_h2_retire(struct server_conn *);
+/* Has it no stream now? */
+bool server_h2_is_idle(const struct server_conn *);
 
 /* HTTP/1: one stream, which is the whole conn. */
 struct h1_server {
@@ -33,9 +38,11 @@ struct h1_server {
 struct way {
     struct tls_trust *trust; /* TLS; NULL: plain */
     struct slice name;       /* with TLS: what the server's certificate bears */
+    struct parent *parent;   /* the proxy through which servers with a `tunnel` are reached; NULL: none */
     bool h2;                 /* HTTP/2: with TLS if the server agrees, without by prior knowledge */
     bool alone;              /* it will become a tunnel: a connection of its own, HTTP/1.1 */
     bool careful;            /* for what may not be repeated: looks whether an idle one is just being closed */
+    bool fresh;              /* no idle HTTP/1 one: the last was closed */
 };
 
 struct server_conn {
@@ -45,8 +52,12 @@ struct server_conn {
     struct server *server; /* a reference */
     const struct server_protocol *protocol;
     uint32_t uses;           /* requests it has carried, the present one included */
+    double connect_timeout;  /* seconds */
     struct tls_trust *trust; /* a reference; NULL: plain */
     char *name;              /* with TLS: the server's name */
+    struct parent *parent;   /* a reference; NULL: it goes to the server directly */
+    bool wants_h2;           /* offered when TLS begins behind the parent */
+    struct h1_scan scan;     /* of the parent's answer */
     struct h1_server h1;
     struct h2_server *h2; /* NULL: it does not speak HTTP/2 */
 };
@@ -57,15 +68,20 @@ bool server_conn_borrow(struct server *, struct loop *, struct borrower *b, cons
 /* Opens a new one, lent to `b`; on_connected (after the TLS handshake, if there is one) or on_broken follows, or
  * on_deadline after `timeout` seconds. */
 void server_conn_open(struct server *, struct loop *, struct borrower *b, double timeout, const struct way *);
-/* Ends a loan (server_stream_ops.give_back); b->stream becomes NULL. Nothing if there is none. */
+/* Ends a loan (server_stream_ops.give_back); b->stream becomes NULL. Nothing if there is none. Settings NULL: the
+ * connection is kept for nobody. */
 void server_conn_give_back(struct borrower *b, bool whole, const struct backend_settings *);
 /* Closes this worker's idle conns to a server. */
 void server_conn_drop_idle(struct server *, struct loop *);
 
 /* -- for the protocols */
 static inline struct server_conn *server_conn_of(struct conn *c) { return container_of(c, struct server_conn, conn); }
-/* It turned out to speak another protocol: its borrower gets a stream of that, and is told that it is connected. */
-void server_conn_become(struct server_conn *, const struct server_protocol *);
+/* It turned out to speak another protocol: `b` gets a stream of that, and is told that it is connected. */
+void server_conn_become(struct server_conn *, const struct server_protocol *, struct borrower *b);
+/* Others who had borrowed of it get a connection of their own, made in the same way. */
+void server_conn_open_another(struct server_conn *, struct borrower *b);
+/* The connection stands, to the server itself: goes on with TLS, if there is to be any, or is ready for its protocol. */
+void server_conn_stands(struct server_conn *);
 /* Logs why TLS broke it, if it did. */
 void server_conn_complain(const struct server_conn *, enum failure why);
 /* Keeps it for the next request, if there is room in the pool. */

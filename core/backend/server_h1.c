@@ -41,7 +41,7 @@ static void on_broken(struct conn *c, enum failure why) {
 static void on_connected(struct conn *c) {
     struct borrower *b = borrower_of(c);
     if (b && conn_tls_alpn(c) == TLS_ALPN_H2) {
-        server_conn_become(server_conn_of(c), &server_h2);
+        server_conn_become(server_conn_of(c), &server_h2, b);
         return;
     }
     server_conn_of(c)->h1.stream.connected = true;
@@ -75,17 +75,19 @@ static const struct conn_handlers handlers = {
 
 /* ---- the request */
 
-enum { UPGRADE_MAX = 512 };
+enum { UPGRADE_MAX = 512, AUTHORIZATION_MAX = 512 };
 
 static void send_head(struct server_stream *s, const struct request *request, const struct outgoing *o) {
     struct server_conn *sc = of_stream(s);
-    char lines[UPGRADE_MAX + 128];
+    char lines[UPGRADE_MAX + AUTHORIZATION_MAX + 128];
     int n = 0;
     if (o->body && request->framing.kind == FRAMING_LENGTH)
         n = snprintf(lines, sizeof lines, "Content-Length: %llu\r\n", (unsigned long long)request->framing.length);
     else if (o->body) n = snprintf(lines, sizeof lines, "Transfer-Encoding: chunked\r\n");
     if (o->upgrade.n && o->upgrade.n < UPGRADE_MAX)
         n += snprintf(lines + n, sizeof lines - (size_t)n, "Connection: Upgrade\r\nUpgrade: %.*s\r\n", FMT(o->upgrade));
+    if (o->authorization.n && o->authorization.n < AUTHORIZATION_MAX)
+        n += snprintf(lines + n, sizeof lines - (size_t)n, "Proxy-Authorization: %.*s\r\n", FMT(o->authorization));
     sc->h1.chunked = o->body && request->framing.kind != FRAMING_LENGTH;
     h1_write_request(&sc->conn.out, request, o->target, slice_make(lines, (size_t)n));
     conn_wrote(&sc->conn);
@@ -155,7 +157,7 @@ static bool is_flushed(const struct server_stream *s) { return of_stream(s)->con
 
 static void give_back(struct server_stream *s, bool whole, const struct backend_settings *settings) {
     struct server_conn *sc = of_stream(s);
-    if (whole && settings->keepalive > 0 && conn_reusable(&sc->conn)) server_conn_keep(sc, settings);
+    if (whole && settings && settings->keepalive > 0 && conn_reusable(&sc->conn)) server_conn_keep(sc, settings);
     else server_conn_close(sc);
 }
 

@@ -11,8 +11,9 @@
 #include <limits.h>
 #include <stdlib.h>
 
-enum { STREAMS_UNTIL_TOLD = 100 };
-static const struct h2_limits limits = { .head = 65536, .fields = 200, .streams = STREAMS_UNTIL_TOLD };
+/* On one conn, however many its server would take: what waits on a stream for its borrower is bounded by the stream. */
+enum { STREAMS_MAX = 100 };
+static const struct h2_limits limits = { .head = 65536, .fields = 200, .streams = STREAMS_MAX };
 
 struct h2_server {
     struct server_conn *conn;
@@ -20,7 +21,8 @@ struct h2_server {
     struct task task;
     struct list streams;
     unsigned stream_count;
-    double keepalive_idle; /* seconds, of the last borrower's backend */
+    bool kept;             /* without streams: by the last borrower's backend */
+    double keepalive_idle; /* seconds it is kept; 0: for ever */
     bool leaving;          /* it takes no more streams */
 };
 
@@ -41,6 +43,7 @@ struct h2_server_stream {
     struct arena *arena;     /* the borrower's */
     struct head *heads, *coming;
     struct headers trailers, *taken_trailers; /* and where the borrower wants them */
+    uint64_t heard;                           /* what the conn had received when it was sent */
     bool over;                                /* the stream is gone, but for what it had received */
     bool whole;                               /* it had received all */
 };
@@ -59,20 +62,24 @@ static void wake(struct h2_server *h) { task_wake(h->conn->conn.loop, &h->task);
 
 static bool takes_streams(const struct h2_server *h) {
     if (h->leaving || h->conn->conn.ended) return false;
-    return h->h2 ? h2_has_room(h->h2) : h->stream_count < STREAMS_UNTIL_TOLD;
+    return h->stream_count < (h->h2 ? h2_most_streams(h->h2) : STREAMS_MAX);
 }
 
 /* In the pool or not, closed or kept: after everything that may change it. */
 static void settle(struct h2_server *h) {
     struct server_conn *sc = h->conn;
-    if (takes_streams(h)) {
-        server_conn_share(sc);
-    } else {
-        server_conn_unshare(sc);
-        if (h->stream_count == 0) server_conn_close(sc);
+    bool idle = h->stream_count == 0;
+    bool takes = takes_streams(h);
+    if (idle && (!takes || (h->h2 && !h->kept))) {
+        server_conn_close(sc);
+        return;
     }
-    if (h->h2) conn_deadline(&sc->conn, h->stream_count ? 0 : h->keepalive_idle);
+    if (takes) server_conn_share(sc);
+    else server_conn_unshare(sc);
+    if (h->h2) conn_deadline(&sc->conn, idle ? h->keepalive_idle : 0);
 }
+
+bool server_h2_is_idle(const struct server_conn *sc) { return sc->h2->stream_count == 0; }
 
 /* ---- streams: their life */
 
@@ -142,9 +149,11 @@ static void on_close(struct h2_stream *hs, uint32_t error) {
     wake(h);
 }
 
+/* At once: nobody may borrow in this turn what settle would take out of the pool at its end. */
 static void on_goaway(struct h2 *h2) {
     struct h2_server *h = h2_owner(h2);
     h->leaving = true;
+    server_conn_unshare(h->conn);
     wake(h);
 }
 
@@ -161,17 +170,21 @@ static const struct h2_handlers h2_handlers = {
 
 static void send_head(struct server_stream *stream, const struct request *request, const struct outgoing *o) {
     struct h2_server_stream *s = of_stream(stream);
-    struct slice none = { NULL, 0 };
+    struct h2_request sent = { .request = request,
+                               .target = o->target,
+                               .scheme = stream->conn->trust ? SLICE("https") : SLICE("http"),
+                               .end = !o->body };
     s->arena = o->arena;
     headers_init(&s->trailers, s->arena);
     s->h2.trailers = &s->trailers;
     await_head(s);
-    if (s->owner && h2_send_request(s->owner->h2, &s->h2, request, o->target, none, !o->body)) wake(s->owner);
+    s->heard = stream->conn->conn.received;
+    if (h2_send_request(s->owner->h2, &s->h2, &sent)) wake(s->owner);
     else tell_broken(s, FAIL_STREAM_REFUSED);
 }
 
 static size_t room(const struct server_stream *stream) {
-    const struct h2_server_stream *s = of_stream(stream);
+    struct h2_server_stream *s = of_stream(stream);
     return s->over ? 0 : h2_room(&s->h2);
 }
 
@@ -225,13 +238,14 @@ static void give_back(struct server_stream *stream, bool whole, const struct bac
         return;
     }
     struct loop *loop = h->conn->conn.loop;
-    h->keepalive_idle = settings->keepalive_idle;
+    h->kept = settings && settings->keepalive > 0;
+    h->keepalive_idle = settings ? settings->keepalive_idle : 0;
     deadline_clear(&s->deadline);
     if (s->over) {
         end_stream(s, loop);
     } else if (s->h2.id) {
-        h2_dismiss(&s->h2);
-        h2_reset(&s->h2, H2_CANCEL);
+        if (s->h2.ended && s->h2.sent_end) h2_dismiss(&s->h2); /* it closes by itself, right now */
+        else h2_reset(&s->h2, H2_CANCEL);
     } else { /* it was never sent */
         h->stream_count--;
         end_stream(s, loop);
@@ -310,10 +324,30 @@ static bool agreed(struct server_conn *sc) {
     return h2;
 }
 
+/* A server that spoke HTTP/2 does so no more: the first of those who waited gets this conn as it is, the others their
+ * own. Nobody has sent anything yet. */
+static void fini(struct server_conn *);
+
+static void fall_back(struct h2_server *h) {
+    struct server_conn *sc = h->conn;
+    struct borrower *first = NULL;
+    server_conn_unshare(sc);
+    list_each_safe(node, &h->streams) {
+        struct h2_server_stream *s = of_node(node);
+        struct borrower *b = s->stream.borrower;
+        end_stream(s, sc->conn.loop);
+        if (b && first) server_conn_open_another(sc, b);
+        else if (b) first = b;
+    }
+    fini(sc);
+    if (first) server_conn_become(sc, &server_h1, first);
+    else server_conn_close(sc);
+}
+
 static void on_connected(struct conn *c) {
     struct h2_server *h = of_conn(c);
     if (!agreed(h->conn)) {
-        end_conn(h, FAIL_STREAM_REFUSED);
+        fall_back(h);
         return;
     }
     h->h2 = h2_open(H2_CLIENT, &limits, &h2_handlers, h);
@@ -344,8 +378,15 @@ static const struct conn_handlers handlers = {
 
 /* ---- lending */
 
+/* A conn on which nothing at all has come meanwhile may be one whose server is gone without a word: others shall not
+ * wait for it too. */
 static void on_stream_deadline(struct deadline *d) {
-    struct borrower *b = container_of(d, struct h2_server_stream, deadline)->stream.borrower;
+    struct h2_server_stream *s = container_of(d, struct h2_server_stream, deadline);
+    struct borrower *b = s->stream.borrower;
+    if (s->owner && s->h2.id && s->heard == s->owner->conn->conn.received) {
+        s->owner->leaving = true;
+        wake(s->owner);
+    }
     if (b) b->handlers->on_deadline(b);
 }
 
@@ -353,6 +394,7 @@ static struct h2_server *h2_server_of(struct server_conn *sc) {
     if (sc->h2) return sc->h2;
     struct h2_server *h = must_calloc(1, sizeof *h);
     h->conn = sc;
+    h->kept = true; /* until a borrower knows better */
     list_init(&h->streams);
     task_init(&h->task, advance);
     sc->h2 = h;

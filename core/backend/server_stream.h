@@ -31,10 +31,11 @@ enum stream_result { STREAM_MORE, STREAM_DONE, STREAM_FAILED };
 
 /* What is sent, beside the fields of the request. */
 struct outgoing {
-    struct slice target;  /* of the start line */
-    struct slice upgrade; /* protocol asked for; p NULL: none */
-    bool body;            /* one follows, delimited by request->framing */
-    struct arena *arena;  /* where the fields of the response go; it outlives the loan */
+    struct slice target;        /* of the start line */
+    struct slice upgrade;       /* protocol asked for; p NULL: none */
+    struct slice authorization; /* Proxy-Authorization, for a server that is a parent; p NULL: none */
+    bool body;                  /* one follows, delimited by request->framing */
+    struct arena *arena;        /* where the fields of the response go; it outlives the loan */
 };
 
 struct server_stream_ops {

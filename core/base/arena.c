@@ -1,7 +1,7 @@
-/* Bump allocation in blocks. A block is 2 KiB from a slab: a usual request (350 bytes of head, a dozen fields) fits in
- * one, its response in a second.
+/* Bump allocation in blocks from slabs. The first is 1 KiB, in which a small request (350 bytes of head, a dozen fields)
+ * fits whole, so that ten thousand which wait do not each hold twice of what they use; those after it are 2 KiB.
  *
- * What does not fit and is larger than a quarter block gets a block of its own, linked *behind* the current one, so
+ * What does not fit and is larger than a quarter of the latter gets a block of its own, linked *behind* the current one, so
  * that the rest of the current block is not lost. Smaller things start a new block.
  *
  * Under AddressSanitizer every allocation is a block of its own, so that a write past the end of a slice is seen. In
@@ -16,16 +16,22 @@
 
 struct arena_block {
     struct arena_block *next;
-    size_t size; /* of bytes; only BLOCK_ROOM ones are the slab's */
+    size_t size; /* of bytes; only FIRST_ROOM and BLOCK_ROOM ones are the slabs' */
     char bytes[];
 };
 
 #ifdef MOONGATE_HARD
-enum { BLOCK_BYTES = 128 };
+enum { FIRST_BYTES = 64, BLOCK_BYTES = 128 };
 #else
-enum { BLOCK_BYTES = 2048 };
+enum { FIRST_BYTES = 1024, BLOCK_BYTES = 2048 };
 #endif
-enum { BLOCK_ROOM = BLOCK_BYTES - sizeof(struct arena_block), ALIGNMENT = 8 };
+enum {
+    FIRST_ROOM = FIRST_BYTES - sizeof(struct arena_block),
+    BLOCK_ROOM = BLOCK_BYTES - sizeof(struct arena_block),
+    OWN_MIN = BLOCK_ROOM / 4,
+    ALIGNMENT = 8
+};
+_Static_assert(OWN_MIN <= FIRST_ROOM, "what gets no block of its own fits into any");
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
@@ -39,9 +45,13 @@ enum { BLOCK_ROOM = BLOCK_BYTES - sizeof(struct arena_block), ALIGNMENT = 8 };
 #define ARENA_SINGLE false
 #endif
 
+static _Thread_local struct slab firsts = SLAB_BYTES(FIRST_BYTES, 256);
 static _Thread_local struct slab blocks = SLAB_BYTES(BLOCK_BYTES, 256);
 
-void arena_thread_fini(void) { slab_fini(&blocks); }
+void arena_thread_fini(void) {
+    slab_fini(&firsts);
+    slab_fini(&blocks);
+}
 
 void arena_init(struct arena *arena) { *arena = (struct arena){ 0 }; }
 
@@ -49,7 +59,8 @@ void arena_fini(struct arena *arena) {
     struct arena_block *block = arena->blocks;
     while (block) {
         struct arena_block *next = block->next;
-        if (block->size == BLOCK_ROOM) slab_give(&blocks, block);
+        if (block->size == FIRST_ROOM) slab_give(&firsts, block);
+        else if (block->size == BLOCK_ROOM) slab_give(&blocks, block);
         else free(block);
         block = next;
     }
@@ -60,7 +71,7 @@ void arena_fini(struct arena *arena) {
 static char *take_own_block(struct arena *arena, size_t n) {
     must(n < SIZE_MAX - BLOCK_BYTES);
     struct arena_block *block = must_malloc(sizeof *block + n);
-    block->size = n == BLOCK_ROOM ? 0 : n;
+    block->size = n == FIRST_ROOM || n == BLOCK_ROOM ? 0 : n;
     if (arena->blocks) {
         block->next = arena->blocks->next;
         arena->blocks->next = block;
@@ -72,13 +83,14 @@ static char *take_own_block(struct arena *arena, size_t n) {
 }
 
 static __attribute__((noinline)) char *take_slowly(struct arena *arena, size_t n) {
-    if (ARENA_SINGLE || n > BLOCK_ROOM / 4) return take_own_block(arena, n);
-    struct arena_block *block = slab_take(&blocks);
-    block->size = BLOCK_ROOM;
+    if (ARENA_SINGLE || n > OWN_MIN) return take_own_block(arena, n);
+    bool first = !arena->blocks;
+    struct arena_block *block = slab_take(first ? &firsts : &blocks);
+    block->size = first ? FIRST_ROOM : BLOCK_ROOM;
     block->next = arena->blocks;
     arena->blocks = block;
     arena->at = block->bytes + n;
-    arena->end = block->bytes + BLOCK_ROOM;
+    arena->end = block->bytes + block->size;
     return block->bytes;
 }
 

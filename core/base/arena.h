@@ -1,5 +1,5 @@
-/* An arena: memory that dies at once. One per request (heads, strings, small tables). Blocks are 2 KiB from a
- * slab; what is larger has a block of its own. Nothing is freed singly. Not shared between threads. */
+/* An arena: memory that dies at once. One per request (heads, strings, small tables). Blocks of 1 and 2 KiB
+ * come from slabs; what is larger has a block of its own. Nothing is freed singly. Not shared between threads. */
 #pragma once
 
 #include "base/slice.h"

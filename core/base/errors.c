@@ -70,6 +70,17 @@ void errors_warn(struct errors *errors, const char *file, int line, const char *
 
 bool errors_any(const struct errors *errors) { return errors->count > errors->warnings; }
 
+/* A stable insertion: there are few. */
+void errors_sort(struct errors *errors, size_t from) {
+    for (size_t i = from + 1; i < errors->count; i++) {
+        struct error_line line = errors->list[i];
+        size_t j = i;
+        for (; j > from && line.line && errors->list[j - 1].line > line.line; j--)
+            errors->list[j] = errors->list[j - 1];
+        errors->list[j] = line;
+    }
+}
+
 static void print_line(FILE *to, const struct error_line *line) {
     if (line->file && line->line) fprintf(to, "%s:%d: ", line->file, line->line);
     else if (line->file) fprintf(to, "%s: ", line->file);

@@ -25,6 +25,10 @@ enum retry_class { RETRY_NEVER, RETRY_CONNECT, RETRY_RESET, RETRY_TIMEOUT };
     FAILURE(MISDIRECTED, 421, RETRY_NEVER, "misdirected", "this server does not serve that host")                      \
     FAILURE(HEADERS_TOO_LARGE, 431, RETRY_NEVER, "headers_too_large",                                                  \
             "the request headers are larger than this site takes")                                                     \
+    FAILURE(DESTINATION_REFUSED, 403, RETRY_NEVER, "destination_refused",                                              \
+            "connections to that address are not allowed")                                                             \
+    FAILURE(PORT_REFUSED, 403, RETRY_NEVER, "port_refused", "connections to that port are not allowed")                \
+    FAILURE(LOOP, 508, RETRY_NEVER, "loop", "the request has come here before")                                        \
     FAILURE(BAD_METHOD, 501, RETRY_NEVER, "bad_method", "this method is not served here")                              \
     FAILURE(BAD_CODING, 501, RETRY_NEVER, "bad_coding", "the transfer coding is not understood")                       \
     FAILURE(BAD_VERSION, 505, RETRY_NEVER, "bad_version", "this HTTP version is not served")                           \
@@ -44,6 +48,7 @@ enum retry_class { RETRY_NEVER, RETRY_CONNECT, RETRY_RESET, RETRY_TIMEOUT };
             "the server did not accept the connection in time")                                                        \
     FAILURE(STREAM_REFUSED, 502, RETRY_CONNECT, "stream_refused",                                                      \
             "the server refused the request before it acted on it")                                                    \
+    FAILURE(PARENT_REFUSED, 502, RETRY_CONNECT, "parent_refused", "the parent proxy did not connect to the server")    \
     FAILURE(TLS_FAILED, 502, RETRY_CONNECT, "tls_failed", "the TLS handshake with the server failed")                  \
     FAILURE(CERTIFICATE, 502, RETRY_CONNECT, "certificate", "the server's certificate is not trusted")                 \
     FAILURE(RESET, 502, RETRY_RESET, "reset", "the server closed the connection before it answered")                   \
@@ -67,6 +72,7 @@ enum retry_class { RETRY_NEVER, RETRY_CONNECT, RETRY_RESET, RETRY_TIMEOUT };
     FAILURE(TOO_LARGE, 500, RETRY_NEVER, "too_large", "the body is larger than the limit")                             \
     FAILURE(FULL, 500, RETRY_NEVER, "full", "there is no room for more")                                               \
     FAILURE(LIMITED, 429, RETRY_NEVER, "limited", "the limit is reached")                                              \
+    FAILURE(TUNNEL_IDLE, 0, RETRY_NEVER, "tunnel_idle", "nothing passed through the tunnel for too long")              \
     FAILURE(CANCELLED, 0, RETRY_NEVER, "cancelled", "nobody waits for it any more")                                    \
     FAILURE(CLIENT_LEFT, 0, RETRY_NEVER, "client_left", "the client left")
 

@@ -229,10 +229,6 @@ static void keep_described_length(struct response *response, enum method method,
     if (read_length(found->length->value, &length)) found->length->hop = false;
 }
 
-static bool is_tunnel(const struct response *response, enum method method) {
-    return method == METHOD_CONNECT && response->status >= 200 && response->status <= 299;
-}
-
 enum failure framing_of_response(struct response *response, enum method method) {
     struct findings found = { 0 };
     struct options options = { 0 };
@@ -240,7 +236,7 @@ enum failure framing_of_response(struct response *response, enum method method) 
     *framing = (struct framing){ .kind = FRAMING_NONE };
     find_fields(&response->headers, &found, false);
     if (!read_options(&response->headers, found.connection, &options)) return FAIL_BAD_RESPONSE;
-    if (!response_has_body(method, response->status) || is_tunnel(response, method))
+    if (!response_has_body(method, response->status) || response_opens_tunnel(method, response->status))
         keep_described_length(response, method, &found);
     else if (!frame_response(response, &found)) return FAIL_BAD_RESPONSE;
 

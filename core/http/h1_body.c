@@ -159,37 +159,10 @@ static bool read_framing(struct h1_body *body, struct buffer *in) {
 
 /* ---- trailers */
 
-static bool name_is_one_of(struct slice name, const char *const *names) {
-    for (; *names; names++)
-        if (slice_equal_nocase(name, slice_of(*names))) return true;
-    return false;
-}
-
-static bool name_starts_with(struct slice name, struct slice prefix) {
-    return name.n >= prefix.n && slice_equal_nocase(slice_make(name.p, prefix.n), prefix);
-}
-
-/* Of the fields with an id only ETag means the same behind the content as before it. */
-static bool may_be_trailer(struct slice name) {
-    static const char *const forbidden[] = { "Cookie2",          "Expires", "HTTP2-Settings",
-                                             "Max-Forwards",     "Pragma",  "Range",
-                                             "Set-Cookie2",      "Vary",    "Warning",
-                                             "WWW-Authenticate", NULL };
-    enum header_id id = header_id_of(name);
-    if (id != HEADER_OTHER) return id == HEADER_ETAG;
-    return !name_starts_with(name, SLICE("Content-")) && !name_starts_with(name, SLICE("If-")) &&
-           !name_starts_with(name, SLICE("Proxy-")) && !name_starts_with(name, SLICE("Sec-")) &&
-           !name_starts_with(name, SLICE("X-Forwarded-")) && !name_is_one_of(name, forbidden);
-}
-
-/* The section is clean: every line has a colon and ends in CRLF, the last one is empty. */
 static void split_trailers(struct headers *trailers, struct slice section) {
-    while (section.n > 2) {
-        struct slice line = slice_cut(&section, '\n');
-        line.n--; /* CR */
-        struct slice name = slice_cut(&line, ':');
-        if (may_be_trailer(name)) headers_add(trailers, name, slice_trim(line));
-    }
+    struct slice name, value;
+    while (h1_cut_field(&section, &name, &value))
+        if (header_may_trail(name)) headers_add(trailers, name, value);
 }
 
 static enum h1_result read_trailers(struct h1_body *body, struct buffer *in) {

@@ -113,6 +113,15 @@ enum h1_result h1_scan_fields(struct h1_scan *s, const char *head, uint32_t n, u
     return pause_at(s, state, head, at);
 }
 
+bool h1_cut_field(struct slice *lines, struct slice *name, struct slice *value) {
+    if (lines->n <= 2) return false;
+    struct slice line = slice_cut(lines, '\n');
+    line.n--; /* CR */
+    *name = slice_cut(&line, ':');
+    *value = slice_trim(line);
+    return true;
+}
+
 /* ---- start lines */
 
 /* How a prefix of "HTTP/1.0" or "HTTP/1.1" reads: FAIL_NONE as long as it may become one. */

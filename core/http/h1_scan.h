@@ -28,3 +28,6 @@ enum h1_result h1_scan_response(struct h1_scan *, const char *head, uint32_t n, 
 /* Field lines and the empty line behind them. The state must be SCAN_FIELD at first. At most `fields` lines.
  * `*why`: BAD_REQUEST or HEADERS_TOO_LARGE. */
 enum h1_result h1_scan_fields(struct h1_scan *, const char *head, uint32_t n, uint32_t fields, enum failure *why);
+/* Takes the next field line off lines that are scanned, the empty one at their end included; the value is trimmed.
+ * False: only the empty line is left. */
+bool h1_cut_field(struct slice *lines, struct slice *name, struct slice *value);

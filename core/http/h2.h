@@ -1,9 +1,9 @@
 /* HTTP/2 on the wire (RFC 9113, with RFC 7541, 8441 and 9218), either role, sans-I/O: bytes in, events out, and back.
  *
- * nghttp2 does frames, HPACK, stream states, flow control accounting and the checks of section 8; this file makes
- * messages of what it finds and keeps what it sends. Content waits in a stream's `in` until it is taken, and only then
- * is its window opened again: a reader that stops stops the sender. What is to be sent waits in `out`, bounded by who
- * fills it (h2_room).
+ * nghttp2 does frames, HPACK, stream states, flow control accounting and the checks of section 8; h2_heads.c makes
+ * messages of the fields it finds, h2.c keeps what is received and sent. Content waits in a stream's `in` until it is
+ * taken, and only then is its window opened again: a reader that stops stops the sender. What is to be sent waits in
+ * `out`, bounded by who fills it (h2_room).
  *
  * Handlers are called from h2_feed (events of the other side) and h2_write (room, the close of a stream that is
  * complete). They may call anything here but h2_feed, h2_write and h2_close. */
@@ -13,6 +13,7 @@
 
 struct h2;
 struct h2_stream;
+struct h2_trailers;
 
 enum h2_role { H2_SERVER, H2_CLIENT };
 
@@ -30,7 +31,7 @@ struct h2_limits {
     uint32_t head;    /* bytes of a head or trailer section, names and values: HEADERS_TOO_LARGE beyond */
     uint32_t target;  /* bytes of :path: TARGET_TOO_LONG beyond */
     uint32_t fields;  /* number of fields */
-    uint32_t streams; /* open at a time, of the other side's making */
+    uint32_t streams; /* open at a time: of the other side's making, of ours if we are the client */
 };
 
 struct h2_handlers {
@@ -60,22 +61,22 @@ struct h2_stream {
     } message;
     struct headers *trailers; /* received ones */
     struct buffer in, out;
-    enum method method;          /* client: of the request */
-    uint32_t head_bytes, fields; /* of the section under way */
-    uint8_t failed;              /* enum failure of the section under way */
-    uint8_t phase;               /* which section or body is next; internal */
-    bool ended;                  /* the other side is complete */
-    bool end_out;                /* `out` is followed by the end */
-    bool out_trailers;           /* by trailers, already given to nghttp2 */
+    struct h2_trailers *out_trailers; /* sent behind `out`; NULL: none */
+    uint64_t sent;                    /* bytes of content that have left `out` */
+    enum method method;               /* client: of the request */
+    uint32_t head_bytes, fields;      /* of the section under way */
+    uint8_t failed;                   /* enum failure of the section under way */
+    bool body_next;                   /* the head was there: what follows is content and trailers */
+    bool ended;                       /* the other side is complete */
+    bool end_out;                     /* `out` is followed by the end */
+    bool sent_end;                    /* the end has left */
+    bool deaf;                        /* nothing that comes is wanted any more: its message may be gone */
     bool was_full, deferred;
-    bool reset_unread;      /* when we are complete, tell the other side that its rest is not wanted */
+    uint8_t aborting;       /* enum h2_error: a reset follows `out`; 0: none */
     struct slice protocol;  /* server: of an extended CONNECT (RFC 8441); p NULL: none */
     struct slice authority; /* server, while the head is read */
 };
 
-enum { H2_STREAM_OUT = 65536 };
-
-/* NULL: no memory for it. */
 struct h2 *h2_open(enum h2_role, const struct h2_limits *, const struct h2_handlers *, void *owner);
 /* Every stream is forgotten without a word. NULL is ignored. */
 void h2_close(struct h2 *);
@@ -87,11 +88,8 @@ void *h2_owner(const struct h2 *);
 bool h2_feed(struct h2 *, struct buffer *in, unsigned most);
 /* Appends frames to `out` until it holds `limit` bytes or there is nothing to send. */
 void h2_write(struct h2 *, struct buffer *out, size_t limit);
-bool h2_wants_write(const struct h2 *);
 /* Both sides have said all: close the connection when what was written has left. */
 bool h2_over(const struct h2 *);
-/* Open streams, whoever began them. */
-unsigned h2_streams(const struct h2 *);
 /* The first step of a graceful end (RFC 9113 6.8): asks for no more streams; the second says which was the last. */
 void h2_shut_gently(struct h2 *);
 void h2_shut(struct h2 *, enum h2_error);
@@ -100,25 +98,33 @@ void h2_shut(struct h2 *, enum h2_error);
 /* Server: a head; `end`: without a body. 1xx may come before. Fields of connections (hop ones) are left out, `extra`
  * is added. */
 void h2_send_response(struct h2_stream *, const struct response *, const struct headers *extra, bool end);
-/* Client: begins a stream with a request. `s` is zeroed but for `message` and `trailers`. `protocol`: of an extended
- * CONNECT; p NULL: none. False: the connection takes no more streams. */
-bool h2_send_request(struct h2 *, struct h2_stream *s, const struct request *, struct slice target,
-                     struct slice protocol, bool end);
-size_t h2_room(const struct h2_stream *);
+struct h2_request {
+    const struct request *request; /* Host becomes :authority */
+    struct slice target, scheme;
+    bool end; /* no body follows */
+};
+/* Client: begins a stream with a request. `s` is zeroed but for `message` and `trailers`. False: the connection takes
+ * no more streams. */
+bool h2_send_request(struct h2 *, struct h2_stream *s, const struct h2_request *);
+/* How much more may be put into `out`: 64 KiB, less when all streams together hold much. 0: on_room follows. */
+size_t h2_room(struct h2_stream *);
 /* Takes all of `bytes`. */
 void h2_send(struct h2_stream *, struct buffer *bytes);
-/* The message is complete; trailers may be NULL. */
+/* The message is complete; trailers, which are copied, may be NULL. */
 void h2_end(struct h2_stream *, const struct headers *trailers);
 /* Moves up to `most` bytes of content out of `in` and opens the window by as much. Allowed after on_close. */
 size_t h2_take(struct h2_stream *, struct buffer *to, size_t most);
-/* on_close follows, from h2_write. Once it was called, only that. */
+/* on_close follows, from h2_write, and before it nothing. */
 void h2_reset(struct h2_stream *, enum h2_error);
+/* The same once what waits in `out` has left: the message cannot be completed. */
+void h2_abort(struct h2_stream *, enum h2_error);
+/* Nothing more of what comes is wanted, nor told; when our side is complete, the other learns that it need not go on
+ * (RFC 9113 8.1: RST_STREAM with NO_ERROR). */
+void h2_dismiss(struct h2_stream *);
 /* Drops what lies in it. Its memory may go when it is over (on_close was called, or h2_close). After h2_close, `h2` must
  * be NULL. */
 void h2_stream_fini(struct h2_stream *);
-/* When our side is complete, the other's rest is not wanted (RFC 9113 8.1: RST_STREAM with NO_ERROR). */
-void h2_dismiss(struct h2_stream *);
-/* Client: may another stream begin now? */
-bool h2_has_room(const struct h2 *);
-/* Client: does the server know extended CONNECT? (After its SETTINGS came.) */
-bool h2_knows_protocols(const struct h2 *);
+/* Client: how many streams may be open at a time; 0: it takes no new ones. */
+uint32_t h2_most_streams(const struct h2 *);
+/* "1.52.0": the library that frames it. */
+const char *h2_library_version(void);

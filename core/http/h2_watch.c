@@ -73,6 +73,7 @@ static bool is_odd_priority(const struct h2_watch *w) { return w->head[3] == FRA
 
 static unsigned finish_head(struct h2_watch *w) {
     w->left = (read_u32(w->head) >> 8) - (w->head_n - HEAD);
+    w->frames++;
     unsigned error = is_odd_priority(w) ? NO_ERROR : check_frame(w);
     w->head_n = 0;
     return error;

@@ -10,9 +10,10 @@ enum { H2_WATCH_IDS = 512 };
 struct h2_watch {
     uint8_t head[14]; /* of the present frame, as far as it has come: 9 bytes, of a PRIORITY also its 5 */
     uint8_t head_n;
-    uint32_t left; /* bytes of the frame behind its head */
-    uint32_t seen; /* bytes of the preface */
-    uint32_t last; /* the highest stream identifier so far, divided by two; all that follow are kept by it */
+    uint32_t left;   /* bytes of the frame behind its head */
+    uint32_t seen;   /* bytes of the preface */
+    uint32_t frames; /* begun so far */
+    uint32_t last;   /* the highest stream identifier so far, divided by two; all that follow are kept by it */
     bool any;
     /* Of the last identifiers: those that were used, and those that the client has ended. */
     uint64_t used[H2_WATCH_IDS / 64], ended[H2_WATCH_IDS / 64];

@@ -116,6 +116,28 @@ bool header_value_valid(struct slice value) {
     return true;
 }
 
+static bool name_is_one_of(struct slice name, const char *const *names) {
+    for (; *names; names++)
+        if (slice_equal_nocase(name, slice_of(*names))) return true;
+    return false;
+}
+
+static bool name_starts_with(struct slice name, struct slice prefix) {
+    return name.n >= prefix.n && slice_equal_nocase(slice_make(name.p, prefix.n), prefix);
+}
+
+bool header_may_trail(struct slice name) {
+    static const char *const forbidden[] = { "Cookie2",          "Expires", "HTTP2-Settings",
+                                             "Max-Forwards",     "Pragma",  "Range",
+                                             "Set-Cookie2",      "Vary",    "Warning",
+                                             "WWW-Authenticate", NULL };
+    enum header_id id = header_id_of(name);
+    if (id != HEADER_OTHER) return id == HEADER_ETAG;
+    return !name_starts_with(name, SLICE("Content-")) && !name_starts_with(name, SLICE("If-")) &&
+           !name_starts_with(name, SLICE("Proxy-")) && !name_starts_with(name, SLICE("Sec-")) &&
+           !name_starts_with(name, SLICE("X-Forwarded-")) && !name_is_one_of(name, forbidden);
+}
+
 bool header_is_core(enum header_id id) {
     switch (id) {
     case HEADER_CONTENT_LENGTH:
@@ -161,16 +183,16 @@ struct header *headers_add_other(struct headers *headers, struct slice name, str
 }
 
 static struct header *search_id_from(const struct headers *headers, uint32_t i, enum header_id id) {
-    struct header *end = headers->list + headers->count;
-    for (struct header *h = headers->list + i; h < end; h++)
-        if (h->id == id && !h->removed) return h;
+    for (; i < headers->count; i++)
+        if (headers->list[i].id == id && !headers->list[i].removed) return &headers->list[i];
     return NULL;
 }
 
 static struct header *search_text_from(const struct headers *headers, uint32_t i, struct slice name) {
-    struct header *end = headers->list + headers->count;
-    for (struct header *h = headers->list + i; h < end; h++)
+    for (; i < headers->count; i++) {
+        struct header *h = &headers->list[i];
         if (h->id == HEADER_OTHER && !h->removed && slice_equal_nocase(h->name, name)) return h;
+    }
     return NULL;
 }
 

@@ -75,6 +75,9 @@ struct slice header_name_of(enum header_id); /* with the case of the table */
 bool header_name_valid(struct slice name);
 /* RFC 9110 5.5: no CR, LF, NUL, no other control but HTAB; no white space at its ends is not demanded. */
 bool header_value_valid(struct slice value);
+/* May a field of that name stand behind the content (RFC 9110 6.5.1)? Of those with an id only ETag, and none that
+ * tells of routing, authentication, conditions or the content. */
+bool header_may_trail(struct slice name);
 /* A field that is the core's own (framing and connection: Content-Length, Transfer-Encoding, Connection, Upgrade, TE,
  * Trailer, Keep-Alive, Proxy-Connection): scripts may read but not set it. */
 bool header_is_core(enum header_id);

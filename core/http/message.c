@@ -36,6 +36,10 @@ bool response_has_body(enum method method, int status) {
     return method != METHOD_HEAD && status >= 200 && status != 204 && status != 304;
 }
 
+bool response_opens_tunnel(enum method method, int status) {
+    return method == METHOD_CONNECT && status >= 200 && status <= 299;
+}
+
 /* The registry of RFC 9110 16.2 as of 2026. */
 static const struct {
     int status;

@@ -39,7 +39,8 @@ struct framing {
 /* The target as it came, and its parts (http/uri.h). `path` is normalised unless the site says raw. */
 struct target {
     struct slice raw;    /* exactly what stood in the start line */
-    struct slice scheme; /* "http" or "https", lower case: from an absolute-form target, else the listener's */
+    struct slice scheme; /* "http" or "https", lower case: from an absolute-form target, else the listener's; before it
+                            is parsed, what HTTP/2 says, anything */
     struct slice host;   /* lower case, without port, IPv6 with brackets; empty if there is none */
     uint16_t port;       /* 0: none given */
     struct slice path;   /* begins with "/", or "*" (OPTIONS), or empty (CONNECT) */
@@ -70,3 +71,5 @@ struct response {
 struct slice status_reason(int status);
 /* 1xx, 204 and 304, and everything that answers HEAD, have no body (RFC 9110 6.4.1). */
 bool response_has_body(enum method, int status);
+/* A 2xx to a CONNECT: what follows it is a tunnel, whatever its fields say (RFC 9110 9.3.6). */
+bool response_opens_tunnel(enum method, int status);

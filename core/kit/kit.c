@@ -330,7 +330,7 @@ static int rehearsal_lua_close(lua_State *L) {
 
 /* ---- What was observed */
 
-static void push_changes(lua_State *L, const struct rehearsal_change *change) {
+static void push_changes(lua_State *L, const struct change_note *change) {
     lua_newtable(L);
     for (lua_Integer n = 1; change; change = change->next, n++) {
         lua_createtable(L, 0, 3);
@@ -341,7 +341,7 @@ static void push_changes(lua_State *L, const struct rehearsal_change *change) {
     }
 }
 
-static void push_hook(lua_State *L, const struct rehearsal_hook *h) {
+static void push_hook(lua_State *L, const struct hook_note *h) {
     lua_createtable(L, 0, 9);
     set_text(L, "hook", hook_name(h->hook));
     set_text(L, "policy", h->path);
@@ -355,7 +355,7 @@ static void push_hook(lua_State *L, const struct rehearsal_hook *h) {
     lua_setfield(L, -2, "changes");
 }
 
-static void push_exchange(lua_State *L, const struct rehearsal_exchange *x) {
+static void push_exchange(lua_State *L, const struct exchange_note *x) {
     lua_createtable(L, 0, 10);
     set_text(L, "id", x->id);
     set_text(L, "site", x->site);
@@ -367,7 +367,7 @@ static void push_exchange(lua_State *L, const struct rehearsal_exchange *x) {
     if (x->cache_key.p) set_slice(L, "cache_key", x->cache_key);
     lua_newtable(L);
     lua_Integer n = 0;
-    for (const struct rehearsal_tried *t = x->tried; t; t = t->next) {
+    for (const struct tried_note *t = x->tried; t; t = t->next) {
         lua_createtable(L, 0, 2);
         set_text(L, "backend", t->backend);
         set_text(L, "server", t->server);
@@ -382,7 +382,7 @@ static int rehearsal_lua_notes(lua_State *L) {
     const struct rehearsal_notes *notes = rehearsal_notes(kit->rehearsal);
     lua_Integer n = 0;
     lua_newtable(L);
-    for (const struct rehearsal_hook *h = notes->hooks; h; h = h->next) {
+    for (const struct hook_note *h = notes->hooks; h; h = h->next) {
         push_hook(L, h);
         lua_rawseti(L, -2, ++n);
     }
@@ -396,7 +396,7 @@ static int rehearsal_lua_notes(lua_State *L) {
     }
     lua_newtable(L);
     n = 0;
-    for (const struct rehearsal_exchange *x = notes->exchanges; x; x = x->next) {
+    for (const struct exchange_note *x = notes->exchanges; x; x = x->next) {
         push_exchange(L, x);
         lua_rawseti(L, -2, ++n);
     }

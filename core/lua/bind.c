@@ -91,17 +91,11 @@ static unsigned distance(struct slice a, struct slice b) {
     return row[b.n];
 }
 
-struct likeness {
-    struct slice name;
-    const char *best;
-    unsigned distance;
-};
-
-static struct likeness like(struct slice name) {
+struct likeness likeness_begin(struct slice name) {
     return (struct likeness){ .name = name, .distance = name.n <= 3 ? 2 : 3 }; /* the first that is too far */
 }
 
-static void like_try(struct likeness *l, const char *candidate) {
+void likeness_try(struct likeness *l, const char *candidate) {
     struct slice c = slice_of(candidate);
     if (c.n > LIKE_MAX || l->name.n > LIKE_MAX || l->name.n == 0) return;
     unsigned d = distance(l->name, c);
@@ -113,11 +107,11 @@ static void like_try(struct likeness *l, const char *candidate) {
 int object_unknown(lua_State *L, const char *what) {
     if (lua_type(L, 2) != LUA_TSTRING)
         return luaL_error(L, "%s is read by the name of a field, a string, not a %s", what, luaL_typename(L, 2));
-    struct likeness l = like(text_check(L, 2));
+    struct likeness l = likeness_begin(text_check(L, 2));
     lua_pushnil(L);
     while (lua_next(L, lua_upvalueindex(UPVALUE_NAMES))) {
         lua_pop(L, 1);
-        if (lua_type(L, -1) == LUA_TSTRING) like_try(&l, lua_tostring(L, -1));
+        if (lua_type(L, -1) == LUA_TSTRING) likeness_try(&l, lua_tostring(L, -1));
     }
     if (!l.best) return luaL_error(L, "%s has no field '%s'", what, lua_tostring(L, 2));
     return luaL_error(L, "%s has no field '%s' (did you mean '%s'?)", what, lua_tostring(L, 2), l.best);
@@ -238,8 +232,8 @@ static void check_option(lua_State *L, const char *what, const char *const names
     const char *name = lua_tostring(L, -1);
     for (int i = 0; names[i]; i++)
         if (strcmp(names[i], name) == 0) return;
-    struct likeness l = like(slice_of(name));
-    for (int i = 0; names[i]; i++) like_try(&l, names[i]);
+    struct likeness l = likeness_begin(slice_of(name));
+    for (int i = 0; names[i]; i++) likeness_try(&l, names[i]);
     if (l.best) luaL_error(L, "%s has no option '%s' (did you mean '%s'?)", what, name, l.best);
     luaL_error(L, "%s has no option '%s'", what, name);
 }

@@ -47,6 +47,15 @@ static inline void *object_self(lua_State *L, int arg, const struct handle_kind 
     return h && h->kind == kind ? h->pointer : handle_check(L, arg, kind);
 }
 
+/* Did you mean: the candidate that is most like a name, if one is. */
+struct likeness {
+    struct slice name;
+    const char *best; /* NULL: none so far */
+    unsigned distance;
+};
+struct likeness likeness_begin(struct slice name);
+void likeness_try(struct likeness *, const char *candidate);
+
 /* ---- What scripts know of one exchange, beside what is in it. In its arena, made with `req`; handles of its objects
  * point at it. */
 

@@ -84,7 +84,7 @@ static const struct content_failures *failures_of(const struct body *b) {
 }
 
 static uint64_t decoded_most(const struct body *b) {
-    return b->side == SIDE_REQUEST ? b->exchange->site->max_body : content_most();
+    return b->side == SIDE_REQUEST ? b->exchange->max_body : content_most();
 }
 
 /* ---- may it be read? */

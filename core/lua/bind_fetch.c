@@ -225,8 +225,10 @@ static void read_url(lua_State *L, struct call *c, struct slice text) {
     if (target->query.n) add_query(L, c, target->query);
     read_tls(L, c);
     if (c->trust && slice_equal(target->scheme, SLICE("http"))) luaL_error(L, "gate.fetch: tls is for https:// URLs");
-    c->backend = ad_hoc_backend(c->worker, target, c->trust, c->tls_name);
-    if (!c->backend) luaL_argerror(L, 1, "the URL's host is too long");
+    enum failure why;
+    c->backend =
+        ad_hoc_backend(c->worker, &(struct ad_hoc_way){ .url = target, .trust = c->trust, .name = c->tls_name }, &why);
+    if (why == FAIL_TOO_LARGE) luaL_argerror(L, 1, "the URL's host is too long");
 }
 
 /* True: a URL. */
@@ -253,6 +255,8 @@ static int gate_fetch(lua_State *L) {
     options_check(L, 2, "gate.fetch", option_names);
     struct call *c = call_new(L);
     c->is_url = read_where(L, c);
+    if (!c->backend) return fail_world(L, FAIL_OVERLOADED);
+    if (c->is_url) c->egress = generation_egress(state_of(L)->generation);
     read_target(L, c, c->is_url);
     c->has_body = option_push(L, 2, "body") != LUA_TNIL;
     read_method(L, c);

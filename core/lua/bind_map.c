@@ -211,13 +211,13 @@ static struct frozen *parse_file(const char *path, struct slice text, const stru
     uint32_t line;
     if (!frozen_read(maker, text, w->format, w->numbers, &trouble)) {
         frozen_abandon(maker);
-        snprintf(why, WHY_BYTES, "%s:%" PRIu32 ": %s", path, trouble.line, trouble.what);
+        snprintf(why, WHY_BYTES, "%.800s:%" PRIu32 ": %s", path, trouble.line, trouble.what);
         return NULL;
     }
     struct frozen *f = frozen_end(maker, source, &fault, &line);
     if (fault == FROZEN_CLASH)
-        snprintf(why, WHY_BYTES, "%s:%" PRIu32 ": its key was there before, with another value", path, line);
-    if (fault == FROZEN_LARGE) snprintf(why, WHY_BYTES, "%s: it is too large", path);
+        snprintf(why, WHY_BYTES, "%.800s:%" PRIu32 ": its key was there before, with another value", path, line);
+    if (fault == FROZEN_LARGE) snprintf(why, WHY_BYTES, "%.800s: it is too large", path);
     return f;
 }
 

@@ -9,6 +9,8 @@
 #include "http/grammar.h"
 #include "http/uri.h"
 
+#include <math.h>
+
 static const struct handle_kind kind = { .name = "moongate.req" };
 
 static struct exchange *exchange_of(void *view) { return ((struct view *)view)->exchange; }
@@ -28,6 +30,7 @@ static void get_version(lua_State *L, void *v) {
 }
 static void get_id(lua_State *L, void *v) { lua_pushlstring(L, exchange_of(v)->id, REQUEST_ID_SIZE); }
 static void get_site(lua_State *L, void *v) { push_slice(L, exchange_of(v)->site_name); }
+static void get_forward(lua_State *L, void *v) { lua_pushboolean(L, exchange_of(v)->forward); }
 static void get_headers(lua_State *L, void *v) { request_headers_push(L, v); }
 static void get_args(lua_State *L, void *v) { args_push(L, v); }
 static void get_cookies(lua_State *L, void *v) { cookies_push(L, v); }
@@ -46,6 +49,12 @@ static void get_port(lua_State *L, void *v) {
     uint16_t port = target_of(v)->port;
     if (port == 0) port = slice_equal(scheme_of(v), SLICE("https")) ? 443 : 80;
     lua_pushinteger(L, port);
+}
+
+static void get_max_body(lua_State *L, void *v) {
+    uint64_t most = exchange_of(v)->max_body;
+    if (most > LUA_MAXINTEGER) lua_pushnumber(L, HUGE_VAL);
+    else lua_pushinteger(L, (lua_Integer)most);
 }
 
 static void get_query(lua_State *L, void *v) {
@@ -78,6 +87,7 @@ static void set_method(lua_State *L, void *view) {
     enum method method = method_of(name);
     if (!header_name_valid(name)) luaL_error(L, "req.method is a token (RFC 9110 9.1), which this is not");
     if (method == METHOD_CONNECT) luaL_error(L, "req.method cannot become CONNECT");
+    if (request->method == METHOD_CONNECT) luaL_error(L, "the method of a CONNECT cannot be changed");
     if ((method == METHOD_HEAD) != (request->method == METHOD_HEAD))
         luaL_error(L, "req.method cannot change from or to HEAD");
     request->method_name = view_copy(L, v, name);
@@ -107,10 +117,16 @@ struct slice target_encode(struct arena *arena, struct slice s, bool query) {
     return slice_make(start, (size_t)(out - start));
 }
 
+/* A CONNECT names a host and a port, and nothing of what is asked there. */
+static void check_has_path(lua_State *L, struct view *v, const char *name) {
+    view_check_request(L, v);
+    if (v->exchange->request.method == METHOD_CONNECT) luaL_error(L, "a CONNECT has no %s", name);
+}
+
 static void set_path(lua_State *L, void *view) {
     struct view *v = view;
     struct exchange *x = v->exchange;
-    view_check_request(L, v);
+    check_has_path(L, v, "path");
     struct slice text = assigned_text(L, "path");
     if (!text.n || text.p[0] != '/') luaL_error(L, "req.path begins with \"/\"");
     view_charge(L, v, 4 * text.n);
@@ -124,7 +140,7 @@ static void set_path(lua_State *L, void *view) {
 static void set_query(lua_State *L, void *view) {
     struct view *v = view;
     struct slice query = { NULL, 0 };
-    view_check_request(L, v);
+    check_has_path(L, v, "query");
     if (!lua_isnil(L, 3)) {
         struct slice text = assigned_text(L, "query");
         view_charge(L, v, 3 * text.n);
@@ -144,23 +160,48 @@ void request_assign_host(lua_State *L, struct view *v, int arg) {
     struct slice text = view_copy(L, v, text_check(L, arg));
     if (!authority_parse(&x->arena, text, &host, &port))
         luaL_error(L, "the host of a request is \"name\" or \"name:port\", which this is not");
+    bool connect = x->request.method == METHOD_CONNECT;
     x->request.target.host = host;
-    x->request.target.port = port;
+    if (port || !connect) x->request.target.port = port; /* a CONNECT always has one */
     x->target_changed = true;
     headers_set_id(&x->request.headers, HEADER_HOST, text);
 }
 
 static void set_host(lua_State *L, void *v) { request_assign_host(L, v, 3); }
 
+/* It can only be lowered: the site's max_body is what the operator can rely on. */
+static void set_max_body(lua_State *L, void *view) {
+    struct exchange *x = exchange_of(view);
+    uint64_t most;
+    view_check_request(L, view);
+    if (!size_read(L, 3, &most))
+        luaL_error(L, "req.max_body is a whole number of bytes or such as \"64K\", not a %s", luaL_typename(L, 3));
+    if (most < x->max_body) x->max_body = most;
+}
+
 /* ---- table */
 
 static const struct field fields[] = {
-    { "method", get_method, set_method }, { "scheme", get_scheme, NULL },   { "host", get_host, set_host },
-    { "port", get_port, NULL },           { "path", get_path, set_path },   { "query", get_query, set_query },
-    { "target", get_target, NULL },       { "version", get_version, NULL }, { "args", get_args, NULL },
-    { "headers", get_headers, NULL },     { "cookies", get_cookies, NULL }, { "body", get_body, NULL },
-    { "client", get_client, NULL },       { "id", get_id, NULL },           { "ctx", get_ctx, NULL },
-    { "cache", get_cache, NULL },         { "site", get_site, NULL },       { NULL, NULL, NULL },
+    { "method", get_method, set_method },
+    { "scheme", get_scheme, NULL },
+    { "host", get_host, set_host },
+    { "port", get_port, NULL },
+    { "path", get_path, set_path },
+    { "query", get_query, set_query },
+    { "target", get_target, NULL },
+    { "version", get_version, NULL },
+    { "args", get_args, NULL },
+    { "headers", get_headers, NULL },
+    { "cookies", get_cookies, NULL },
+    { "body", get_body, NULL },
+    { "client", get_client, NULL },
+    { "id", get_id, NULL },
+    { "ctx", get_ctx, NULL },
+    { "cache", get_cache, NULL },
+    { "site", get_site, NULL },
+    { "max_body", get_max_body, set_max_body },
+    { "forward", get_forward, NULL },
+    { NULL, NULL, NULL },
 };
 
 static int req_index(lua_State *L) { return object_index(L, object_self(L, 1, &kind), fields, "req"); }

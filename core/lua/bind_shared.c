@@ -74,7 +74,7 @@ static struct shared_value value_check(lua_State *L, int arg, bool or_nil) {
     case LUA_TTABLE: return table_at(L, arg);
     case LUA_TNIL:
         if (or_nil) break;
-        /* fall through */
+        __attribute__((fallthrough));
     default: luaL_typeerror(L, arg, "boolean, number, string or table");
     }
     return (struct shared_value){ .kind = SHARED_NIL };

@@ -141,6 +141,7 @@ static bool is_connected(struct socket_handle *h) {
 static int finish_connect(lua_State *L, struct socket_handle *h) {
     struct socket *s = h->socket;
     if (!s) return fail_closed(L);
+    if (s->state != SOCKET_OPEN && s->why == FAIL_DESTINATION_REFUSED) worker_count_refused(state_of(L)->worker);
     if (s->state != SOCKET_OPEN && s->why == FAIL_CONNECT_TIMEOUT) return fail_world(L, FAIL_TIMEOUT);
     if (s->state != SOCKET_OPEN && s->reason)
         return fail_world_with(L, failure_word(s->why), "%s: %s", failure_sentence(s->why), s->reason);
@@ -235,7 +236,7 @@ static void read_pool(lua_State *L, const struct socket_handle *h, int arg, stru
 
 static bool take_pooled(struct socket_handle *h, const struct connect_request *q) {
     if (!*q->key) return false;
-    struct socket *idle = socket_reuse(h->socket->set, slice_of(q->key));
+    struct socket *idle = socket_reuse(h->socket->set, slice_of(q->key), q->to.egress);
     if (idle) {
         socket_close(h->socket);
         adopt(h, idle);
@@ -249,6 +250,7 @@ static bool take_pooled(struct socket_handle *h, const struct connect_request *q
 /* Stack: the socket, where to, options. */
 static int begin_connect(lua_State *L, struct socket_handle *h, lua_KFunction k) {
     struct connect_request q = { .to = { .family = h->family } };
+    q.to.egress = generation_egress(state_of(L)->generation);
     int options = h->family == AF_UNIX ? 3 : 4;
     if (!h->socket) return fail_closed(L);
     if (h->socket->state != SOCKET_NEW) return luaL_error(L, "this socket is connected already");

@@ -22,6 +22,7 @@
 #include "base/clock.h"
 #include "base/must.h"
 #include "lua/engine.h"
+#include "lua/sampler.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -44,6 +45,7 @@ void __longjmp_chk(jmp_buf env, int value) { longjmp(env, value); }
  * it. */
 struct ticker {
     struct meter *volatile meter; /* of the script that runs; NULL: none */
+    volatile sig_atomic_t due;    /* a sample of it is to be taken in its hook */
     unsigned users;
     timer_t timer;
 };
@@ -122,6 +124,16 @@ static bool start_timer(struct ticker *t) {
 #endif
 }
 
+bool budget_sample(void) {
+    const struct meter *m = ticker.meter;
+    lua_State *L = m ? m->L : NULL;
+    if (!L) return false;
+    ticker.due = 1;
+    int coverage = state_of(L)->coverage ? LUA_MASKLINE : 0;
+    lua_sethook(L, on_hook, LUA_MASKCOUNT | LUA_MASKRET | coverage, 1);
+    return true;
+}
+
 bool budget_thread_begin(void) {
     if (ticker.users == 0 && !start_timer(&ticker)) return false;
     ticker.users++;
@@ -165,9 +177,15 @@ void meter_enter_exact(struct meter *m, lua_State *L, uint64_t limit) {
     m->L = L;
 }
 
+static void drop_sample(void) {
+    ticker.due = 0;
+    sampler_miss();
+}
+
 uint64_t meter_leave(struct meter *m) {
     m->L = NULL;
     ticker.meter = NULL;
+    if (ticker.due) drop_sample();
     if (m->ticked || m->counting) charge(m);
     return m->used;
 }
@@ -221,7 +239,7 @@ static void note_line(lua_State *L, lua_Debug *ar) {
     if (lua_getinfo(L, "S", ar) && *ar->source == '@') coverage->line(coverage, ar->source + 1, ar->currentline);
 }
 
-/* Fires every COUNT instructions where states count; else at every one of a late coroutine, or once in one that was
+/* Fires when a sample is due, at an instruction or a return. Else every COUNT instructions where states count; else at every one of a late coroutine, or once in one that was
  * armed in a former call and has not run since. */
 static void on_hook(lua_State *L, lua_Debug *ar) {
     if (ar->event == LUA_HOOKLINE) {
@@ -229,13 +247,16 @@ static void on_hook(lua_State *L, lua_Debug *ar) {
         return;
     }
     struct meter *m = &state_of(L)->meter;
+    if (ticker.due) {
+        ticker.due = 0;
+        sampler_take(L);
+    }
     look_at_clock(m);
-    if (m->late && m->L) {
+    if (m->late && m->L && ar->event == LUA_HOOKCOUNT) {
         stop(L, ar);
         return;
     }
-    if (m->counting) set_hook(L, COUNT);
-    else set_hook(L, 0);
+    set_hook(L, m->late && m->L ? 1 : m->counting ? COUNT : 0);
 }
 
 void budget_check(lua_State *L) {

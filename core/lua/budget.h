@@ -25,6 +25,10 @@ struct meter {
 bool budget_thread_begin(void);
 void budget_thread_end(void);
 
+/* For sampler.c, in a handler of a signal to this thread: has the script that runs taken a sample as soon as it can be.
+ * False: none runs. */
+bool budget_sample(void);
+
 /* The state counts instead, or no more: to be called in its main thread, before coroutines are made. */
 void budget_count(lua_State *L);
 void budget_count_no_more(lua_State *L);

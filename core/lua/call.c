@@ -150,6 +150,7 @@ static void begin_fetch(struct call *c) {
         .request = &c->request,
         .target = c->target,
         .request_body = c->request_body,
+        .egress = c->egress,
         .timeouts = c->site ? &c->site->timeouts : &default_timeouts,
         .total = c->timeout - (loop_now(&c->worker->loop) - c->began),
     };
@@ -337,7 +338,9 @@ static int push_stream(lua_State *L, struct call *c) {
 static int fetch_k(lua_State *L, int status, lua_KContext context) {
     struct call *c = (struct call *)context;
     const char *why_more = c->fetch->why_more;
+    struct hook_observer *observer = c->worker->observer;
     (void)status;
+    if (observer) observer->fetched(observer, subject_of(L), c->fetch, c->why, c->ended - c->began);
     if (c->stream && c->why == FAIL_NONE) return push_stream(L, c);
     call_close(c);
     if (c->source_failed) return luaL_error(L, "gate.fetch: the function that makes the body failed");

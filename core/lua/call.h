@@ -42,9 +42,10 @@ struct call {
     struct request request;
     struct slice target;
     struct buffer query;
-    bool is_url;             /* else the backend was named */
-    struct tls_trust *trust; /* a reference; of the `tls` option, NULL: there was none */
-    struct slice tls_name;   /* likewise; p NULL: the URL's host */
+    const struct egress *egress; /* rules for where it may go; NULL: everywhere */
+    bool is_url;                 /* else the backend was named */
+    struct tls_trust *trust;     /* a reference; of the `tls` option, NULL: there was none */
+    struct slice tls_name;       /* likewise; p NULL: the URL's host */
 
     struct pipe own_body; /* of the request: a string's or a function's */
     struct pipe *request_body;

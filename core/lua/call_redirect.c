@@ -85,7 +85,11 @@ static bool may_go(const struct call *c, const struct target *to) {
 static struct backend *find_backend(struct call *c, const struct target *to) {
     bool https = slice_equal(to->scheme, SLICE("https")), same_host = slice_equal(to->host, c->request.target.host);
     struct slice none = { NULL, 0 };
-    return ad_hoc_backend(c->worker, to, https ? c->trust : NULL, https && same_host ? c->tls_name : none);
+    struct ad_hoc_way way = { .url = to,
+                              .trust = https ? c->trust : NULL,
+                              .name = https && same_host ? c->tls_name : none };
+    enum failure why;
+    return ad_hoc_backend(c->worker, &way, &why);
 }
 
 bool call_redirected(struct call *c) {

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/must.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { ALL_MAX = 64, ERRANDS_MAX = 1000, EVERIES_MAX = 256 };
@@ -36,10 +37,10 @@ static int end_sleep(lua_State *L, int status, lua_KContext context) {
 
 static double check_seconds(lua_State *L, int arg, double low, double high) {
     double seconds;
-    if (!seconds_read(L, arg, &seconds) || !(seconds >= low && seconds <= high))
-        luaL_argerror(L, arg,
-                      lua_pushfstring(L, "expected seconds from %f to %f, or a text like \"500ms\"", low, high));
-    return seconds;
+    if (seconds_read(L, arg, &seconds) && seconds >= low && seconds <= high) return seconds;
+    char range[96];
+    snprintf(range, sizeof range, "expected seconds from %g to %.0f, or a text like \"500ms\"", low, high);
+    return luaL_argerror(L, arg, range);
 }
 
 /* gate.sleep(seconds): 0 lets others go first. */

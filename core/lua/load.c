@@ -46,12 +46,21 @@ void errors_add_raised(struct errors *errors, const struct sources *sources, con
     free(shown);
 }
 
-/* The message handler: appends the traceback. A value that is no text is named by its type: its __tostring would be
- * one more script. */
+/* Is a script running at all? Not while one is compiled. */
+static bool is_script_running(lua_State *L) {
+    lua_Debug ar;
+    for (int level = 1; lua_getstack(L, level, &ar); level++)
+        if (lua_getinfo(L, "S", &ar) && *ar.what != 'C') return true;
+    return false;
+}
+
+/* The message handler: appends the traceback, if there is anything to trace. A value that is no text is named by its
+ * type: its __tostring would be one more script. */
 static int add_traceback(lua_State *L) {
     const char *text = lua_tostring(L, 1);
     if (!text) text = lua_pushfstring(L, "(the error is %s, not a text)", luaL_typename(L, 1));
-    luaL_traceback(L, L, text, 1);
+    if (is_script_running(L)) luaL_traceback(L, L, text, 1);
+    else lua_pushstring(L, text);
     return 1;
 }
 
@@ -65,13 +74,17 @@ static struct slice skip_preamble(struct slice text) {
     return end ? slice_skip(text, (size_t)(end - text.p)) : slice_make(text.p + text.n, 0);
 }
 
-/* Pushes a file's chunk, in an environment of its own, and that environment. Raises on a syntax error. */
-static void push_chunk(lua_State *L, const char *path, struct slice text, bool main) {
+void load_chunk_push(lua_State *L, const char *path, struct slice text) {
     text = skip_preamble(text);
     lua_pushfstring(L, "@%s", path);
     if (luaL_loadbufferx(L, text.p, text.n, lua_tostring(L, -1), sandbox_bytecode(L) ? "bt" : "t") != LUA_OK)
         lua_error(L);
     lua_replace(L, -2);
+}
+
+/* Pushes a file's chunk, in an environment of its own, and that environment. Raises on a syntax error. */
+static void push_chunk(lua_State *L, const char *path, struct slice text, bool main) {
+    load_chunk_push(L, path, text);
     environment_push(L, path, main);
     lua_pushvalue(L, -1);
     if (!lua_setupvalue(L, -3, 1)) lua_pop(L, 1);
@@ -169,6 +182,13 @@ void load_provide(lua_State *L, const char *name) {
     lua_insert(L, -2);
     lua_setfield(L, -2, name);
     lua_pop(L, 1);
+}
+
+void load_provided_push(lua_State *L, struct slice name) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &LOADED);
+    lua_pushlstring(L, name.p, name.n);
+    lua_rawget(L, -2);
+    lua_replace(L, -2);
 }
 
 /* ---- The file */

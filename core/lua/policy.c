@@ -10,7 +10,6 @@
 #include "lua/state_rest.h"
 #include "lua/verdict.h"
 
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,35 +82,10 @@ static void add_to_line(struct line *line, const char *path, unsigned depth) {
 
 /* ---- Names */
 
-static unsigned distance(const char *a, const char *b) {
-    enum { WORD = 24 };
-    unsigned row[WORD + 1];
-    size_t n = strlen(a), m = strlen(b);
-    if (n > WORD || m > WORD) return UINT_MAX;
-    for (unsigned j = 0; j <= m; j++) row[j] = j;
-    for (unsigned i = 1; i <= n; i++) {
-        unsigned corner = row[0];
-        row[0] = i;
-        for (unsigned j = 1; j <= m; j++) {
-            unsigned change = corner + (a[i - 1] != b[j - 1]);
-            corner = row[j];
-            unsigned insert = row[j] + 1, leave = row[j - 1] + 1;
-            row[j] = change < insert ? change : insert;
-            if (leave < row[j]) row[j] = leave;
-        }
-    }
-    return row[m];
-}
-
 static const char *nearest_hook(const char *name) {
-    const char *best = NULL;
-    unsigned least = 4;
-    for (enum hook h = 0; h < HOOK_COUNT; h++)
-        if (distance(name, hook_name(h)) < least) {
-            best = hook_name(h);
-            least = distance(name, best);
-        }
-    return best;
+    struct likeness l = likeness_begin(slice_of(name));
+    for (enum hook h = 0; h < HOOK_COUNT; h++) likeness_try(&l, hook_name(h));
+    return l.best;
 }
 
 static bool is_known(const char *name) {

@@ -24,7 +24,7 @@ enum { DATE_FORMAT_MAX = 100 };
 
 /* Registry keys. */
 static const char BUILTINS;     /* name -> value: what every environment starts with */
-static const char ENVIRONMENTS; /* list of all tables of globals */
+static const char ENVIRONMENTS; /* list of all tables of globals; file -> table of globals, too */
 static const char NAMES;        /* function -> "table.sort" */
 static const char FRONT;        /* in a metatable: it is a front's */
 static const char BYTECODE;     /* true: allowed */
@@ -310,7 +310,7 @@ static int environment_newindex(lua_State *L) {
 }
 
 /* Pushes a table of globals with all builtins, and notes it. */
-static void push_globals(lua_State *L) {
+static void push_globals(lua_State *L, const char *file) {
     lua_newtable(L);
     lua_rawgetp(L, LUA_REGISTRYINDEX, &BUILTINS);
     lua_pushnil(L);
@@ -322,7 +322,17 @@ static void push_globals(lua_State *L) {
     lua_rawgetp(L, LUA_REGISTRYINDEX, &ENVIRONMENTS);
     lua_pushvalue(L, -3);
     lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+    lua_pushvalue(L, -3);
+    lua_setfield(L, -2, file);
     lua_pop(L, 2);
+}
+
+bool environment_of_file_push(lua_State *L, const char *file) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &ENVIRONMENTS);
+    bool found = lua_getfield(L, -1, file) == LUA_TTABLE;
+    lua_replace(L, -2);
+    if (!found) lua_pop(L, 1);
+    return found;
 }
 
 /* A function made for one environment: the field of the globals, which lie at `globals`, and its name. Pops it. */
@@ -336,7 +346,7 @@ static void add_own(lua_State *L, int globals, const char *name) {
 }
 
 void environment_push(lua_State *L, const char *name, bool main) {
-    push_globals(L);
+    push_globals(L, name);
     lua_pushvalue(L, -1);
     make_front(L); /* globals, front, metatable */
     lua_pushvalue(L, -3);

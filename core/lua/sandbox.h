@@ -17,6 +17,8 @@ bool sandbox_bytecode(lua_State *L);                /* is "bytecode" allowed? */
 void environment_push(lua_State *L, const char *name, bool main);
 /* Pushes the table behind the front at `index`. */
 void environment_globals_push(lua_State *L, int index);
+/* Pushes the globals of a file that was loaded; false, and nothing: it was not. */
+bool environment_of_file_push(lua_State *L, const char *file);
 /* Whether the library table of the state has this very value under this key (both popped: key, value). */
 bool environment_is_builtin(lua_State *L);
 

@@ -17,10 +17,10 @@ const char *sources_path(const struct sources *, size_t i); /* NULL: no more */
 const char *sources_text(const struct sources *, size_t i, size_t *size);
 /* The text of a file that the config names, relative to the config's folder: read now or before. NULL: `why` (static)
  * says why not. */
-const char *sources_file(struct sources *, const char *path, size_t *size, const char **why);
+const char *sources_file(struct sources *, const char *name, size_t *size, const char **why);
 /* Could anybody but its owner read that file when it was read, or write to it? What root owns its group may read: that is
  * how a key is given to one group (Debian's ssl-cert). */
-bool sources_file_open_to_others(struct sources *, const char *path);
+bool sources_file_open_to_others(struct sources *, const char *name);
 
 struct state;
 
@@ -31,7 +31,9 @@ struct coverage {
 
 struct state_limits {
     size_t memory;             /* bytes; 0: 32 MiB */
+    size_t hook_memory;        /* bytes that one hook call may add; 0: all of `memory` */
     double hook_cpu;           /* seconds; 0: 0.010 */
+    double hook_time;          /* seconds, waits included; 0: no limit */
     double load_cpu;           /* seconds; 0: 1.0 */
     struct coverage *coverage; /* NULL: none, which costs nothing; else the CPU limits are COVERAGE_SLOWS times that */
 };

@@ -48,6 +48,10 @@ void sources_keep(struct sources *, const char *path, const void *kind, void *ma
 bool load_file(struct state *, struct sources *, struct errors *);
 /* Makes the value on top what `require "NAME"` gives; pops it. */
 void load_provide(lua_State *L, const char *name);
+/* Pushes what that gives; nil: no such module was loaded. */
+void load_provided_push(lua_State *L, struct slice name);
+/* Compiles a file's text and pushes the function. Raises on a syntax error. */
+void load_chunk_push(lua_State *L, const char *path, struct slice text);
 /* Adds an error that a script raised: `text` begins with "file:line: " or not, and ends with the traceback, if any. */
 void errors_add_raised(struct errors *, const struct sources *, const char *path, const char *text);
 

@@ -219,26 +219,44 @@ static bool match_bits(const uint8_t *a, const uint8_t *b, unsigned bits) {
     return rest == 0 || ((a[bits / 8] ^ b[bits / 8]) >> (8 - rest)) == 0;
 }
 
+/* An address as ranges see it. */
+struct matched {
+    uint8_t bytes[16];
+    bool unix_socket, mapped;
+};
+
+static struct matched matched_of(const struct addr *a) {
+    struct matched m = { .unix_socket = a->u.sa.sa_family == AF_UNIX };
+    if (a->u.sa.sa_family == AF_INET) {
+        memcpy(m.bytes, mapped_prefix, sizeof mapped_prefix);
+        memcpy(m.bytes + 12, &a->u.in.sin_addr, 4);
+        m.mapped = true;
+    } else if (a->u.sa.sa_family == AF_INET6) {
+        memcpy(m.bytes, &a->u.in6.sin6_addr, 16);
+        m.mapped = memcmp(m.bytes, mapped_prefix, sizeof mapped_prefix) == 0;
+    }
+    return m;
+}
+
+static bool holds(const struct cidr *c, const struct matched *m) {
+    if (c->unix_socket || m->unix_socket) return c->unix_socket && m->unix_socket;
+    if (m->mapped && c->bits < MAPPED_BITS) return false;
+    return match_bits(m->bytes, c->bytes, c->bits);
+}
+
 bool cidr_match(const struct cidr *list, size_t count, const struct addr *a) {
     if (a->size == 0) return false;
-    bool unix_socket = a->u.sa.sa_family == AF_UNIX, mapped = false;
-    uint8_t bytes[16] = { 0 };
-    if (a->u.sa.sa_family == AF_INET) {
-        memcpy(bytes, mapped_prefix, sizeof mapped_prefix);
-        memcpy(bytes + 12, &a->u.in.sin_addr, 4);
-        mapped = true;
-    } else if (a->u.sa.sa_family == AF_INET6) {
-        memcpy(bytes, &a->u.in6.sin6_addr, 16);
-        mapped = memcmp(bytes, mapped_prefix, sizeof mapped_prefix) == 0;
-    }
-    for (size_t i = 0; i < count; i++) {
-        const struct cidr *c = &list[i];
-        if (c->unix_socket || unix_socket) {
-            if (c->unix_socket && unix_socket) return true;
-            continue;
-        }
-        if (mapped && c->bits < MAPPED_BITS) continue;
-        if (match_bits(bytes, c->bytes, c->bits)) return true;
-    }
+    struct matched m = matched_of(a);
+    for (size_t i = 0; i < count; i++)
+        if (holds(&list[i], &m)) return true;
     return false;
+}
+
+int cidr_narrowest(const struct cidr *list, size_t count, const struct addr *a) {
+    int narrowest = -1;
+    if (a->size == 0) return narrowest;
+    struct matched m = matched_of(a);
+    for (size_t i = 0; i < count; i++)
+        if (list[i].bits > narrowest && holds(&list[i], &m)) narrowest = list[i].bits;
+    return narrowest;
 }

@@ -41,3 +41,5 @@ struct cidr {
 };
 bool cidr_parse(struct cidr *, struct slice text); /* "10.0.0.0/8", "::1", "unix" */
 bool cidr_match(const struct cidr *list, size_t count, const struct addr *);
+/* The bits of the narrowest range that holds it; -1: none does. */
+int cidr_narrowest(const struct cidr *list, size_t count, const struct addr *);

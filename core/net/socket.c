@@ -85,6 +85,7 @@ static const struct conn_handlers handlers;
 static void fail_connect(struct socket *s, enum failure why) {
     conn_close(&s->conn);
     s->state = SOCKET_NEW;
+    s->egress = NULL;
     s->why = why;
     tell(s);
 }
@@ -100,9 +101,16 @@ static void begin_tls(struct socket *s) {
     else conn_tls_connect(&s->conn, s->trust, name, TLS_ALPN_NONE);
 }
 
+static bool may_try(struct socket *s, const struct addr *a) {
+    if (!has_family(s, a)) return false;
+    bool allowed = egress_allows(s->egress, a);
+    if (!allowed && s->why == FAIL_NONE) s->why = FAIL_DESTINATION_REFUSED;
+    return allowed;
+}
+
 static void try_next(struct socket *s) {
     double now = loop_now(s->set->loop);
-    while (s->next < s->count && !has_family(s, &s->addrs[s->next])) s->next++;
+    while (s->next < s->count && !may_try(s, &s->addrs[s->next])) s->next++;
     if (s->next == s->count) {
         fail_connect(s, s->why == FAIL_NONE ? FAIL_NAME_NOT_FOUND : s->why);
         return;
@@ -111,6 +119,7 @@ static void try_next(struct socket *s) {
     if (to->u.sa.sa_family != AF_UNIX) addr_set_port(to, s->port);
     conn_close(&s->conn);
     s->state = SOCKET_CONNECTING;
+    s->peer = *to;
     conn_connect(&s->conn, s->set->loop, to, &handlers);
     if (s->trust) begin_tls(s);
     if (s->patience > 0) {
@@ -153,6 +162,7 @@ void socket_connect(struct socket *s, struct resolver *resolver, const struct so
     s->reason = NULL;
     s->port = to->port;
     s->family = to->family;
+    s->egress = to->egress;
     s->patience = to->seconds > 0 ? loop_now(s->set->loop) + to->seconds : 0;
     set_trust(s, to->trust, to->name.p ? to->name : to->host);
     if (addr_from_ip(&addr, to->host, to->port) ||
@@ -218,6 +228,7 @@ static void on_connected(struct conn *c) {
     s->why = FAIL_NONE;
     free(s->addrs);
     s->addrs = NULL;
+    s->egress = NULL;
     tell(s);
 }
 
@@ -277,11 +288,11 @@ bool socket_at_end(const struct socket *s) { return s->state != SOCKET_OPEN || s
 
 /* ---- pools */
 
-struct socket *socket_reuse(struct sockets *set, struct slice key) {
+struct socket *socket_reuse(struct sockets *set, struct slice key, const struct egress *egress) {
     struct socket_pool *pool;
     while ((pool = map_get(&set->pools, key))) {
         struct socket *s = container_of(pool->idle.next, struct socket, in_pool);
-        if (!conn_reusable(&s->conn)) {
+        if (!conn_reusable(&s->conn) || !egress_allows(egress, &s->peer)) {
             end_socket(s);
             continue;
         }

@@ -10,6 +10,7 @@
 
 #include "base/map.h"
 #include "net/conn.h"
+#include "net/egress.h"
 #include "net/resolver.h"
 
 enum {
@@ -52,6 +53,8 @@ struct socket {
     /* while it connects */
     struct question *question;
     struct addr *addrs;
+    struct addr peer;            /* the one that is tried, or was reached */
+    const struct egress *egress; /* rules for them; NULL: all are allowed */
     unsigned count, next;
     int family;
     uint16_t port;
@@ -78,10 +81,11 @@ struct socket *socket_create(struct sockets *);
 struct socket_target {
     struct slice host; /* "unix:/path", or a name or IP */
     uint16_t port;
-    int family;              /* AF_UNSPEC: whichever there is */
-    double seconds;          /* in all; 0: however long */
-    struct tls_trust *trust; /* speak TLS; NULL: not */
-    struct slice name;       /* for its certificate; p NULL: the host */
+    int family;                  /* AF_UNSPEC: whichever there is */
+    double seconds;              /* in all; 0: however long */
+    struct tls_trust *trust;     /* speak TLS; NULL: not */
+    struct slice name;           /* for its certificate; p NULL: the host */
+    const struct egress *egress; /* rules for its addresses, until it is connected; NULL: all are allowed */
 };
 
 /* Connects a NEW one. on_news follows when it is OPEN or NEW again, which it may be on return already. */
@@ -101,8 +105,8 @@ void socket_close(struct socket *);
 
 /* ---- Pools */
 
-/* One of that key that is OPEN, its owner the caller's; NULL: there is none. */
-struct socket *socket_reuse(struct sockets *, struct slice key);
+/* One of that key that is OPEN and whose peer is allowed, its owner the caller's; NULL: there is none. */
+struct socket *socket_reuse(struct sockets *, struct slice key, const struct egress *);
 /* Puts an OPEN one with a key into its pool, where it stays so many seconds, unless there are `most` newer ones. False
  * if it is no good for anybody else (it ended, or holds bytes): it is still the caller's. */
 bool socket_keep(struct socket *, double seconds, unsigned most);

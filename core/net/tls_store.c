@@ -32,28 +32,31 @@ struct known_library {
 
 static struct known_library *known_libraries;
 static pthread_mutex_t known_lock = PTHREAD_MUTEX_INITIALIZER;
-static _Thread_local OSSL_LIB_CTX *library;
+static _Thread_local struct known_library *mine;
 
-static void note_library(OSSL_LIB_CTX *made) {
-    struct known_library *known = must_calloc(1, sizeof *known);
-    known->library = made;
-    pthread_mutex_lock(&known_lock);
-    known->next = known_libraries;
-    known_libraries = known;
-    pthread_mutex_unlock(&known_lock);
-}
-
-OSSL_LIB_CTX *tls_library(void) {
-    if (library) return library;
-    library = OSSL_LIB_CTX_new();
-    must(library != NULL);
-    note_library(library);
-    /* The system's openssl.cnf may demand FIPS; one that is missing or malformed leaves the defaults. */
+/* The system's openssl.cnf may demand FIPS; one that is missing or malformed leaves the defaults. */
+static void load_settings(OSSL_LIB_CTX *library) {
     char *file = CONF_get1_default_config_file();
     if (file) OSSL_LIB_CTX_load_config(library, file);
     OPENSSL_free(file);
     ERR_clear_error();
-    return library;
+}
+
+static struct known_library *make_library(void) {
+    struct known_library *made = must_calloc(1, sizeof *made);
+    made->library = OSSL_LIB_CTX_new();
+    must(made->library != NULL);
+    load_settings(made->library);
+    pthread_mutex_lock(&known_lock);
+    made->next = known_libraries;
+    known_libraries = made;
+    pthread_mutex_unlock(&known_lock);
+    return made;
+}
+
+OSSL_LIB_CTX *tls_library(void) {
+    if (!mine) mine = make_library();
+    return mine->library;
 }
 
 const char *tls_error(void) {
@@ -148,9 +151,9 @@ void tls_thread_fini(const struct loop *loop) {
     }
     pthread_mutex_unlock(&lock);
     tls_tickets_leave();
-    if (!library) return;
-    OPENSSL_thread_stop_ex(library);
-    library = NULL;
+    if (!mine) return;
+    OPENSSL_thread_stop_ex(mine->library);
+    mine = NULL;
 }
 
 /* ---- identities */

@@ -1,6 +1,7 @@
-/* Ad hoc backends: made from a URL that a script fetches, so that it has pools and a name kept fresh like any other.
- * Each worker has its own; one that nobody has used for a minute is closed, or a script that fetches from ever new
- * hosts would grow the process. */
+/* Ad hoc backends: made from a URL that a script fetches or a target that a client names, so that it has pools and a name
+ * kept fresh like any other. Each worker has its own; one that nobody has used for a minute is closed, and there are no
+ * more than AD_HOC_MOST, or who asks for ever new hosts would grow the process: the one that was used least recently
+ * makes room. */
 #include "base/must.h"
 #include "net/tls.h"
 #include "proxy/fetch.h"
@@ -8,9 +9,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { UNUSED_SECONDS = 60, KEY_SIZE = 640 };
+enum { UNUSED_SECONDS = 60, KEY_SIZE = 1024 };
+
+#ifdef MOONGATE_HARD
+enum { AD_HOC_MOST = 16 };
+#else
+enum { AD_HOC_MOST = 2048 };
+#endif
 
 struct ad_hoc {
+    struct list node; /* in worker->ad_hoc_recent */
     struct deadline unused;
     struct grave grave;
     struct backend *backend;
@@ -27,6 +35,7 @@ static void ad_hoc_bury(struct grave *g) {
 
 static void ad_hoc_end(struct ad_hoc *a) {
     map_remove(&a->worker->ad_hoc, slice_of(a->key));
+    list_remove(&a->node);
     deadline_fini(&a->unused);
     backend_view_close(a->backend, &a->worker->loop);
     loop_bury(&a->worker->loop, &a->grave);
@@ -51,6 +60,7 @@ static struct server_spec *make_spec(const struct target *url, uint16_t port) {
 
 static struct ad_hoc *ad_hoc_create(struct worker *w, struct backend *backend, const char *key) {
     struct ad_hoc *a = must_calloc(1, sizeof *a);
+    list_init(&a->node);
     a->worker = w;
     snprintf(a->key, sizeof a->key, "%s", key);
     grave_init(&a->grave, ad_hoc_bury);
@@ -64,40 +74,89 @@ static struct ad_hoc *ad_hoc_create(struct worker *w, struct backend *backend, c
 
 static bool is_https(const struct target *url) { return slice_equal(url->scheme, SLICE("https")); }
 
-static struct backend *make_backend(const struct worker *w, const struct target *url, uint16_t port,
-                                    struct tls_trust *trust, struct slice name, const char *key) {
-    struct backend_settings settings = {
-        .keepalive = 16, .keepalive_idle = 30, .tries = 2, .retry_on = 1u << RETRY_CONNECT
-    };
-    if (is_https(url)) {
-        settings.trust = trust ? tls_trust_ref(trust) : tls_trust_get(&(struct tls_trust_settings){ 0 }, NULL, 0);
+static struct backend *make_backend(const struct worker *w, const struct ad_hoc_way *way, uint16_t port,
+                                    const char *name) {
+    struct backend_settings settings = { .keepalive = 16,
+                                         .keepalive_idle = 30,
+                                         .tries = 2,
+                                         .retry_on = 1u << RETRY_CONNECT,
+                                         .parent = parent_ref(way->parent) };
+    if (is_https(way->url)) {
+        settings.trust =
+            way->trust ? tls_trust_ref(way->trust) : tls_trust_get(&(struct tls_trust_settings){ 0 }, NULL, 0);
         must(settings.trust != NULL); /* with nothing set, there is nothing wrong */
     }
-    if (name.p) settings.tls_name = must_strndup(name.p, name.n);
-    return backend_create(slice_of(key), make_spec(url, port), 1, &settings, w->count, w->resolver);
+    if (way->name.p) settings.tls_name = must_strndup(way->name.p, way->name.n);
+    return backend_create(slice_of(name), make_spec(way->url, port), 1, &settings, w->count, w->resolver);
 }
 
-/* Connections of different trust must not mix, so neither do backends. Its digest stands for it. */
-static bool write_key(char key[KEY_SIZE], const struct target *url, uint16_t port, const struct tls_trust *trust,
-                      struct slice name) {
-    int n = snprintf(key, KEY_SIZE, "%.*s://%.*s:%u", FMT(url->scheme), FMT(url->host), port);
-    if (name.p && n < KEY_SIZE) n += snprintf(key + n, (size_t)(KEY_SIZE - n), " as %.*s", FMT(name));
-    struct slice digest = trust ? tls_trust_digest(trust) : slice_make(NULL, 0);
-    if (digest.n && n < KEY_SIZE) n += snprintf(key + n, (size_t)(KEY_SIZE - n), " by ");
-    for (size_t i = 0; i < digest.n && n < KEY_SIZE; i++)
-        n += snprintf(key + n, (size_t)(KEY_SIZE - n), "%02x", (unsigned char)digest.p[i]);
-    return n < KEY_SIZE;
+/* A text that may turn out too long for its room. */
+struct text {
+    char *at;
+    size_t n;
+};
+
+static void add(struct text *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void add(struct text *t, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    if (t->n < KEY_SIZE) t->n += (size_t)vsnprintf(t->at + t->n, KEY_SIZE - t->n, format, args);
+    va_end(args);
 }
 
-struct backend *ad_hoc_backend(struct worker *w, const struct target *url, struct tls_trust *trust, struct slice name) {
+/* Connections of different trust must not mix, so neither do backends. Its digest stands for it, a parent's address for
+ * the parent; they are no part of the name. False: it is too long. */
+static bool write_key(char key[KEY_SIZE], const struct ad_hoc_way *way, uint16_t port, size_t *name_size) {
+    struct text t = { .at = key };
+    add(&t, "%.*s://%.*s:%u", FMT(way->url->scheme), FMT(way->url->host), port);
+    if (way->name.p) add(&t, " as %.*s", FMT(way->name));
+    if (way->parent) add(&t, " through %s", way->parent->name);
+    *name_size = t.n;
+    struct slice digest = way->trust ? tls_trust_digest(way->trust) : slice_make(NULL, 0);
+    if (digest.n) add(&t, " by ");
+    for (size_t i = 0; i < digest.n; i++) add(&t, "%02x", (unsigned char)digest.p[i]);
+    if (way->parent) add(&t, " %p", (void *)way->parent);
+    return t.n < KEY_SIZE;
+}
+
+/* Few are in use at a time, so the first one that is not is near. */
+static bool make_room(struct worker *w) {
+    if (w->ad_hoc.count < AD_HOC_MOST) return true;
+    list_each_safe(node, &w->ad_hoc_recent) {
+        struct ad_hoc *a = container_of(node, struct ad_hoc, node);
+        if (a->backend->users > 0) continue;
+        ad_hoc_end(a);
+        return true;
+    }
+    return false;
+}
+
+static struct ad_hoc *make(struct worker *w, const struct ad_hoc_way *way, uint16_t port, const char *key,
+                           size_t name_size) {
+    if (!make_room(w)) return NULL;
+    char *name = must_strndup(key, name_size);
+    struct ad_hoc *a = ad_hoc_create(w, make_backend(w, way, port, name), key);
+    free(name);
+    return a;
+}
+
+struct backend *ad_hoc_backend(struct worker *w, const struct ad_hoc_way *way, enum failure *why) {
     char key[KEY_SIZE];
-    uint16_t port = url->port ? url->port : is_https(url) ? 443 : 80;
-    if (!write_key(key, url, port, trust, name)) return NULL;
+    size_t name_size;
+    uint16_t port = way->url->port ? way->url->port : is_https(way->url) ? 443 : 80;
+    *why = FAIL_TOO_LARGE;
+    if (!write_key(key, way, port, &name_size)) return NULL;
     struct ad_hoc *a = map_get(&w->ad_hoc, slice_of(key));
-    if (!a) a = ad_hoc_create(w, make_backend(w, url, port, trust, name, key), key);
+    if (!a) a = make(w, way, port, key, name_size);
+    *why = a ? FAIL_NONE : FAIL_OVERLOADED;
+    if (!a) return NULL;
+    list_remove(&a->node);
+    list_push(&w->ad_hoc_recent, &a->node);
     deadline_set(&a->unused, UNUSED_SECONDS);
     return a->backend;
 }
+
+void ad_hoc_take(struct backend *backend) { backend->users++; }
 
 void ad_hoc_give_back(struct backend *backend) {
     if (--backend->users == 0 && backend->orphan) backend_destroy(backend);

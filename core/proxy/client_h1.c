@@ -307,6 +307,7 @@ static void add_told_length(struct lines *l, const struct response *r) {
 static void choose_framing(struct client *c, const struct response *r, struct lines *l) {
     const struct request *request = &exchange_of(c)->request;
     c->h1.chunked = false;
+    if (response_opens_tunnel(request->method, r->status)) return;
     if (!response_has_body(request->method, r->status)) {
         add_told_length(l, r);
     } else if (r->framing.kind == FRAMING_LENGTH || r->framing.kind == FRAMING_NONE) {
@@ -327,6 +328,7 @@ static struct slice told_upgrade(const struct response *r) {
 
 static void add_connection(struct client *c, const struct response *r, struct lines *l) {
     struct slice upgrade = told_upgrade(r);
+    if (response_opens_tunnel(exchange_of(c)->request.method, r->status)) return;
     if (upgrade.n) {
         add_text(l, SLICE("Upgrade: "));
         add_text(l, upgrade);

@@ -28,6 +28,7 @@ struct h2_client {
     struct list streams;
     uint32_t requests; /* so far */
     uint64_t sent;     /* conn.sent at the last tick */
+    double sent_at;    /* loop time at which that had changed */
     bool leaving;      /* GOAWAY was said: closes when the last stream is done */
     bool warned;       /* the first step of a graceful end */
 };
@@ -42,6 +43,7 @@ struct h2_client_stream {
     struct pipe *tunnel_up;
     bool tunnel;
     bool end_told;   /* the answer's end was said with its head */
+    uint64_t sent;   /* h2.sent at the last tick */
     double moved_at; /* loop time of the last content either way */
 };
 
@@ -59,16 +61,13 @@ static void note_moved(struct h2_client_stream *s) { s->moved_at = loop_now(loop
 
 static double least(double a, double b) { return b > 0 && (a == 0 || b < a) ? b : a; }
 
-/* The next look at the streams. */
-static void await_tick(struct h2_client *h) {
+/* The deadline of the conn: the next look at the streams; without any, the end of idling. That of a graceful end stays
+ * as it is. */
+static void await(struct h2_client *h, bool busy) {
     const struct timeouts *t = client_timeouts(h->client);
-    conn_deadline(&h->client->conn, least(t->head, least(t->body, t->between)));
-}
-
-static void await_stream(struct h2_client *h) {
-    const struct timeouts *t = client_timeouts(h->client);
+    if (h->warned && !h->leaving) return;
     double idle = h->requests ? t->idle : t->head;
-    conn_deadline(&h->client->conn, h->leaving || h->warned ? GOAWAY_SECONDS : idle);
+    conn_deadline(&h->client->conn, busy ? least(t->head, least(t->body, t->between)) : idle);
 }
 
 /* ---- a stream's life */
@@ -106,9 +105,9 @@ static struct h2_stream *on_begin(struct h2 *h2) {
     s->coming = exchange_create(&s->stream);
     s->h2.message.request = &s->coming->request;
     s->h2.trailers = &s->coming->request.trailers;
+    if (list_empty(&h->streams)) await(h, true);
     list_push(&h->streams, &s->node);
     note_moved(s);
-    if (h2_streams(h2) == 0) await_tick(h);
     return &s->h2;
 }
 
@@ -117,7 +116,7 @@ static void on_close(struct h2_stream *hs, uint32_t error) {
     struct h2_client_stream *s = of_h2(hs);
     struct h2_client *h = s->owner;
     end_stream(s);
-    if (h2_streams(h->h2) == 0) await_stream(h);
+    if (list_empty(&h->streams)) await(h, false);
     wake(h);
 }
 
@@ -129,7 +128,6 @@ static void on_head(struct h2_stream *hs, enum failure why, bool end) {
     s->coming = NULL;
     s->stream.exchange = x;
     s->stream.body_unread = !end && x->request.framing.kind != FRAMING_NONE;
-    s->stream.ended = end;
     s->owner->requests++;
     if (why == FAIL_NONE) exchange_begin(x);
     else exchange_begin_failed(x, why);
@@ -146,18 +144,25 @@ static void read_tunnel(struct h2_client_stream *s) {
     pipe_end(up, NULL);
 }
 
-static void read_request_body(struct h2_client_stream *s) {
-    struct exchange *x = s->stream.exchange;
+static bool read_body_part(struct h2_client_stream *s, struct exchange *x) {
     struct buffer content = { 0 };
     size_t n = h2_take(&s->h2, &content, pipe_room(&x->request_body));
-    if (n) wake(s->owner); /* its window is open again */
-    if (n) note_moved(s);
+    if (n == 0) return false;
+    wake(s->owner); /* its window is open again */
     if (!exchange_count_in(x, n)) {
         buffer_fini(&content);
-        return;
+        return false;
     }
-    if (n) pipe_write(&x->request_body, &content, n);
+    pipe_write(&x->request_body, &content, n);
+    return true;
+}
+
+static void read_request_body(struct h2_client_stream *s) {
+    struct exchange *x = s->stream.exchange;
+    note_moved(s); /* if nothing has come, it owes something from now on */
+    while (s->stream.exchange == x && read_body_part(s, x)) {}
     if (s->stream.exchange != x || !s->h2.ended || s->h2.in.size || !s->stream.body_unread) return;
+    if (x->request_body.state != PIPE_OPEN) return;
     s->stream.body_unread = false;
     pipe_end(&x->request_body, &x->request.trailers);
 }
@@ -168,15 +173,7 @@ static void read_body(struct stream *stream) {
     else if (stream->exchange && stream->exchange->site && stream->body_unread) read_request_body(s);
 }
 
-static void on_body(struct h2_stream *hs) {
-    note_moved(of_h2(hs));
-    read_body(&of_h2(hs)->stream);
-}
-
-static void on_end(struct h2_stream *hs) {
-    of_h2(hs)->stream.ended = true;
-    read_body(&of_h2(hs)->stream);
-}
+static void on_more(struct h2_stream *hs) { read_body(&of_h2(hs)->stream); }
 
 /* ---- the answer */
 
@@ -187,7 +184,11 @@ static void send_informational(struct stream *stream, const struct response *r) 
 }
 
 static void add_length(struct headers *extra, uint64_t length) {
-    headers_add_id(extra, HEADER_CONTENT_LENGTH, arena_printf(extra->arena, "%llu", (unsigned long long)length));
+    char digits[20];
+    size_t n = sizeof digits;
+    do digits[--n] = (char)('0' + length % 10);
+    while ((length /= 10) > 0);
+    headers_add_id(extra, HEADER_CONTENT_LENGTH, arena_copy(extra->arena, slice_make(digits + n, sizeof digits - n)));
 }
 
 /* HEAD and 304 tell the length that a GET would have had; a backend's own is among its fields. */
@@ -213,6 +214,7 @@ static void send_head(struct stream *stream, const struct response *response) {
     struct headers extra;
     headers_init(&extra, &x->arena);
     if (r.status == 101) grant_upgrade(s, &r);
+    if (response_opens_tunnel(x->request.method, r.status)) s->tunnel = true;
     bool body = s->tunnel || response_has_body(x->request.method, r.status);
     bool empty = r.framing.kind == FRAMING_NONE || (r.framing.kind == FRAMING_LENGTH && r.framing.length == 0);
     if (!s->tunnel) add_framing(&extra, &r, body);
@@ -253,22 +255,20 @@ static void on_room(struct h2_stream *hs) {
 
 /* ---- the end of an exchange: the stream lives on until its last frame has left */
 
+/* Nothing that still comes may go into what was the exchange's. */
 static void let_go(struct h2_client_stream *s) {
     pipe_remove_reader(&s->stream.reader);
     s->stream.exchange = NULL;
     s->tunnel_up = NULL;
+    h2_dismiss(&s->h2);
     wake(s->owner);
 }
 
-static void finish(struct stream *stream) {
-    struct h2_client_stream *s = of_stream(stream);
-    let_go(s);
-    if (!s->h2.ended) h2_dismiss(&s->h2);
-}
+static void finish(struct stream *stream) { let_go(of_stream(stream)); }
 
 static void abort_answer(struct stream *stream) {
     let_go(of_stream(stream));
-    h2_reset(&of_stream(stream)->h2, H2_INTERNAL_ERROR);
+    h2_abort(&of_stream(stream)->h2, H2_INTERNAL_ERROR);
 }
 
 static void leave_stream(struct stream *stream) {
@@ -297,17 +297,21 @@ static const struct stream_ops stream_ops = {
 static const struct h2_handlers h2_handlers = {
     .on_begin = on_begin,
     .on_head = on_head,
-    .on_body = on_body,
-    .on_end = on_end,
+    .on_body = on_more,
+    .on_end = on_more,
     .on_room = on_room,
     .on_close = on_close,
 };
 
 /* ---- the conn */
 
-/* All was said: what waits in conn.out still leaves. */
+/* All was said: what waits in conn.out still leaves. Streams that are left will not be answered any more. */
 static void linger(struct h2_client *h) {
     h->leaving = true;
+    list_each(node, &h->streams) {
+        struct h2_client_stream *s = container_of(node, struct h2_client_stream, node);
+        if (s->stream.exchange) leave_stream(&s->stream);
+    }
     conn_linger(&h->client->conn);
 }
 
@@ -332,7 +336,7 @@ static void advance(struct task *t) {
     size_t before = conn->out.size;
     if (conn_room(conn)) h2_write(h->h2, &conn->out, conn->out_limit);
     if (conn->out.size != before) conn_wrote(conn);
-    bool done = h2_streams(h->h2) == 0 && (h->leaving || conn->ended);
+    bool done = list_empty(&h->streams) && (h->leaving || conn->ended);
     if (h2_over(h->h2) || done) linger(h);
 }
 
@@ -340,14 +344,19 @@ static struct h2_client *of_conn(struct conn *conn) { return client_of_conn(conn
 
 static void on_bytes(struct conn *conn) { feed(of_conn(conn)); }
 
-/* Streams whose request is complete are still answered; others never will be. */
+static void cancel(struct h2_client_stream *s) {
+    if (s->stream.exchange) leave_stream(&s->stream);
+    else h2_reset(&s->h2, H2_CANCEL);
+}
+
+/* Streams whose request is complete are still answered, unless their site does not want that; others never will be. */
 static void on_conn_end(struct conn *conn) {
     struct h2_client *h = of_conn(conn);
-    list_each_safe(node, &h->streams) {
+    list_each(node, &h->streams) {
         struct h2_client_stream *s = container_of(node, struct h2_client_stream, node);
-        if (s->h2.ended) continue;
-        if (s->stream.exchange) leave_stream(&s->stream);
-        else h2_reset(&s->h2, H2_CANCEL);
+        const struct exchange *x = s->stream.exchange;
+        s->stream.ended = true;
+        if (!s->h2.ended || (x && x->site && x->site->abort_on_fin)) cancel(s);
     }
     wake(h);
 }
@@ -362,42 +371,67 @@ static void on_conn_room(struct conn *conn) { wake(of_conn(conn)); }
 static void say_goodbye(struct h2_client *h) {
     h->leaving = true;
     h2_shut(h->h2, H2_NO_ERROR);
-    await_tick(h);
+    await(h, true);
     wake(h);
 }
 
-/* Content that is due from the client, or waits for it to open its window. */
-static void check_stream(struct h2_client_stream *s, double now) {
+/* Content is due from the client. Once its answer has begun, it is for the server to say what it still waits for: so
+ * calls that stream both ways may be silent one way. */
+static bool owes_body(const struct h2_client_stream *s) {
+    const struct exchange *x = s->stream.exchange;
+    return x && s->stream.body_unread && !x->head_sent && !x->expects_continue && pipe_room(&x->request_body) > 0;
+}
+
+static bool is_late(double still, double limit) { return limit > 0 && still >= limit; }
+
+/* False: its head does not come, and nothing else can while it does not. */
+static bool check_stream(struct h2_client_stream *s, double now) {
     struct exchange *x = s->stream.exchange;
-    if (s->tunnel) return;
     const struct timeouts *t = x && x->site ? &x->site->timeouts : client_timeouts(s->owner->client);
-    bool owes = x && s->stream.body_unread && pipe_room(&x->request_body) > 0 && !x->expects_continue;
-    if (s->coming && t->head > 0 && now - s->moved_at >= t->head) h2_reset(&s->h2, H2_CANCEL);
-    if (s->h2.out.size && t->between > 0 && now - s->moved_at >= t->between) {
-        if (x) leave_stream(&s->stream);
-        else h2_reset(&s->h2, H2_CANCEL);
-    } else if (owes && t->body > 0 && now - s->moved_at >= t->body) {
-        exchange_request_failed(x, FAIL_BODY_TIMEOUT);
+    if (s->h2.sent != s->sent) s->moved_at = now;
+    s->sent = s->h2.sent;
+    double still = now - s->moved_at;
+    if (s->coming) return !is_late(still, t->head);
+    if (s->tunnel) return true;
+    if (s->h2.out.size && is_late(still, t->between)) cancel(s);
+    else if (owes_body(s) && is_late(still, t->body)) exchange_request_failed(x, FAIL_BODY_TIMEOUT);
+    return true;
+}
+
+static void check_streams(struct h2_client *h) {
+    double now = loop_now(loop_of(h));
+    list_each(node, &h->streams) {
+        if (check_stream(container_of(node, struct h2_client_stream, node), now)) continue;
+        h2_shut(h->h2, H2_ENHANCE_YOUR_CALM);
+        h2_write(h->h2, &h->client->conn.out, SIZE_MAX);
+        conn_wrote(&h->client->conn);
+        linger(h);
+        return;
     }
+}
+
+/* Does the client take nothing of what was written? */
+static bool is_stuck(struct h2_client *h) {
+    const struct conn *conn = &h->client->conn;
+    double now = loop_now(conn->loop);
+    if (conn->out.size == 0 || conn->sent != h->sent) h->sent_at = now;
+    h->sent = conn->sent;
+    return is_late(now - h->sent_at, client_timeouts(h->client)->between);
 }
 
 static void on_deadline(struct conn *conn) {
     struct client *c = client_of_conn(conn);
     struct h2_client *h = c->h2;
-    bool idle = h2_streams(h->h2) == 0;
-    if (!h->leaving && (idle || h->warned)) {
+    if (!h->leaving && (list_empty(&h->streams) || h->warned)) {
         say_goodbye(h);
         return;
     }
-    bool stuck = conn->out.size > 0 && conn->sent == h->sent;
-    h->sent = conn->sent;
-    if (stuck) {
+    if (is_stuck(h)) {
         client_close(c);
         return;
     }
-    double now = loop_now(conn->loop);
-    list_each_safe(node, &h->streams) check_stream(container_of(node, struct h2_client_stream, node), now);
-    await_tick(h);
+    check_streams(h);
+    await(h, true);
     wake(h);
 }
 
@@ -427,8 +461,9 @@ static void begin(struct client *c) {
     list_init(&h->streams);
     task_init(&h->task, advance);
     grave_init(&h->grave, h2_client_bury);
+    h->sent_at = loop_now(c->conn.loop);
     h->h2 = h2_open(H2_SERVER, &limits, &h2_handlers, h);
-    await_stream(h);
+    await(h, false);
     wake(h);
 }
 

@@ -14,6 +14,7 @@
 #include "http/uri.h"
 #include "proxy/access_log.h"
 #include "proxy/answer.h"
+#include "proxy/forward.h"
 #include "proxy/forwarded.h"
 #include "proxy/tunnel.h"
 
@@ -104,8 +105,9 @@ static enum verdict ask(struct exchange *x, enum hook hook, const void *detail, 
 /* ---- 1. take head: the protocol has read it and refused what is ambiguous */
 
 static enum next take_head(struct exchange *x) {
-    if (x->request.method == METHOD_CONNECT) return fail(x, FAIL_BAD_METHOD);
     bool body = x->stream->body_unread;
+    /* What comes behind a CONNECT may be meant for the tunnel: if there will be none, nobody else is to read it. */
+    if (x->request.method == METHOD_CONNECT) x->request.framing.keep_alive = false;
     x->expects_continue = x->request.framing.expect_continue && body;
     if (!body) pipe_end(&x->request_body, NULL);
     return GO_ON;
@@ -117,6 +119,7 @@ static void enter_site(struct exchange *x, struct site *site, struct generation 
     x->generation = generation_ref(g);
     x->site = x->subject.site = site;
     x->metrics = site->metrics;
+    x->max_body = site->max_body;
     x->site_name = slice_of(site->metrics->name); /* lives as long as the process */
     if (site->timeouts.total > 0) deadline_set(&x->total, site->timeouts.total);
 }
@@ -126,28 +129,33 @@ static enum failure parse_target(struct exchange *x, bool raw) {
                         client_scheme(x->stream->client), raw);
 }
 
+static struct site *look_up(struct exchange *x, const struct host_table *table) {
+    x->forward = table->forward && forward_names_target(x, table->forward);
+    return x->forward ? table->forward : host_table_find(table, x->request.target.host);
+}
+
 static enum next find_site(struct exchange *x) {
     x->received_host = headers_get_id(&x->request.headers, HEADER_HOST);
+    x->named_scheme = x->request.target.scheme;
     struct slice raw = x->request.target.raw;
+    const struct host_table *table = client_table(x->stream->client);
+    if (x->request.method == METHOD_CONNECT && !(table && table->forward)) return fail(x, FAIL_BAD_METHOD);
     enum failure why = parse_target(x, false);
     if (why != FAIL_NONE) return fail(x, why);
     if (x->request.target.absolute)
         x->received_host = authority_write(&x->arena, &x->request.target); /* RFC 9112 3.2.2 */
-    struct generation *g = worker_of_exchange(x)->generation;
-    uint32_t id = x->stream->client->listener->id;
-    struct host_table *table = id < g->table_count ? g->tables[id] : NULL;
-    struct site *site = table ? host_table_find(table, x->request.target.host) : NULL;
+    struct site *site = table ? look_up(x, table) : NULL;
     if (!site) return fail(x, FAIL_MISDIRECTED);
-    enter_site(x, site, g);
+    enter_site(x, site, worker_of_exchange(x)->generation);
     x->request.target.raw = raw;
     if (site->abort_on_fin && x->stream->ended) { /* its FIN came with the head */
         x->stream->ops->leave(x->stream);
         return WAIT;
     }
     if (site->raw_target && (why = parse_target(x, true)) != FAIL_NONE) return fail(x, why);
-    if (x->request.framing.kind == FRAMING_LENGTH && x->request.framing.length > site->max_body)
-        return fail(x, FAIL_BODY_TOO_LARGE);
+    if (exchange_body_is_too_large(x)) return fail(x, FAIL_BODY_TOO_LARGE);
     forwarded_receive(x);
+    if (x->forward && (why = forward_receive(x)) != FAIL_NONE) return fail(x, why);
     return GO_ON;
 }
 
@@ -160,14 +168,17 @@ static enum next on_request(struct exchange *x) {
     case VERDICT_WAIT: return WAIT;
     case VERDICT_REPLY: return reply(x, &decision.reply);
     case VERDICT_FAILED: return fail(x, FAIL_HOOK_FAILED);
-    default: return GO_ON;
+    default: break;
     }
+    return exchange_body_is_too_large(x) ? fail(x, FAIL_BODY_TOO_LARGE)
+                                         : GO_ON; /* the hook may have lowered max_body */
 }
 
 /* ---- 4. cache_key: the answer is checked and kept; what stores by it comes with the cache */
 
 static enum next cache_key(struct exchange *x) {
-    if (!x->site->caches || !has_hook(x, HOOK_CACHE_KEY)) return GO_ON;
+    bool asks = x->site->caches && x->request.method != METHOD_CONNECT;
+    if (!asks || !has_hook(x, HOOK_CACHE_KEY)) return GO_ON;
     struct decision decision;
     switch (ask(x, HOOK_CACHE_KEY, NULL, &decision)) {
     case VERDICT_WAIT: return WAIT;
@@ -187,7 +198,7 @@ static bool still_buffering(struct exchange *x) {
     if (!x->buffer_watch.on_news) {
         x->buffer_watch.on_news = wake_by_watch;
         pipe_add_watch(&x->request_body, &x->buffer_watch);
-        uint64_t most = x->site->max_body;
+        uint64_t most = x->max_body;
         exchange_want_body(x, most == UINT64_MAX ? SIZE_MAX - 1
                                                  : (size_t)most + 1); /* one more, to see that it is too large */
     }
@@ -196,20 +207,21 @@ static bool still_buffering(struct exchange *x) {
 }
 
 static struct slice wanted_upgrade(const struct exchange *x) {
-    if (!x->request.framing.upgrade) return slice_make(NULL, 0);
+    if (!x->request.framing.upgrade || x->request.method == METHOD_CONNECT) return slice_make(NULL, 0);
     return framing_upgrade(&x->request.headers);
 }
 
 static void finish_request(struct exchange *x) {
     struct request *r = &x->request;
+    x->request_sent = true;
+    if (r->method == METHOD_CONNECT) return;
     content_settle_request(x);
     if (r->target.absolute || x->target_changed || r->version != HTTP_1_1)
         headers_set_id(&r->headers, HEADER_HOST, authority_write(&x->arena, &r->target));
     headers_remove(&r->headers, SLICE("HTTP2-Settings"));
-    forwarded_send(x);
-    headers_add_id(&r->headers, HEADER_VIA, http_via(r->version));
+    if (!x->forward) forwarded_send(x);
+    headers_add_id(&r->headers, HEADER_VIA, x->forward ? forward_via(&x->arena, r->version) : http_via(r->version));
     if (!x->expects_continue) headers_remove_id(&r->headers, HEADER_EXPECT);
-    x->request_sent = true;
 }
 
 static enum next fail_given_body(struct exchange *x) {
@@ -271,7 +283,11 @@ static enum next take_fetch_failure(struct exchange *x) {
 static enum next await_head(struct exchange *x) {
     switch (x->fetch->state) {
     case FETCH_TRYING: return WAIT;
-    case FETCH_HEAD: take_response(x); break;
+    case FETCH_HEAD:
+        /* To the client it would come from us; it would tell its password to whoever is there. */
+        if (x->forward && x->fetch->response.status == 407) return fail(x, FAIL_BAD_RESPONSE);
+        take_response(x);
+        break;
     case FETCH_REPLY: return reply(x, &x->fetch->reply);
     case FETCH_FAILED: return take_fetch_failure(x);
     }
@@ -331,7 +347,21 @@ static enum next fail_content(struct exchange *x) {
     return fail(x, why);
 }
 
+/* Policy answers a CONNECT with what its client would take for a tunnel, and all that follows for the server's. */
+static bool pretends_tunnel(const struct exchange *x) {
+    bool tunnel = x->source == SOURCE_BACKEND && x->fetch->tunnel;
+    return !tunnel && response_opens_tunnel(x->request.method, x->response.status);
+}
+
+static enum next fail_pretended(struct exchange *x) {
+    log_error("%s: a CONNECT cannot be answered with %d: there is no tunnel (request %s)",
+              x->site ? x->site->name : "?", x->response.status, x->id);
+    x->error_hook_ran = true;
+    return fail(x, FAIL_RESPONSE_HOOK_FAILED);
+}
+
 static enum next send_head(struct exchange *x) {
+    if (pretends_tunnel(x)) return fail_pretended(x);
     bool own = x->source != SOURCE_BACKEND; /* no fetch reads the request body any more */
     if (own && x->site) drop_request_body(x);
     if (x->client_left) return WAIT; /* reading its body showed that it left: advance sees to it */
@@ -341,6 +371,7 @@ static enum next send_head(struct exchange *x) {
     case CONTENT_FAILED: return fail_content(x);
     }
     if (x->stream->body_unread && own) x->request.framing.keep_alive = false;
+    if (x->source == SOURCE_REPLY || x->source == SOURCE_ERROR) answer_suit_client(x);
     x->stream->ops->send_head(x->stream, &x->response);
     x->head_sent = true;
     if (!own && x->fetch->tunnel) {
@@ -361,7 +392,7 @@ static enum next body(struct exchange *x) {
     if (!x->body_done) return WAIT;
     struct stream *s = x->stream;
     x->stream = NULL;
-    s->ops->finish(s);
+    if (s) s->ops->finish(s); /* else the client has it, and left */
     return GO_ON;
 }
 
@@ -475,7 +506,7 @@ static enum next done(struct exchange *x) {
     leave_site(x);
     pipe_remove_reader(&x->drop);
     pipe_fini(&x->request_body);
-    pipe_fini(&x->reply_body);
+    if (x->reply_body) pipe_fini(x->reply_body);
     deadline_fini(&x->total);
     list_remove(&x->node);
     task_forget(&x->task);
@@ -558,7 +589,6 @@ struct exchange *exchange_create(struct stream *s) {
     list_init(&x->ties);
     arena_init(&x->arena);
     pipe_init(&x->request_body, request_body_has_room, NULL);
-    pipe_init(&x->reply_body, NULL, NULL);
     deadline_init(&x->total, &w->loop, on_total);
     headers_init(&x->request.headers, &x->arena);
     headers_init(&x->request.trailers, &x->arena);
@@ -593,7 +623,7 @@ void exchange_begin_failed(struct exchange *x, enum failure why) {
 
 void exchange_client_left(struct exchange *x) {
     x->stream = NULL;
-    x->client_left = true;
+    x->client_left = !x->body_done || x->tunnel;
     if (x->tunnel) tunnel_client_left(x->tunnel);
     exchange_wake(x);
 }
@@ -608,9 +638,14 @@ void exchange_request_failed(struct exchange *x, enum failure why) {
 
 bool exchange_count_in(struct exchange *x, size_t n) {
     x->bytes_in += n;
-    bool fits = x->bytes_in <= x->site->max_body;
+    bool fits = x->bytes_in <= x->max_body;
     if (!fits) exchange_request_failed(x, FAIL_BODY_TOO_LARGE);
     return fits;
+}
+
+bool exchange_body_is_too_large(const struct exchange *x) {
+    const struct framing *f = &x->request.framing;
+    return x->bytes_in > x->max_body || (f->kind == FRAMING_LENGTH && f->length > x->max_body);
 }
 
 void exchange_body_sent(struct exchange *x) {

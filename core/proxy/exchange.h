@@ -47,6 +47,8 @@ struct exchange {
 
     struct request request;
     bool target_changed;           /* a script assigned path, query, args, host */
+    struct slice named_scheme;     /* what HTTP/2 says of its target, anything; p NULL: nothing */
+    bool forward;                  /* it names its own target, on a site that is a forward proxy (proxy/forward.h) */
     struct slice received_host;    /* the Host field as it came, or the host of an absolute target; p NULL: none */
     struct addr client_addr;       /* the real client: behind trusted proxies, what they say */
     bool client_trusted;           /* the peer is one of trusted_proxies */
@@ -62,7 +64,7 @@ struct exchange {
     struct fetch_waiter fetch_waiter;
     struct response response; /* the final answer; headers writable until head_sent */
     enum response_source source;
-    struct pipe reply_body;                 /* of a reply or an error page */
+    struct pipe *reply_body;                /* of a reply or an error page, in the arena; NULL: none was made */
     struct pipe *body;                      /* where the answer's body comes from; NULL: none */
     struct slice backend_name, server_name; /* of the fetch, noted when it goes: for the log line; p NULL: none */
     unsigned tries;                         /* likewise */
@@ -73,12 +75,16 @@ struct exchange {
     struct slice cache_key;
     bool cache_bypass;
 
+    uint64_t max_body; /* of the request: the site's, or what a script says, if that is less */
+
     double began, fetch_began, first_byte, ended; /* loop time, seconds; 0: not yet */
     uint64_t bytes_in, bytes_out;                 /* content */
     struct tunnel *tunnel;
     struct site_metrics *metrics;    /* NULL before a site is found */
     struct slice site_name;          /* outlives the generation, for the log line */
     struct list ties;                /* what policy holds as long as it lasts, its body or tunnel included */
+    uint32_t watcher;                /* whose `watched` is (trace.c): an old one's means nothing */
+    void *watched;                   /* a watcher's notes; NULL: none */
     struct deadline total;           /* timeouts.total */
     struct pipe_watch buffer_watch;  /* buffer_body */
     struct pipe_watch content_watch; /* the head waits for what stages make of the body */
@@ -99,6 +105,8 @@ void exchange_client_left(struct exchange *);
 void exchange_request_failed(struct exchange *, enum failure);
 /* By the stream: `n` more bytes of the request's content have come. False: that is too much, and it failed. */
 bool exchange_count_in(struct exchange *, size_t n);
+/* Is it known already that the request's content is, or will be, more than max_body? */
+bool exchange_body_is_too_large(const struct exchange *);
 /* By the stream: the answer has been written into the conn completely. */
 void exchange_body_sent(struct exchange *);
 /* By the stream: the body pipe failed in the middle. */

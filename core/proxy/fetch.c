@@ -5,12 +5,16 @@
  * Another try is safe when the server cannot have acted on the request (it was never reached), or when acting twice
  * does no harm (an idempotent method, RFC 9110 9.2.2) and no byte of the body is spent. A pooled conn that turns out
  * closed before a byte of the answer came is forgiven once, with a fresh conn to the same server, and does not count
- * as a try. */
+ * as a try.
+ *
+ * A CONNECT has no head to be sent and none to be awaited: when the connection stands, that is the answer. Addresses
+ * that somebody else chose pass the rules of net/egress.h here, in choose, each before it is connected to. */
 #include "proxy/fetch.h"
 
 #include "base/log.h"
 #include "base/slab.h"
 #include "proxy/exchange.h"
+#include "proxy/forward.h"
 
 enum fetch_step { FETCH_PICK, FETCH_CHOOSE, FETCH_CONNECT, FETCH_SEND, FETCH_AWAIT_HEAD, FETCH_BODY, FETCH_OVER };
 enum next { GO_ON, WAIT, JUMPED };
@@ -66,8 +70,7 @@ static enum next fail(struct fetch *f, enum failure why) {
 /* ---- may there be another try? */
 
 static bool is_repeatable(const struct fetch *f, enum retry_class class) {
-    if (class == RETRY_CONNECT) return true;
-    return method_is_idempotent(f->request->method) && f->body_sent == 0;
+    return f->body_sent == 0 && (class == RETRY_CONNECT || method_is_idempotent(f->request->method));
 }
 
 static uint32_t retry_bits(const struct fetch *f) {
@@ -125,10 +128,12 @@ static enum next try_next(struct fetch *f) {
     return jump(f, asks_policy(f) || lost_policy(f) ? FETCH_PICK : FETCH_CHOOSE);
 }
 
+/* Or the server had said that it takes no more streams, and we had not heard it yet. */
 static bool was_stale(const struct fetch *f, enum failure why) {
     const struct server_stream *s = f->borrower.stream;
-    return why == FAIL_RESET && s && !s->fresh && !s->response_begun && !f->stale_retried &&
-           is_repeatable(f, RETRY_RESET);
+    if (!s || f->stale_retried) return false;
+    if (why == FAIL_STREAM_REFUSED) return is_repeatable(f, RETRY_CONNECT);
+    return why == FAIL_RESET && !s->fresh && !s->response_begun && is_repeatable(f, RETRY_RESET);
 }
 
 static enum next try_failed(struct fetch *f, enum failure why) {
@@ -137,7 +142,7 @@ static enum next try_failed(struct fetch *f, enum failure why) {
         end_try(f, false);
         return jump(f, FETCH_CONNECT);
     }
-    if (f->server && failure_class(why) == RETRY_CONNECT) server_failed(f->server);
+    if (f->server && failure_class(why) == RETRY_CONNECT && why != FAIL_STREAM_REFUSED) server_failed(f->server);
     bool again = may_retry(f, why);
     remember_try(f, 0, why);
     end_try(f, false);
@@ -147,8 +152,30 @@ static enum next try_failed(struct fetch *f, enum failure why) {
 
 /* ---- 1. pick a backend */
 
+static void take_pick(struct fetch *f) {
+    f->pick_at = 0;
+    f->egress = NULL;
+    f->forward_target = f->authorization = slice_make(NULL, 0);
+}
+
+/* Made only now: what policy refuses or sends elsewhere is not even looked up. */
+static enum next take_target(struct fetch *f) {
+    struct forward_choice choice;
+    enum failure why = forward_choose(f->subject.exchange, &choice);
+    if (why != FAIL_NONE) return fail(f, why);
+    pick_one(&f->pick, choice.backend, slice_make(NULL, 0));
+    take_pick(f);
+    f->egress = choice.egress;
+    f->forward_target = choice.target;
+    f->authorization = choice.authorization;
+    ad_hoc_take(choice.backend);
+    f->ad_hoc = choice.backend;
+    return jump(f, FETCH_CHOOSE);
+}
+
 static enum next take_default(struct fetch *f) {
     if (f->tries > 0) return jump(f, FETCH_CHOOSE);
+    if (f->forward) return take_target(f);
     const struct site *site = f->subject.site ? f->subject.site : f->site;
     if (!site || !site->default_backend) return fail(f, FAIL_NO_BACKEND);
     pick_one(&f->pick, site->default_backend, slice_make(NULL, 0));
@@ -174,7 +201,7 @@ static enum next pick(struct fetch *f) {
     case VERDICT_WAIT: return WAIT;
     case VERDICT_PICK:
         pick_copy(&f->pick, &decision.pick);
-        f->pick_at = 0;
+        take_pick(f);
         return jump(f, FETCH_CHOOSE);
     case VERDICT_REPLY:
         f->reply = decision.reply;
@@ -210,10 +237,45 @@ static struct server *choose_server(struct fetch *f, struct backend *backend, en
     return server_ref(f->exact);
 }
 
+static bool is_allowed(const struct fetch *f, const struct addr *addr) {
+    if (!f->egress) return true;
+    const struct generation *g = f->forward ? f->generation : NULL;
+    return egress_allows(f->egress, addr) && !(g && addr_is_listened(addr, g->listened, g->listened_count));
+}
+
+/* A stranger can make as many as he likes: told once a second, counted all. */
+static void complain(const struct fetch *f, const struct backend *backend, const struct addr *addr) {
+    static _Thread_local double complained;
+    char text[ADDR_TEXT];
+    worker_count_refused(f->worker);
+    if (loop_now(&f->worker->loop) - complained < 1) return;
+    complained = loop_now(&f->worker->loop);
+    log_warn("%s: connections to %.*s are not allowed", backend->name, FMT(addr_ip_text(addr, text)));
+}
+
+/* One whose address passes the rules; those that do not count as tried. */
+static struct server *choose_allowed(struct fetch *f, struct backend *backend, enum failure *why) {
+    bool refused = false;
+    for (;;) {
+        struct server *server = choose_server(f, backend, why);
+        if (server && is_allowed(f, &server->addr)) return server;
+        if (!server && refused && *why == FAIL_NO_SERVER) *why = FAIL_DESTINATION_REFUSED;
+        if (!server) return NULL;
+        refused = true;
+        complain(f, backend, &server->addr);
+        *why = FAIL_DESTINATION_REFUSED;
+        if (f->tried_count == FETCH_TRIED) {
+            server_unref(server);
+            return NULL;
+        }
+        f->tried[f->tried_count++] = server;
+    }
+}
+
 static enum next choose(struct fetch *f) {
     enum failure why;
     struct backend *backend = f->pick.backends[f->pick_at];
-    struct server *server = choose_server(f, backend, &why);
+    struct server *server = choose_allowed(f, backend, &why);
     if (!server && why == FAIL_NONE) {
         if (list_empty(&f->resolving.node)) { backend_await(backend, &f->worker->loop, &f->resolving); }
         return WAIT;
@@ -239,8 +301,12 @@ static enum next choose(struct fetch *f) {
 static struct way way_of(struct fetch *f, char *text) {
     struct way way = { .trust = settings_of(f)->trust,
                        .h2 = settings_of(f)->h2,
+                       .parent = settings_of(f)->parent,
                        .alone = f->upgrade.n > 0,
-                       .careful = !method_is_idempotent(f->request->method) };
+                       .careful = !method_is_idempotent(f->request->method),
+                       .fresh = f->fresh_only };
+    if (f->connect) way.trust = NULL; /* whatever the client says in there, TLS included, it says to the server */
+    if (f->connect) way.alone = true;
     if (way.trust) way.name = backend_tls_name(f->backend, f->spec, f->server, text);
     return way;
 }
@@ -254,7 +320,7 @@ static enum next connect_step(struct fetch *f) {
     f->why_more = NULL;
     char text[ADDR_TEXT];
     struct way way = way_of(f, text);
-    if (f->fresh_only || !server_conn_borrow(f->server, loop, &f->borrower, &way))
+    if (f->connect || !server_conn_borrow(f->server, loop, &f->borrower, &way))
         server_conn_open(f->server, loop, &f->borrower, first_of(settings_of(f)->connect, f->timeouts.connect), &way);
     return GO_ON;
 }
@@ -301,14 +367,27 @@ static void request_fail(struct pipe_reader *r, enum failure why) {
 
 static const struct pipe_reader_ops request_ops = { request_room, request_take, request_end, request_fail };
 
+static enum next open_tunnel(struct fetch *f) {
+    f->response = (struct response){ .status = 200, .version = HTTP_1_1, .reason = SLICE("Connection Established") };
+    headers_init(&f->response.headers, &f->arena);
+    headers_init(&f->trailers, &f->arena);
+    f->tunnel = f->request_body_done = true;
+    f->first_byte = loop_now(&f->worker->loop);
+    count_try(f, f->response.status, f->first_byte - f->try_began);
+    return jump(f, FETCH_BODY);
+}
+
 static enum next send_step(struct fetch *f) {
     struct server_stream *s = f->borrower.stream;
     if (f->news == FETCH_BROKEN) return try_failed(f, f->news_why);
     if (!s->connected) return WAIT;
     server_succeeded(f->server);
-    struct outgoing outgoing = {
-        .target = f->target, .upgrade = f->upgrade, .body = f->request_body != NULL, .arena = &f->arena
-    };
+    if (f->connect) return open_tunnel(f);
+    struct outgoing outgoing = { .target = f->forward_target.p ? f->forward_target : f->target,
+                                 .upgrade = f->upgrade,
+                                 .authorization = f->authorization,
+                                 .body = f->request_body != NULL,
+                                 .arena = &f->arena };
     s->ops->send_head(s, f->request, &outgoing);
     if (f->request_body) {
         if (f->request->framing.expect_continue) await_first_byte(f);
@@ -423,7 +502,7 @@ static bool pump_part(struct fetch *f) {
 }
 
 static void pump(struct fetch *f) {
-    if (f->step != FETCH_BODY || f->state != FETCH_HEAD || f->pumping) return;
+    if (f->step != FETCH_BODY || f->state != FETCH_HEAD || f->tunnel || f->pumping) return;
     f->pumping = true;
     while (pump_part(f)) {}
     f->pumping = false;
@@ -454,7 +533,7 @@ static enum next body(struct fetch *f) {
         bool empty = framing->kind == FRAMING_NONE || (framing->kind == FRAMING_LENGTH && framing->length == 0);
         if (empty && !f->tunnel) finish_body(f);
     }
-    if (!f->tunnel) pump(f);
+    pump(f);
     return WAIT;
 }
 
@@ -554,7 +633,7 @@ static void fetch_bury(struct grave *g) {
     for (unsigned i = 0; i < f->tried_count; i++) server_unref(f->tried[i]);
     server_unref(f->server);
     server_unref(f->exact);
-    if (f->fixed && f->pick.backends[0]->ad_hoc) ad_hoc_give_back(f->pick.backends[0]);
+    if (f->ad_hoc) ad_hoc_give_back(f->ad_hoc);
     generation_unref(f->generation);
     arena_fini(&f->arena);
     slab_give(&fetches, f);
@@ -590,10 +669,14 @@ struct fetch *fetch_create(const struct fetch_options *o) {
     f->upgrade = o->upgrade;
     f->request_body = o->request_body;
     f->timeouts = *o->timeouts;
+    f->egress = o->egress;
+    f->forward = o->exchange && o->exchange->forward;
+    f->connect = o->request->method == METHOD_CONNECT;
     set_subject(f, o);
     if (o->backend) {
         f->fixed = true;
-        if (o->backend->ad_hoc) o->backend->users++;
+        if (o->backend->ad_hoc) f->ad_hoc = o->backend;
+        if (f->ad_hoc) ad_hoc_take(f->ad_hoc);
         pick_one(&f->pick, o->backend, o->server);
         f->step = FETCH_CHOOSE;
     }

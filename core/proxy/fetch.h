@@ -59,14 +59,19 @@ struct fetch {
     const char *why_more;           /* FETCH_FAILED: what TLS said, for ever; NULL: nothing */
     struct borrower borrower;
     struct backend_waiter resolving;
-    bool fixed; /* the maker chose the backend: policy is not asked */
+    const struct egress *egress;                /* rules for the addresses it may connect to; NULL: all */
+    struct backend *ad_hoc;                     /* it is a user of this one; NULL: of none */
+    struct slice forward_target, authorization; /* of the present pick (struct forward_choice); p NULL: none */
+    bool forward; /* of an exchange that names its target, which is what it picks by itself */
+    bool connect; /* a CONNECT: nothing is sent and awaited, the connection is the answer */
+    bool fixed;   /* the maker chose the backend: policy is not asked */
     bool hook_running;
     bool server_active; /* this try counts in server->active */
     bool pumping, total_over;
     enum { FETCH_NO_NEWS, FETCH_BROKEN } news;
     enum failure news_why;
     bool stale_retried; /* a stale pooled conn was already forgiven */
-    bool fresh_only;    /* the next try must not use a pooled conn */
+    bool fresh_only;    /* the next try must not use an idle conn */
     bool continued;     /* the server said 100 Continue */
     unsigned interim;   /* interim responses, of all tries */
     double try_began, first_byte;
@@ -75,7 +80,7 @@ struct fetch {
     struct headers trailers;
     struct pipe body;    /* readers: the client, a script, later the cache */
     bool request_broken; /* it failed because its request body did */
-    bool tunnel;         /* 101: the stream is to be taken with fetch_take_stream */
+    bool tunnel;         /* 101, or a CONNECT that stands: the stream is to be taken with fetch_take_stream */
     bool stopped;
     /* Not zeroed at the start: counts say what is in them. */
     struct server *tried[FETCH_TRIED];
@@ -93,8 +98,9 @@ struct fetch_options {
     const struct request
         *request; /* fields as they are to be sent, target and headers final; hop fields are left out */
     struct slice target;
-    struct slice upgrade;      /* protocol asked for; p NULL: none */
-    struct pipe *request_body; /* NULL: none */
+    struct slice upgrade;        /* protocol asked for; p NULL: none */
+    struct pipe *request_body;   /* NULL: none */
+    const struct egress *egress; /* rules for the addresses of `backend`; NULL: all are allowed */
     const struct timeouts *timeouts;
     double total; /* seconds for all of it; 0: none */
 };
@@ -115,10 +121,17 @@ void fetch_take_stream(struct fetch *, struct borrower *b);
 /* Its policy ends now: a waiting pick_backend fails with HOOK_DRAINED. */
 void fetch_let_go(struct fetch *);
 
-/* ---- ad hoc backends (proxy/ad_hoc.c): made from a URL, keyed by scheme, authority, and for https trust and name, per
- * worker, expire after 60 s unused. */
-/* `trust` and `name` are for https: NULL: the system's roots; p NULL: the URL's host. NULL if the host is too long. */
-struct backend *ad_hoc_backend(struct worker *, const struct target *url, struct tls_trust *trust, struct slice name);
-/* A fetch that counted among its users ends. */
+/* ---- ad hoc backends (proxy/ad_hoc.c): made from a URL, keyed by scheme, authority, parent, and for https trust and
+ * name, per worker, expire after 60 s unused. */
+struct ad_hoc_way {
+    const struct target *url; /* its scheme "connect": bytes as they are, its port set */
+    struct tls_trust *trust;  /* for https; NULL: the system's roots */
+    struct slice name;        /* for https; p NULL: the URL's host */
+    struct parent *parent;    /* NULL: none */
+};
+/* NULL: TOO_LARGE (the host), OVERLOADED (too many are in use). */
+struct backend *ad_hoc_backend(struct worker *, const struct ad_hoc_way *, enum failure *why);
+/* Counts a fetch among its users, and no more; in between it does not expire. */
+void ad_hoc_take(struct backend *);
 void ad_hoc_give_back(struct backend *);
 void ad_hoc_close_all(struct worker *);

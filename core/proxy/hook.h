@@ -104,6 +104,7 @@ static inline void decision_init(struct decision *d) { memset(d, 0, offsetof(str
 enum subject_kind { SUBJECT_EXCHANGE, SUBJECT_FETCH, SUBJECT_KEEPER, SUBJECT_HANDSHAKE };
 
 struct exchange;
+struct fetch;
 struct site;
 struct worker;
 
@@ -146,15 +147,25 @@ void hook_cancel(struct subject *);
 /* The subject ends: cancels, and makes its handles unusable. Must be called before its memory goes. Idempotent. */
 void subject_end(struct subject *);
 
-/* ---- Somebody who watches how policy decides: a rehearsal. worker->observer; NULL where it serves. Called in the
- * worker's thread; it may look at the exchange, and change nothing. */
+/* ---- Somebody who watches how policy decides: a rehearsal, or a trace. worker->observer; NULL: nobody. Called in the
+ * worker's thread; it may look at the exchange, and change nothing but what is there for it (exchange->watched). */
+
+struct hook_asked {
+    enum hook hook;
+    const char *path; /* the hook as the config has it: "on_request", "sites[1].use[2].pick_backend" */
+    const char *file; /* where its function stands; NULL: it is a constant */
+    int line;
+};
+
 struct hook_observer {
-    /* One policy is asked; `path` is its hook as the config has it: "on_request", "sites[1].use[2].pick_backend". */
-    void (*asked)(struct hook_observer *, const struct subject *, enum hook, const char *path);
+    /* One policy is asked. */
+    void (*asked)(struct hook_observer *, const struct subject *, const struct hook_asked *);
     /* It answered; between the two it may have waited. `decision` as in hook_call. */
     void (*answered)(struct hook_observer *, const struct subject *, enum hook, enum verdict, const struct decision *);
     /* It failed, with what the log says; `answered` follows. */
     void (*failed)(struct hook_observer *, const struct subject *, const char *text);
+    /* It has waited for a gate.fetch, which has come to this. */
+    void (*fetched)(struct hook_observer *, const struct subject *, const struct fetch *, enum failure, double seconds);
     /* The exchange is over: all that is known of it is in it. */
     void (*finished)(struct hook_observer *, const struct exchange *);
 };

@@ -8,6 +8,7 @@
 #include "base/must.h"
 
 #include <pthread.h>
+#include <stdlib.h>
 
 static struct {
     pthread_mutex_t lock;
@@ -73,6 +74,23 @@ struct site *host_table_find(const struct host_table *table, struct slice host) 
     struct site *site = map_get(&table->exact, host);
     if (!site) site = find_wildcard(&table->wildcard, host);
     return site ? site : table->fallback;
+}
+
+struct forward forward_copy(const struct forward *from) {
+    struct forward copy = *from;
+    copy.egress = egress_copy(&from->egress);
+    copy.parent = parent_ref(from->parent);
+    copy.ports = NULL;
+    if (!from->ports) return copy;
+    copy.ports = must_calloc(from->port_count + 1, sizeof *copy.ports);
+    memcpy(copy.ports, from->ports, from->port_count * sizeof *copy.ports);
+    return copy;
+}
+
+void forward_fini(struct forward *f) {
+    egress_fini(&f->egress);
+    parent_unref(f->parent);
+    free(f->ports);
 }
 
 struct generation *generation_ref(struct generation *g) {

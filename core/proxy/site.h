@@ -4,6 +4,7 @@
 #include "backend/backend.h"
 #include "base/map.h"
 #include "http/h1.h"
+#include "net/egress.h"
 #include "net/listener.h"
 #include "proxy/hook.h"
 #include "store/metrics.h"
@@ -16,6 +17,7 @@ struct timeouts {
     double connect;    /* 5 */
     double first_byte; /* 60: request sent until response head */
     double between; /* 60: between two pieces of a response body; a client that takes nothing for so long is dropped */
+    double tunnel;  /* 3600: neither way of a tunnel moved a byte */
     double total;   /* 0: whole exchange */
 };
 
@@ -32,6 +34,21 @@ struct site_metrics *site_metrics_get(struct slice name); /* finds or makes; liv
 /* Makes the counter of one status at its first use, and keeps it in `requests`. */
 struct metric *site_metrics_requests(struct site_metrics *, int status);
 
+struct port_range {
+    uint16_t low, high;
+};
+
+/* What a site that is a forward proxy lets its clients reach (proxy/forward.h). */
+struct forward {
+    bool on;
+    struct port_range *ports; /* NULL: 80 and 443; 443 by CONNECT */
+    size_t port_count;
+    struct egress egress;
+    struct parent *parent; /* a reference: the proxy that is asked in turn; NULL: targets themselves */
+};
+struct forward forward_copy(const struct forward *);
+void forward_fini(struct forward *);
+
 struct site {
     struct generation *generation;
     uint32_t index;
@@ -42,7 +59,8 @@ struct site {
     struct map backends_by_name;
     struct backend *default_backend;       /* the only one, or the one named "default"; NULL: none */
     struct tls_certificates *certificates; /* for its names; a reference; NULL: none */
-    struct cidr *trusted;                  /* trusted_proxies */
+    struct forward forward;
+    struct cidr *trusted; /* trusted_proxies */
     size_t trusted_count;
     uint64_t max_body; /* bytes; UINT64_MAX: no limit; default 64 MiB … see config */
     struct h1_limits limits;
@@ -64,6 +82,7 @@ struct host_table {
     struct map exact;                      /* "example.com" -> site */
     struct map wildcard;                   /* "*.example.com" under ".example.com" -> site; the longest suffix counts */
     struct site *fallback;                 /* the site without hosts; NULL: 421 */
+    struct site *forward;                  /* where requests go that name their own target; NULL: none does */
     struct site
         *first; /* the fallback, else the first of them all: its limits and timeouts hold before a host is known */
 };
@@ -76,10 +95,18 @@ struct generation {
     unsigned site_count;
     struct host_table **tables; /* by listener id; NULL entries: not in this generation */
     unsigned table_count;
+    struct addr *listened; /* all that it listens on, the admin included */
+    size_t listened_count;
+    struct egress egress;                 /* where scripts may connect to */
+    bool has_egress;                      /* else everywhere */
     unsigned max_connections;             /* clients over all workers; 0: no limit */
     double drain;                         /* seconds */
     struct state **states;                /* by worker (lua/state.h) */
     void (*release)(struct generation *); /* set by server/: called with the last reference, in any thread */
 };
+/* Where a script of it may connect to: for egress_allows. */
+static inline const struct egress *generation_egress(const struct generation *g) {
+    return g && g->has_egress ? &g->egress : NULL;
+}
 struct generation *generation_ref(struct generation *);
 void generation_unref(struct generation *); /* NULL is ignored */

@@ -15,6 +15,8 @@ struct tunnel {
     struct pipe_reader up_reader; /* into the server's stream */
     bool up_sent, down_sent;      /* that way has ended, and the end was passed on */
     bool pumping, closed;
+    struct deadline idle;
+    double patience; /* timeouts.tunnel; 0: for ever */
 };
 
 static struct worker *worker_of_tunnel(const struct tunnel *t) { return t->exchange->subject.worker; }
@@ -25,13 +27,13 @@ static void tunnel_bury(struct grave *g) { free(container_of(g, struct tunnel, g
 static void tunnel_end(struct tunnel *t, bool gently) {
     if (t->closed) return;
     t->closed = true;
-    static const struct backend_settings no_pool;
     struct worker *w = worker_of_tunnel(t);
     struct exchange *x = t->exchange;
     struct stream *s = x->stream;
     x->bytes_in += t->up.total;
     atomic_fetch_sub_explicit(&t->borrower.stream->conn->server->active, 1, memory_order_relaxed);
-    server_conn_give_back(&t->borrower, false, &no_pool);
+    server_conn_give_back(&t->borrower, false, NULL);
+    deadline_fini(&t->idle);
     pipe_fini(&t->up);
     pipe_fini(&t->down);
     list_remove(&t->node);
@@ -50,6 +52,18 @@ static void end_if_over(struct tunnel *t) {
     if (t->borrower.stream->ops->flushed(t->borrower.stream)) tunnel_end(t, true);
 }
 
+/* ---- silence: neither side sends, or neither takes what the other does */
+
+static void note_moved(struct tunnel *t) {
+    if (!t->closed) deadline_set(&t->idle, t->patience);
+}
+
+static void on_idle(struct deadline *d) {
+    struct tunnel *t = container_of(d, struct tunnel, idle);
+    if (t->exchange->failure == FAIL_NONE) t->exchange->failure = FAIL_TUNNEL_IDLE;
+    tunnel_end(t, false);
+}
+
 /* ---- up: the client's bytes */
 
 static size_t up_room(struct pipe_reader *r) {
@@ -58,7 +72,9 @@ static size_t up_room(struct pipe_reader *r) {
 }
 
 static void up_take(struct pipe_reader *r, struct buffer *bytes) {
-    struct server_stream *s = container_of(r, struct tunnel, up_reader)->borrower.stream;
+    struct tunnel *t = container_of(r, struct tunnel, up_reader);
+    struct server_stream *s = t->borrower.stream;
+    note_moved(t);
     s->ops->send(s, bytes);
 }
 
@@ -90,6 +106,7 @@ static bool pump_part(struct tunnel *t) {
     if (room == 0) return false;
     enum stream_result result = s->ops->read_body(s, &bytes, room);
     bool moved = bytes.size > 0;
+    if (moved) note_moved(t);
     if (moved) pipe_write(&t->down, &bytes, bytes.size);
     buffer_fini(&bytes);
     if (t->closed) return false;
@@ -144,6 +161,9 @@ void tunnel_begin(struct exchange *x) {
     pipe_init(&t->up, up_has_room, NULL);
     pipe_init(&t->down, down_has_room, NULL);
     t->exchange = x;
+    t->patience = x->site->timeouts.tunnel;
+    deadline_init(&t->idle, &w->loop, on_idle);
+    deadline_set(&t->idle, t->patience);
     t->borrower.handlers = &borrower_handlers;
     t->up_reader.ops = &up_ops;
     x->tunnel = t;

@@ -36,6 +36,9 @@ static void find_metrics(void) {
         metric_get(METRIC_COUNTER, "moongate_refused_total", "Client connections refused for lack of room", none);
     metrics.bad_requests =
         metric_get(METRIC_COUNTER, "moongate_bad_requests_total", "Requests that reached no site", none);
+    metrics.destinations_refused =
+        metric_get(METRIC_COUNTER, "moongate_destinations_refused_total",
+                   "Connections that clients or scripts asked for to addresses that are not allowed", none);
     metrics.fetches =
         metric_get(METRIC_COUNTER, "moongate_fetches_total", "Requests made to backends, by clients and scripts", none);
 }
@@ -50,6 +53,7 @@ void worker_init(struct worker *w, unsigned index, unsigned count) {
     list_init(&w->tunnels);
     list_init(&w->handshakes);
     list_init(&w->ears);
+    list_init(&w->ad_hoc_recent);
     random_bytes(&w->id_seed, sizeof w->id_seed);
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, find_metrics);
@@ -95,6 +99,8 @@ void worker_client_came(struct worker *w) {
     metric_add(w->metrics->clients_open, w->loop.index, 1);
     metric_add(w->metrics->clients_total, w->loop.index, 1);
 }
+
+void worker_count_refused(struct worker *w) { metric_add(w->metrics->destinations_refused, w->loop.index, 1); }
 
 static void tell_if_drained(struct worker *w) {
     if (w->draining && w->client_count == 0 && list_empty(&w->exchanges) && w->on_drained) w->on_drained(w);

@@ -28,10 +28,11 @@ struct worker {
     bool draining;                       /* answers carry Connection: close; no new clients */
     void (*on_drained)(struct worker *); /* the last client and exchange left while draining */
     struct map ad_hoc;                   /* ad hoc backends by "scheme://host:port" (proxy/ad_hoc.c) */
+    struct list ad_hoc_recent;           /* the same, the one used last at the end */
     struct sockets sockets;              /* those that scripts opened */
     uint64_t id_seed, id_next;           /* request ids */
     struct worker_metrics *metrics;
-    struct hook_observer *observer; /* of a rehearsal; NULL: none */
+    struct hook_observer *observer; /* NULL: nobody watches (almost always) */
     struct health *health;          /* the keeper's checks of the current generation; NULL: none */
 };
 
@@ -39,7 +40,8 @@ static inline struct worker *worker_of(struct loop *loop) { return container_of(
 
 /* Metrics of the instance, found once. */
 struct worker_metrics {
-    struct metric *clients_open, *clients_total, *tunnels_open, *requests_total, *refused, *bad_requests, *fetches;
+    struct metric *clients_open, *clients_total, *tunnels_open, *requests_total, *refused, *bad_requests, *fetches,
+        *destinations_refused;
     struct metric *tls_full, *tls_resumed, *tls_failed; /* handshakes of clients */
 };
 
@@ -48,6 +50,9 @@ void worker_client_came(struct worker *);
 void worker_client_gone(struct worker *);
 /* By exchange.c: one was buried. */
 void worker_exchange_gone(struct worker *);
+
+/* An address was asked for that is not allowed. */
+void worker_count_refused(struct worker *);
 
 void worker_init(struct worker *, unsigned index, unsigned count); /* all but loop_run */
 void worker_fini(struct worker *);

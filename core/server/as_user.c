@@ -15,9 +15,11 @@
 
 static void grant_asks(int fd, const char *file, const char *keys) {
     struct message ask;
+    struct grant_places places;
+    grant_places_find(&places, file, keys);
     while (channel_receive(fd, true, &ask) == CHANNEL_MESSAGE) {
         struct message answer = { .kind = MESSAGE_GRANT };
-        answer.fds[0] = ask.kind == MESSAGE_READ ? grant_read(ask.text, file, keys) : -1;
+        answer.fds[0] = ask.kind == MESSAGE_READ ? grant_read(ask.text, &places) : -1;
         answer.status = answer.fds[0] >= 0 ? 0 : EACCES;
         answer.fd_count = answer.fds[0] >= 0;
         channel_send(fd, &answer);

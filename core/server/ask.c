@@ -2,7 +2,12 @@
  * from the helper threads, which may wait.
  *
  * Reading tries open(2) first, so that an ordinary config never troubles the supervisor. The error log goes the other
- * way round: the supervisor writes to the same file, so it must learn of it. */
+ * way round: the supervisor writes to the same file, so it must learn of it.
+ *
+ * Reading ahead. A thousand sites have two thousand files that only root may read, and a question costs two changes of
+ * process. A load mostly wants what the former one wanted, in the same order: so a question about a file is also one
+ * about those that followed it then, as many as fit into an answer, and what comes is kept open until it is asked for,
+ * or the load ends. */
 #include "server/ask.h"
 
 #include "base/must.h"
@@ -26,14 +31,20 @@ void ask_close(void) {
 }
 
 /* 0 and an answer for message_fini, or an errno. */
-static int ask_for(enum message_kind kind, const char *text, int status, struct message *answer) {
+static int ask_with(const struct message *question, struct message *answer) {
     *answer = (struct message){ 0 };
     if (asks < 0) return EACCES;
     pthread_mutex_lock(&lock);
-    bool answered = channel_say(asks, kind, 0, status, text) && channel_receive(asks, true, answer) == CHANNEL_MESSAGE;
+    bool answered = channel_send(asks, question) && channel_receive(asks, true, answer) == CHANNEL_MESSAGE;
     pthread_mutex_unlock(&lock);
     if (!answered) return EPIPE;
     return answer->status;
+}
+
+static int ask_for(enum message_kind kind, const char *text, int status, struct message *answer) {
+    struct message question = { .kind = kind, .status = status, .size = strlen(text) };
+    question.text = (char *)(uintptr_t)text; /* only read */
+    return ask_with(&question, answer);
 }
 
 static int ask_for_file(enum message_kind kind, const char *path, int status) {
@@ -48,11 +59,113 @@ static int ask_for_file(enum message_kind kind, const char *path, int status) {
     return fd;
 }
 
+/* ---- reading */
+
+struct paths {
+    char **list;
+    size_t count, room;
+};
+
+/* Helper threads only; there is one load at a time. */
+static struct {
+    struct paths former, present; /* what was asked for, in order: by the former load, by this one */
+    size_t next;                  /* in `former`: what is expected now */
+    size_t first, count;          /* in `former`: what was answered ahead */
+    int fds[MESSAGE_FDS];         /* of these; -1: taken, or refused */
+    int32_t errors[MESSAGE_FDS];  /* why it was refused; 0: it was not */
+} ahead;
+
+static void forget_paths(struct paths *p) {
+    for (size_t i = 0; i < p->count; i++) free(p->list[i]);
+    free(p->list);
+    *p = (struct paths){ 0 };
+}
+
+static void note_path(struct paths *p, const char *path) {
+    if (p->count == p->room) {
+        p->room = p->room ? p->room * 2 : 64;
+        p->list = must_realloc(p->list, p->room * sizeof(char *));
+    }
+    p->list[p->count++] = must_strdup(path);
+}
+
+static void drop_ahead(void) {
+    for (size_t i = 0; i < ahead.count; i++)
+        if (ahead.fds[i] >= 0) close(ahead.fds[i]);
+    ahead.count = 0;
+}
+
+void ask_load_begin(void) {
+    drop_ahead();
+    forget_paths(&ahead.former);
+    ahead.former = ahead.present;
+    ahead.present = (struct paths){ 0 };
+    ahead.next = 0;
+}
+
+void ask_load_end(void) { drop_ahead(); }
+
+/* Is the path one that the former load asked for? Then `next` is there. Mostly it is the next one. */
+static bool find_expected(const char *path) {
+    const struct paths *former = &ahead.former;
+    for (size_t i = 0; i < former->count; i++) {
+        size_t at = (ahead.next + i) % former->count;
+        if (strcmp(former->list[at], path) != 0) continue;
+        ahead.next = at;
+        return true;
+    }
+    return false;
+}
+
+/* The descriptors become ours. */
+static void keep_answers(struct message *answer, size_t count) {
+    unsigned fd = 0;
+    memcpy(ahead.errors, answer->text, answer->size);
+    for (size_t i = 0; i < count; i++) {
+        bool granted = ahead.errors[i] == 0 && fd < answer->fd_count;
+        ahead.fds[i] = granted ? answer->fds[fd] : -1;
+        if (granted) answer->fds[fd++] = -1;
+    }
+    ahead.first = ahead.next;
+    ahead.count = count;
+}
+
+/* Asks for the file at `next` and for those behind it. False: there was no answer. */
+static bool ask_ahead(void) {
+    struct message ask = { .kind = MESSAGE_READ_MANY }, answer;
+    size_t count = 0;
+    drop_ahead();
+    while (count < MESSAGE_FDS && ahead.next + count < ahead.former.count)
+        message_add_text(&ask, ahead.former.list[ahead.next + count++]);
+    bool answered = ask_with(&ask, &answer) == 0 && answer.size == count * sizeof *ahead.errors;
+    if (answered) keep_answers(&answer, count);
+    free(ask.text);
+    message_fini(&answer);
+    return answered;
+}
+
+/* The answer about the file at `next`, if there is one: a descriptor, or -1 with errno. Once. */
+static bool take_ahead(int *fd) {
+    if (ahead.next < ahead.first || ahead.next >= ahead.first + ahead.count) return false;
+    size_t i = ahead.next - ahead.first;
+    if (ahead.fds[i] < 0 && ahead.errors[i] == 0) return false;
+    *fd = ahead.fds[i];
+    ahead.fds[i] = -1;
+    errno = ahead.errors[i];
+    ahead.next++;
+    return true;
+}
+
 int ask_read(const char *path) {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
     if (fd >= 0 || errno != EACCES || asks < 0) return fd;
+    note_path(&ahead.present, path);
+    bool expected = find_expected(path);
+    if (expected && (take_ahead(&fd) || (ask_ahead() && take_ahead(&fd)))) return fd;
     return ask_for_file(MESSAGE_READ, path, 0);
 }
+
+/* ---- logs and sockets */
 
 static int append_ourselves(const char *path) {
     return open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);

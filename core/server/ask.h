@@ -10,6 +10,9 @@ void ask_close(void);
 
 /* For sources_create: a descriptor to read from, or -1 with errno. Opens by itself and asks where that is refused. */
 int ask_read(const char *path);
+/* Around a load, whose files are asked for by many at a time as far as the former load wanted them, too. */
+void ask_load_begin(void);
+void ask_load_end(void);
 /* A log file, opened for appending and made if need be; -1 with errno. */
 int ask_append(const char *path, bool error_log);
 /* The held sockets of an address, at least `wanted` of them where the family can have more than one. Returns 0 and a

@@ -95,6 +95,13 @@ bool channel_send(int fd, const struct message *m) {
     return sent;
 }
 
+void message_add_text(struct message *m, const char *text) {
+    size_t n = strlen(text) + 1;
+    m->text = must_realloc(m->text, m->size + n);
+    memcpy(m->text + m->size, text, n);
+    m->size += n;
+}
+
 bool channel_say(int fd, enum message_kind kind, uint32_t id, int32_t status, const char *text) {
     struct message m = { .kind = kind, .id = id, .status = status };
     m.text = (char *)(uintptr_t)(text ? text : ""); /* only read */

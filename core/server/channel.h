@@ -21,6 +21,8 @@ enum message_kind {
     MESSAGE_DRAIN,     /* stop accepting, finish, end */
     MESSAGE_STOP,      /* end now */
     MESSAGE_REOPEN,    /* open the log files anew */
+    MESSAGE_TRACE,     /* text: the arguments; a descriptor: whom to tell (onlooker.h) */
+    MESSAGE_PROFILE,   /* likewise */
     /* orders, from the serving process */
     MESSAGE_READY,  /* it serves; text: its addresses, ", " between; status: the drain time in milliseconds */
     MESSAGE_FAILED, /* it could not start; text: all errors. It ends by itself */
@@ -32,7 +34,9 @@ enum message_kind {
     MESSAGE_RELEASE, /* text: an address nobody listens on any more */
     MESSAGE_READ,    /* text: a path */
     MESSAGE_APPEND,  /* text: a log file's path; status 1: it is the error log */
-    MESSAGE_GRANT    /* status 0 and the descriptors, or an errno; text: why not, may be empty */
+    MESSAGE_GRANT,   /* status 0 and the descriptors, or an errno; text: why not, may be empty */
+    MESSAGE_READ_MANY /* text: at most MESSAGE_FDS paths, a NUL behind each. The GRANT's text is an int32_t for each, 0 or
+                         an errno; it has the descriptors of those that are 0, in order */
 };
 
 enum { MESSAGE_FDS = 128 };
@@ -52,6 +56,8 @@ bool channel_open(int ends[2]);
 /* Sends; waits at most a second for room. The message and its descriptors stay the caller's. False: the other side is
  * gone or does not read. From any thread. */
 bool channel_send(int fd, const struct message *);
+/* Appends a text and a NUL to that of a message; ->text is freed by the caller. */
+void message_add_text(struct message *, const char *text);
 bool channel_say(int fd, enum message_kind, uint32_t id, int32_t status, const char *text);
 enum channel_result { CHANNEL_MESSAGE, CHANNEL_NOTHING, CHANNEL_ENDED };
 /* Takes the next message, to be given to message_fini. `wait`: until there is one. */

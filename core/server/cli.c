@@ -25,17 +25,23 @@ static const struct option_row options[OPTION_COUNT] = {
     [OPTION_CLIENT] = { "--client", NULL, "IP", "the client's address (default: 127.0.0.1)" },
     [OPTION_CONTROL] = { "--control", NULL, "PATH",
                          "the control socket (default: under /run/moongate or $XDG_RUNTIME_DIR)" },
+    [OPTION_COUNT_OF] = { "--count", NULL, "N", "end after so many" },
     [OPTION_COVERAGE] = { "--coverage", NULL, NULL, "tell which lines of the policies were executed" },
     [OPTION_DAEMON] = { "--daemon", "-D", NULL, "serve in the background; returns when it is ready" },
     [OPTION_ENV] = { "--env", NULL, NULL, "print the variables under which a bare busted finds the kit" },
     [OPTION_HEADER] = { "--header", "-H", "LINE", "'Name: value', of the request; may be repeated" },
     [OPTION_HELP] = { "--help", "-h", NULL, "this" },
+    [OPTION_HZ] = { "--hz", NULL, "N", "samples in a second of CPU time (default: 199)" },
     [OPTION_JSON] = { "--json", NULL, NULL, "print JSON" },
     [OPTION_KEYS] = { "--keys", NULL, "DIR", "files below it may be read with the privilege of who started it" },
     [OPTION_LCOV] = { "--lcov", NULL, "PATH", "write the coverage there, in lcov's format" },
     [OPTION_NOW] = { "--now", NULL, NULL, "do not wait for what is under way" },
     [OPTION_PIDFILE] = { "--pidfile", NULL, "PATH", "write the process id there" },
+    [OPTION_SECONDS] = { "--seconds", NULL, "S", "end after so many seconds (profile: 10)" },
+    [OPTION_SECRETS] = { "--secrets", NULL, NULL,
+                         "show the values of Authorization, Proxy-Authorization, Cookie and Set-Cookie" },
     [OPTION_SITE] = { "--site", NULL, "NAME", "the site that is asked (default: by the Host, else the first)" },
+    [OPTION_STRICT] = { "--strict", NULL, NULL, "warnings fail, too" },
     [OPTION_STUB] = { "--stub", NULL, "URL=ANSWER",
                       "what is answered to scripts that fetch it; * stands for anything" },
     [OPTION_USER] = { "--user", NULL, "NAME",
@@ -63,7 +69,7 @@ static const struct command_row commands[] = {
           BIT(OPTION_USER) | BIT(OPTION_KEYS),
       true, 1 },
     { "check", "FILE", "load the config and its policies, print all errors", command_check,
-      BIT(OPTION_KEYS) | BIT(OPTION_USER), true, 1 },
+      BIT(OPTION_STRICT) | BIT(OPTION_JSON) | BIT(OPTION_KEYS) | BIT(OPTION_USER), true, 1 },
     { "test", "[SPEC...]", "run the specs of policies with busted and the test kit", command_test,
       BIT(OPTION_WATCH) | BIT(OPTION_COVERAGE) | BIT(OPTION_LCOV) | BIT(OPTION_ENV), false, ANY_NUMBER },
     { "explain", "FILE [METHOD] TARGET", "tell what a config does with a request, without traffic", command_explain,
@@ -76,6 +82,11 @@ static const struct command_row commands[] = {
       BIT(OPTION_CONTROL) | BIT(OPTION_NOW), false, 1 },
     { "status", "[FILE]", "print the state of a running one", command_status, BIT(OPTION_CONTROL) | BIT(OPTION_JSON),
       false, 1 },
+    { "profile", "[FILE]", "tell in which lines of its scripts a running one spends its time, as folded stacks",
+      command_profile, BIT(OPTION_CONTROL) | BIT(OPTION_SECONDS) | BIT(OPTION_HZ), false, 1 },
+    { "trace", "['FILTER'] [FILE]", "show what policy does with live requests of a running one", command_trace,
+      BIT(OPTION_CONTROL) | BIT(OPTION_COUNT_OF) | BIT(OPTION_SECONDS) | BIT(OPTION_SECRETS) | BIT(OPTION_JSON), false,
+      2 },
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
@@ -90,6 +101,17 @@ int cli_fail(int status, const char *format, ...) {
 }
 
 const char *cli_option_name(enum cli_option option) { return options[option].name; }
+
+long cli_count(const struct cli_args *args, enum cli_option option, long preset) {
+    const char *said = args->values[option];
+    if (!said) return preset;
+    char *end;
+    errno = 0;
+    long n = strtol(said, &end, 10);
+    if (*said >= '0' && *said <= '9' && !*end && errno == 0 && n <= 1000000000) return n;
+    cli_fail(EXIT_USAGE, "%s %s: expected a whole number", options[option].name, said);
+    return -1;
+}
 
 char *cli_absolute(const char *path) {
     char *directory = path[0] == '/' ? NULL : getcwd(NULL, 0), *text;

@@ -9,17 +9,22 @@ enum cli_option {
     OPTION_BODY,
     OPTION_CLIENT,
     OPTION_CONTROL,
+    OPTION_COUNT_OF,
     OPTION_COVERAGE,
     OPTION_DAEMON,
     OPTION_ENV,
     OPTION_HEADER,
     OPTION_HELP,
+    OPTION_HZ,
     OPTION_JSON,
     OPTION_KEYS,
     OPTION_LCOV,
     OPTION_NOW,
     OPTION_PIDFILE,
+    OPTION_SECONDS,
+    OPTION_SECRETS,
     OPTION_SITE,
+    OPTION_STRICT,
     OPTION_STUB,
     OPTION_USER,
     OPTION_VERSION,
@@ -59,6 +64,12 @@ char *cli_absolute(const char *path);
 /* The same of a file or directory that must exist; NULL: said why. */
 char *cli_find_path(const char *path);
 
+/* The control socket of the running one that --control or the config's file names, or of the only one. malloc'd; NULL:
+ * said why there is none. */
+char *cli_find_socket(const struct cli_args *, const char *file);
+/* A whole number from 0 on that an option gives, or `preset`; -1: said that it is none. */
+long cli_count(const struct cli_args *, enum cli_option, long preset);
+
 /* core/kit's */
 int command_explain(const struct cli_args *);
 int command_test(const struct cli_args *);
@@ -68,3 +79,5 @@ int command_check(const struct cli_args *);
 int command_reload(const struct cli_args *);
 int command_stop(const struct cli_args *);
 int command_status(const struct cli_args *);
+int command_profile(const struct cli_args *);
+int command_trace(const struct cli_args *);

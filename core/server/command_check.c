@@ -1,5 +1,6 @@
 /* `moongate check FILE`: all of a load that needs no running instance. The file is run twice, once for its settings
- * and once as a worker would, since both must come to the same; nothing is bound, no on_load runs. */
+ * and once as a worker would, since both must come to the same; nothing is bound, no on_load runs. What its scripts say is
+ * looked through as well (lua/inspect.h). */
 #include "base/must.h"
 #include "lua/state.h"
 #include "server/as_user.h"
@@ -8,6 +9,7 @@
 #include "server/config.h"
 #include "store/metrics.h"
 
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -27,22 +29,36 @@ static void print_errors(const struct errors *errors) {
     free(text);
 }
 
-/* `file` as it was said, so that `file:line` leads there from where the caller stands. */
-static int check(const char *file) {
+static json_t *maybe(const char *text) { return text ? json_string(text) : json_null(); }
+
+/* A line for each finding, for editors. */
+static void print_json(const struct errors *errors) {
+    for (size_t i = 0; i < errors->count; i++) {
+        const struct error_line *l = &errors->list[i];
+        json_t *line = json_pack("{so, si, ss, so, so}", "file", maybe(l->file), "line", l->line, "severity",
+                                 l->warning ? "warning" : "error", "path", maybe(l->path), "message", maybe(l->text));
+        json_dumpf(line, stdout, JSON_COMPACT);
+        putchar('\n');
+        json_decref(line);
+    }
+}
+
+/* The file as it was said, so that `file:line` leads there from where the caller stands. */
+static int check(const struct cli_args *args) {
     struct errors errors;
     struct config config = { 0 };
     struct state_limits limits = { 0 };
     errors_init(&errors);
     metrics_open(1);
-    struct sources *sources = sources_create(file, ask_read);
+    struct sources *sources = sources_create(args->file, ask_read);
     struct state *state = state_create(sources, -1, &limits, &errors);
-    if (state) {
-        if (config_read(&config, state_config(state), sources, &errors)) config_hooks(&config, state, &errors);
-        if (!errors_any(&errors)) state_destroy(config_worker_state(&config, sources, 0, state, &errors));
-    }
-    print_errors(&errors);
-    bool ok = !errors_any(&errors);
-    if (ok) print_summary(file, &config);
+    if (state && config_check(&config, state, sources, &errors))
+        state_destroy(config_worker_state(&config, sources, 0, state, &errors));
+    bool json = args->values[OPTION_JSON], ok = !errors_any(&errors);
+    if (args->values[OPTION_STRICT] && errors.count) ok = false;
+    if (json) print_json(&errors);
+    else print_errors(&errors);
+    if (ok && !json) print_summary(args->file, &config);
     if (state) config_fini(&config);
     state_destroy(state);
     sources_destroy(sources);
@@ -51,6 +67,6 @@ static int check(const char *file) {
     return ok ? EXIT_OK : EXIT_FAILED;
 }
 
-static int check_file(const void *file) { return check(file); }
+static int check_file(const void *args) { return check(args); }
 
-int command_check(const struct cli_args *args) { return as_user(args, check_file, args->file); }
+int command_check(const struct cli_args *args) { return as_user(args, check_file, args); }

@@ -10,10 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The socket's path; NULL: said why there is none. */
-static char *find_socket(const struct cli_args *args) {
+char *cli_find_socket(const struct cli_args *args, const char *file) {
     const char *given = args->values[OPTION_CONTROL];
-    if (given || args->file) return control_path(given, args->file ? args->file : "");
+    if (given || file) return control_path(given, file ? file : "");
     char *why = NULL, *path = control_path_only(&why);
     if (!path) cli_fail(EXIT_FAILED, "%s", why);
     free(why);
@@ -22,7 +21,7 @@ static char *find_socket(const struct cli_args *args) {
 
 /* Sends it and waits. False: said why; otherwise `*text` is the caller's. */
 static bool ask(const struct cli_args *args, const char *command, int *status, char **text) {
-    char *path = find_socket(args), *why = NULL;
+    char *path = cli_find_socket(args, args->file), *why = NULL;
     if (!path) return false;
     bool answered = control_call(path, command, status, text, &why);
     if (!answered) cli_fail(EXIT_FAILED, "%s: %s", args->argv[1], why);

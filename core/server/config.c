@@ -8,6 +8,7 @@
 
 #include "base/map.h"
 #include "base/must.h"
+#include "lua/inspect.h"
 #include "net/tls.h"
 #include "server/settings.h"
 
@@ -72,6 +73,23 @@ static void check_sites(struct reader *r) {
     map_fini(&claims.sites);
 }
 
+/* Which of two would a target belong to? */
+static void check_forwards(struct reader *r) {
+    struct claims claims = { .reader = r };
+    struct spot root = { .up = NULL }, sites = { .up = &root, .name = "sites" };
+    for (unsigned i = 0; i < r->config->site_count; i++) {
+        struct config_site *site = &r->config->sites[i];
+        struct spot at = { .up = &sites, .index = site->index }, here = { .up = &at, .name = "forward" };
+        for (unsigned l = 0; site->forward.on && l < site->listener_count; l++) {
+            const struct config_site *former = claim_host(&claims, site->listeners[l], "", site);
+            if (former)
+                reader_error(r, &here, "%s forwards what comes to %s already", site_called(former),
+                             r->config->listeners[site->listeners[l]].name);
+        }
+    }
+    map_fini(&claims.sites);
+}
+
 static void check_admin(struct reader *r) {
     const struct config *config = r->config;
     struct spot root = { .up = NULL }, at = { .up = &root, .name = "admin" };
@@ -100,20 +118,9 @@ static void read_tree(struct reader *r, const struct value *tree) {
     if (value_get(tree, "sites") || only_admin) settings_check_names(r, &root, tree, 1u << PLACE_TOP, 0);
     else read_site(r, &root, tree, 0);
     check_sites(r);
+    check_forwards(r);
     check_admin(r);
     settings_check_tls(r);
-}
-
-/* In the order of the file; those without a line stay behind what they were found after. A stable insertion: there
- * are few. */
-static void sort_by_line(struct errors *errors, size_t from) {
-    for (size_t i = from + 1; i < errors->count; i++) {
-        struct error_line line = errors->list[i];
-        size_t j = i;
-        for (; j > from && line.line && errors->list[j - 1].line > line.line; j--)
-            errors->list[j] = errors->list[j - 1];
-        errors->list[j] = line;
-    }
 }
 
 static size_t count_errors(const struct errors *errors) { return errors->count - errors->warnings; }
@@ -126,7 +133,7 @@ static bool read_with(struct config *config, const struct value *tree, struct so
     settings_preset(PLACE_TOP, config);
     reader.lines = config->lines = file ? config_lines_create(text) : NULL;
     read_tree(&reader, tree);
-    sort_by_line(errors, first);
+    errors_sort(errors, first);
     return count_errors(errors) == before;
 }
 
@@ -155,7 +162,7 @@ static void warn_of_site(const struct config *config, const struct config_site *
 /* Sites whose every request would be answered 502. */
 static void check_reach(const struct config *config, const struct config_site *site, struct errors *errors) {
     bool picks = site->hooks >> HOOK_PICK_BACKEND & 1, replies = site->hooks >> HOOK_ON_REQUEST & 1;
-    if (picks || replies) return;
+    if (picks || replies || site->forward.on) return;
     bool named = site->backend_count == 1;
     for (unsigned i = 0; i < site->backend_count; i++) named = named || strcmp(site->backends[i].name, "default") == 0;
     if (site->backend_count == 0)
@@ -214,6 +221,36 @@ bool config_hooks(struct config *config, struct state *state, struct errors *err
     return count_errors(errors) == before;
 }
 
+/* ---- what scripts say */
+
+static void name_backends(const struct config *config, struct inspect_site *sites) {
+    for (unsigned i = 0; i < config->site_count; i++) {
+        const struct config_site *site = &config->sites[i];
+        const char **names = must_calloc(site->backend_count + 1, sizeof *names);
+        for (unsigned j = 0; j < site->backend_count; j++) names[j] = site->backends[j].name;
+        sites[site->index ? site->index - 1 : 0].backends = names;
+    }
+}
+
+/* Backends are named only if all of the config could be read: else the one that is missed may stand there. */
+static void inspect_scripts(const struct config *config, bool read, struct state *state, struct sources *sources,
+                            struct errors *errors) {
+    unsigned count = read ? config->site_count : 0;
+    struct inspect_site *sites = must_calloc(count + 1, sizeof *sites);
+    if (read) name_backends(config, sites);
+    inspect(state, sources, sites, count, errors);
+    for (unsigned i = 0; i < count; i++) free((void *)sites[i].backends);
+    free(sites);
+}
+
+bool config_check(struct config *config, struct state *state, struct sources *sources, struct errors *errors) {
+    size_t before = count_errors(errors);
+    bool read = config_read(config, state_config(state), sources, errors);
+    if (read) config_hooks(config, state, errors);
+    inspect_scripts(config, read, state, sources, errors);
+    return count_errors(errors) == before;
+}
+
 /* ---- workers' states */
 
 struct state *config_worker_state(const struct config *config, struct sources *sources, unsigned worker,
@@ -234,6 +271,7 @@ static void fini_backend(struct config_backend *backend) {
     }
     free(backend->specs);
     tls_trust_unref(backend->settings.trust);
+    parent_unref(backend->settings.parent);
     free(backend->settings.tls_name);
     free(backend->settings.health.path);
     free(backend->settings.health.host);
@@ -249,6 +287,7 @@ static void fini_site(struct config_site *site) {
     free(site->hosts);
     free(site->listeners);
     free(site->trusted);
+    forward_fini(&site->forward);
     compress_fini(&site->compress);
     free(site->name);
     free(site->path);
@@ -273,6 +312,7 @@ void config_fini(struct config *config) {
     free(config->user);
     free(config->file);
     config_lines_destroy(config->lines);
+    egress_fini(&config->egress);
     value_fini(&config->unsafe);
     *config = (struct config){ .file = NULL };
 }

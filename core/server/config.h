@@ -3,7 +3,7 @@
  * points into it.
  *
  * How a load goes (reload.c and command_check.c drive it):
- *   sources_create -> state_create(-1) -> config_read(state_config) -> config_hooks(state)          ... all `check` does
+ *   sources_create -> state_create(-1) -> config_check: config_read, config_hooks, inspect
  *   -> the supervisor binds config->listeners -> generation_build -> states start -> the swap.
  * Every step adds all errors it finds, not the first; a step is not begun when the one before had any. */
 #pragma once
@@ -46,6 +46,7 @@ struct config_site {
     struct tls_certificates *certificates; /* for its names; a reference; NULL: none */
     struct config_backend *backends;
     unsigned backend_count;
+    struct forward forward;
     struct cidr *trusted;
     size_t trusted_count;
     uint64_t max_body;
@@ -78,6 +79,8 @@ struct config {
     char *user;                 /* NULL: not set */
     unsigned max_connections;   /* clients over all workers; 0: no limit */
     double drain;               /* seconds, default 60 */
+    struct egress egress;       /* for scripts */
+    bool has_egress;            /* else they may go everywhere */
     struct value unsafe;        /* as written; core/lua reads its own copy from the tree */
     struct state_limits limits; /* of policy states; zeros: defaults */
     struct config_lines *lines; /* of the file, for what is found later; NULL: not known */
@@ -97,6 +100,9 @@ void config_fini(struct config *);
 
 /* Asks state_hooks for every site and fills site->hooks. False: errors were added. */
 bool config_hooks(struct config *, struct state *, struct errors *);
+/* All that can be told of a config without a running instance: config_read, config_hooks, and what its scripts say
+ * (lua/inspect.h), as far as each can be done. False: errors were added. config_fini is due whatever was returned. */
+bool config_check(struct config *, struct state *, struct sources *, struct errors *);
 
 /* The state of one worker, whose run of the file must come to the same as `config_state`'s: one that reads the clock or
  * rolls dice may say something else each time, and then nobody knows what is served. NULL: errors were added. */

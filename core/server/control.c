@@ -11,6 +11,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -21,7 +22,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { COMMAND_MOST = 128, CONNS_MOST = 32, QUEUE_LENGTH = 512 };
+enum { COMMAND_MOST = 2048, CONNS_MOST = 32, QUEUE_LENGTH = 512 };
 
 struct control_conn {
     struct list node;
@@ -225,6 +226,17 @@ void control_answer(struct control *control, uint32_t id, int status, const char
     }
 }
 
+int control_take(struct control *control, uint32_t id) {
+    list_each_safe(node, &control->conns) {
+        struct control_conn *c = container_of(node, struct control_conn, node);
+        if (c->id != id) continue;
+        int fd = fcntl(c->io.fd, F_DUPFD_CLOEXEC, 3);
+        if (fd >= 0) close_conn(c);
+        return fd;
+    }
+    return -1;
+}
+
 void control_answer_all(struct control *control, const char *command, int status, const char *text) {
     list_each_safe(node, &control->conns) {
         struct control_conn *c = container_of(node, struct control_conn, node);
@@ -327,34 +339,47 @@ static bool send_command(int fd, const char *command) {
     return send(fd, line, (size_t)n, MSG_NOSIGNAL) == n;
 }
 
-static char *read_all(int fd) {
+static FILE *connect_and_say(const char *path, const char *command, char **why) {
+    int fd = connect_to(path);
+    if (fd < 0) {
+        *why = errno == ENOENT || errno == ECONNREFUSED ? say("it is not running (nobody answers at %s)", path)
+                                                        : say("%s: %s", path, strerror(errno));
+        return NULL;
+    }
+    FILE *answer = send_command(fd, command) ? fdopen(fd, "r") : NULL;
+    if (answer) return answer;
+    *why = say("%s: %s", path, strerror(errno));
+    close(fd);
+    return NULL;
+}
+
+FILE *control_follow(const char *path, const char *command, int *status, char **why) {
+    FILE *answer = connect_and_say(path, command, why);
+    char line[16];
+    if (!answer) return NULL;
+    if (fgets(line, sizeof line, answer) && strchr(line, '\n')) {
+        *status = (int)strtol(line, NULL, 10);
+        return answer;
+    }
+    *why = say("it went away before it answered (%s)", path);
+    fclose(answer);
+    return NULL;
+}
+
+static char *read_all(FILE *answer) {
     char *text = NULL, bytes[4096];
     size_t size = 0;
     FILE *out = open_memstream(&text, &size);
     must(out != NULL);
-    for (ssize_t n; (n = read(fd, bytes, sizeof bytes)) != 0;) {
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) break;
-        fwrite(bytes, 1, (size_t)n, out);
-    }
+    for (size_t n; (n = fread(bytes, 1, sizeof bytes, answer)) > 0;) fwrite(bytes, 1, n, out);
     must(fclose(out) == 0);
     return text;
 }
 
 bool control_call(const char *path, const char *command, int *status, char **text, char **why) {
-    int fd = connect_to(path);
-    if (fd < 0) {
-        *why = errno == ENOENT || errno == ECONNREFUSED ? say("it is not running (nobody answers at %s)", path)
-                                                        : say("%s: %s", path, strerror(errno));
-        return false;
-    }
-    char *answer = send_command(fd, command) ? read_all(fd) : must_strdup("");
-    close(fd);
-    char *rest;
-    long said = strtol(answer, &rest, 10);
-    bool answered = rest != answer && *rest == '\n';
-    if (answered) *status = (int)said, *text = must_strdup(rest + 1);
-    else *why = say("it went away before it answered (%s)", path);
-    free(answer);
-    return answered;
+    FILE *answer = control_follow(path, command, status, why);
+    if (!answer) return false;
+    *text = read_all(answer);
+    fclose(answer);
+    return true;
 }

@@ -21,6 +21,7 @@ static struct backend *build_backend(const struct config_backend *from, uint32_t
     }
     struct backend_settings settings = from->settings;
     settings.trust = tls_trust_ref(settings.trust);
+    settings.parent = parent_ref(settings.parent);
     settings.tls_name = copy_text(settings.tls_name);
     settings.health.path = copy_text(settings.health.path);
     settings.health.host = copy_text(settings.health.host);
@@ -77,6 +78,7 @@ static struct site *build_site(struct generation *g, const struct config_site *f
     site->trusted_count = from->trusted_count;
     site->trusted = must_calloc(from->trusted_count + 1, sizeof *site->trusted);
     if (from->trusted_count) memcpy(site->trusted, from->trusted, from->trusted_count * sizeof *site->trusted);
+    site->forward = forward_copy(&from->forward);
     site->max_body = from->max_body;
     site->limits = from->limits;
     site->buffer_body = from->buffer_body;
@@ -101,6 +103,7 @@ static void add_to_table(struct host_table *table, struct site *site) {
         else map_set(&table->exact, slice_of(*host), site);
     }
     if (!table->first) table->first = site;
+    if (site->forward.on) table->forward = site;
     if (*site->hosts) return;
     table->fallback = table->first = site;
 }
@@ -140,6 +143,13 @@ static void build_tables(struct generation *g, const struct config *config, cons
     }
 }
 
+/* Where a connection would come in at ourselves. */
+static void build_addresses(struct generation *g, const struct config *config, const struct generation_parts *parts) {
+    g->listened = must_calloc(config->listener_count + 1, sizeof *g->listened);
+    for (unsigned i = 0; i < config->listener_count; i++) g->listened[g->listened_count++] = parts->listeners[i]->addr;
+    if (config->admin.addr.size) g->listened[g->listened_count++] = config->admin.addr;
+}
+
 /* ---- the whole */
 
 /* All that could be wrong was found by config_read; `errors` is for what later parts (certificates) will find only
@@ -158,6 +168,9 @@ struct generation *generation_build(const struct config *config, const struct ge
         g->sites[g->site_count++] = site;
     }
     build_tables(g, config, parts);
+    build_addresses(g, config, parts);
+    g->egress = egress_copy(&config->egress);
+    g->has_egress = config->has_egress;
     g->states = parts->states;
     g->release = parts->release;
     return g;
@@ -171,6 +184,7 @@ static void destroy_site(struct site *site) {
     free(site->backends);
     free(site->hosts);
     free(site->trusted);
+    forward_fini(&site->forward);
     compress_fini(&site->compress);
     free(site->policies);
     free(site->name);
@@ -190,6 +204,8 @@ void generation_destroy(struct generation *g) {
     if (!g) return;
     for (unsigned i = 0; i < g->site_count; i++) destroy_site(g->sites[i]);
     for (unsigned i = 0; i < g->table_count; i++) destroy_table(g->tables[i]);
+    egress_fini(&g->egress);
+    free(g->listened);
     free(g->sites);
     free(g->tables);
     free(g->states);

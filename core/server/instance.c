@@ -15,10 +15,12 @@
 #include "server/listeners.h"
 #include "server/logs.h"
 #include "server/privilege.h"
+#include "server/profile.h"
 #include "server/reload.h"
 #include "server/status.h"
 #include "server/stores.h"
 #include "server/tenure.h"
+#include "server/trace.h"
 #include "server/worker_thread.h"
 #include "store/metrics.h"
 
@@ -112,6 +114,8 @@ static void arm(struct instance *instance, void (*on_time)(struct ev_loop *, ev_
 void instance_close(struct instance *instance) {
     if (instance->state == INSTANCE_CLOSES) return;
     instance->state = INSTANCE_CLOSES;
+    trace_end(instance->trace, "closed");
+    profile_end(instance->profile);
     arm(instance, instance_on_end_overdue, END_MOST);
     instance->closed = instance->worker_count == 0;
     if (instance->closed) {
@@ -203,6 +207,8 @@ void instance_drain(struct instance *instance) {
     if (instance->state == INSTANCE_STARTS) instance_close(instance);
     if (instance->state != INSTANCE_SERVES) return;
     instance->state = INSTANCE_DRAINS;
+    trace_end(instance->trace, "closed");
+    profile_end(instance->profile);
     mark_leaving(instance);
     instance->drain_round = (struct round){ .visit = stop_accepting, .done = instance_on_ears_closed };
     round_begin(&instance->drain_round, instance);
@@ -297,13 +303,15 @@ static void ask_reload(struct instance *instance, uint32_t id) {
     else if (id) channel_say(instance->orders, MESSAGE_DONE, id, 1, "it is not serving\n");
 }
 
-static void take_order(struct instance *instance, const struct message *m) {
+static void take_order(struct instance *instance, struct message *m) {
     switch (m->kind) {
     case MESSAGE_RELOAD: ask_reload(instance, m->id); break;
     case MESSAGE_STATUS: ask_status(instance, m->id); break;
     case MESSAGE_DRAIN: instance_drain(instance); break;
     case MESSAGE_STOP: instance_close(instance); break;
     case MESSAGE_REOPEN: logs_reopen(instance); break;
+    case MESSAGE_TRACE: trace_begin(instance, m); break;
+    case MESSAGE_PROFILE: profile_begin(instance, m); break;
     default: log_error("the supervisor said something unknown (%d)", (int)m->kind);
     }
 }
@@ -371,6 +379,8 @@ static void instance_fini(struct instance *instance) {
     ev_io_stop(instance->loop.ev, &instance->orders_io);
     ev_timer_stop(instance->loop.ev, &instance->drain_timer);
     mailbox_close(&instance->mailbox);
+    trace_close(instance->trace);
+    profile_close(instance->profile);
     loop_fini(&instance->loop);
     listeners_free(instance);
     free(instance->next_askers.ids);

@@ -18,6 +18,8 @@
 
 struct reload;
 struct tenure;
+struct trace;
+struct profile;
 struct worker_thread;
 struct admin;
 
@@ -70,6 +72,9 @@ struct instance {
     enum log_level log_level;
     struct admin *admin; /* the keeper's; NULL: none */
     struct listener *admin_listener;
+
+    struct trace *trace;     /* NULL: nobody traces */
+    struct profile *profile; /* likewise */
 
     struct round drain_round, close_round, end_round;
     bool ears_closed;              /* no worker accepts any more */

@@ -67,29 +67,33 @@ static bool find_path(int fd, char to[PATH_MAX]) {
     return true;
 }
 
+/* Both real; nothing is below an empty one. */
+static bool is_within(const char *path, const char *directory) {
+    size_t n = strlen(directory);
+    return n && strncmp(path, directory, n) == 0 && (path[n] == '/' || directory[n - 1] == '/');
+}
+
 static bool is_below(const char *path, const char *directory) {
     char real[PATH_MAX];
-    if (!directory || !realpath(directory, real)) return false;
-    size_t n = strlen(real);
-    return strncmp(path, real, n) == 0 && (path[n] == '/' || real[n - 1] == '/');
+    return realpath(directory, real) && is_within(path, real);
 }
 
 static bool ends_with(const char *path, const char *suffix) {
     return slice_ends_with(slice_of(path), slice_of(suffix));
 }
 
-static bool is_same_file(const char *path, const char *other) {
-    char real[PATH_MAX];
-    return realpath(other, real) && strcmp(path, real) == 0;
+static void find_real(const char *path, char to[PATH_MAX]) {
+    if (!path || !realpath(path, to)) *to = 0;
 }
 
-static bool is_below_config(const char *path, const char *config) {
+void grant_places_find(struct grant_places *p, const char *config, const char *keys) {
     char directory[PATH_MAX];
     snprintf(directory, sizeof directory, "%s", config);
     char *slash = strrchr(directory, '/');
-    if (!slash) return false;
-    slash[slash == directory] = 0;
-    return is_below(path, directory);
+    if (slash) slash[slash == directory] = 0;
+    find_real(slash ? directory : ".", p->directory);
+    find_real(config, p->config);
+    find_real(keys, p->keys);
 }
 
 /* Where `require` looks besides the config's directory: MOONGATE_PATH, or what came with this binary. */
@@ -107,18 +111,15 @@ static bool is_below_modules(const char *path) {
 /* Certificates and keys beside the config; those below its folder, or elsewhere, only with --keys: a config in /etc must
  * not lay open all that lies below. */
 static bool is_key_beside_config(const char *path, const char *config) {
-    const char *slash = strrchr(path, '/');
+    const char *slash = strrchr(path, '/'), *config_slash = strrchr(config, '/');
     if (!ends_with(path, ".pem") && !ends_with(path, ".key") && !ends_with(path, ".crt")) return false;
-    char real[PATH_MAX];
-    if (!realpath(config, real)) return false;
-    const char *config_slash = strrchr(real, '/');
     size_t n = (size_t)(slash - path);
-    return n == (size_t)(config_slash - real) && strncmp(path, real, n) == 0;
+    return config_slash && n == (size_t)(config_slash - config) && strncmp(path, config, n) == 0;
 }
 
-static bool may_read(const char *path, const char *config, const char *keys) {
-    if (is_below(path, keys) || is_same_file(path, config) || is_key_beside_config(path, config)) return true;
-    return ends_with(path, ".lua") && (is_below_config(path, config) || is_below_modules(path));
+static bool may_read(const char *path, const struct grant_places *p) {
+    if (is_within(path, p->keys) || strcmp(path, p->config) == 0 || is_key_beside_config(path, p->config)) return true;
+    return ends_with(path, ".lua") && (is_within(path, p->directory) || is_below_modules(path));
 }
 
 static int reopen(int fd, int flags) {
@@ -133,13 +134,13 @@ static int refuse(int fd, int error) {
     return -1;
 }
 
-int grant_read(const char *path, const char *config, const char *keys) {
+int grant_read(const char *path, const struct grant_places *places) {
     char real[PATH_MAX];
     struct stat st;
     int at = open(path, O_PATH | O_CLOEXEC);
     if (at < 0) return -1;
     if (fstat(at, &st) != 0 || !S_ISREG(st.st_mode) || !find_path(at, real)) return refuse(at, EACCES);
-    if (!may_read(real, config, keys)) return refuse(at, EACCES);
+    if (!may_read(real, places)) return refuse(at, EACCES);
     int fd = reopen(at, O_RDONLY), error = errno;
     close(at);
     errno = error;

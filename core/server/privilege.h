@@ -2,6 +2,7 @@
  * never runs with more rights than `user` has). */
 #pragma once
 
+#include <limits.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -21,7 +22,13 @@ bool privilege_drop(const char *name, const char **why);
 /* Opens what a serving process without privilege asked for; -1 with errno. In the supervisor.
  *
  * grant_read: a regular file that is the config itself, a .lua file below its directory or below the
- * directories of Moongate's own Lua, or anything below `keys` (may be NULL). Links count as what they lead to.
+ * directories of Moongate's own Lua, or anything below `keys`. Links count as what they lead to.
  * grant_append: a regular file (made if need be, 0640) whose name ends in .log or that lies below /var/log. */
-int grant_read(const char *path, const char *config, const char *keys);
+struct grant_places {
+    char config[PATH_MAX], keys[PATH_MAX]; /* real paths; empty: there is none */
+    char directory[PATH_MAX];              /* of the config as it is named, real */
+};
+/* Where those places are now; `keys` may be NULL. */
+void grant_places_find(struct grant_places *, const char *config, const char *keys);
+int grant_read(const char *path, const struct grant_places *);
 int grant_append(const char *path);

@@ -15,7 +15,7 @@
 #include "http/h1.h"
 #include "lua/state.h"
 #include "net/addr.h"
-#include "proxy/exchange.h"
+#include "proxy/note.h"
 
 struct rehearsal;
 struct play;
@@ -105,52 +105,15 @@ void rehearsal_play_reset(struct play *); /* the connection breaks; what was not
 
 /* ---- What was observed, since it was last forgotten. In memory of the rehearsal. */
 
-struct rehearsal_change {
-    struct rehearsal_change *next;
-    const char *field;          /* `req.headers["X-User"]` */
-    struct slice before, after; /* p NULL: there was (is) none */
-};
-
-struct rehearsal_hook {
-    struct rehearsal_hook *next;
-    enum hook hook;
-    const char *path; /* "use[1].on_request" */
-    /* "continue", "reply", "pick", "no", "key", "failed"; "cancelled": it was not waited for any more */
-    const char *verdict;
-    int status;            /* reply */
-    struct slice picked;   /* pick: backends, ", " between them */
-    struct slice key;      /* key: as in struct decision */
-    const char *error;     /* it failed: with file:line and traceback; else NULL */
-    double began, seconds; /* loop time; how long it took, waits included */
-    struct rehearsal_change *changes;
-    const struct subject *subject; /* internal, as what follows */
-    struct rehearsal_snapshot *before;
-};
-
 struct rehearsal_line {
     struct rehearsal_line *next;
     const char *level, *text;
 };
 
-struct rehearsal_tried {
-    struct rehearsal_tried *next;
-    const char *backend, *server;
-};
-
-struct rehearsal_exchange {
-    struct rehearsal_exchange *next;
-    const char *id, *site, *source, *word, *failed_hook; /* NULL: none */
-    struct slice cache_key;
-    bool cache_bypass;
-    struct rehearsal_tried *tried;
-    unsigned tries;
-    double seconds;
-};
-
 struct rehearsal_notes {
-    struct rehearsal_hook *hooks; /* in the order in which they were asked */
+    struct hook_note *hooks; /* in the order in which they were asked */
     struct rehearsal_line *lines;
-    struct rehearsal_exchange *exchanges;
+    struct exchange_note *exchanges;
 };
 const struct rehearsal_notes *rehearsal_notes(const struct rehearsal *);
 /* Also forgets the last answer. Not while a request is under way. */

@@ -27,9 +27,9 @@ struct rehearsal {
     struct hook_observer observer;
     struct arena arena; /* of the notes and the last answer */
     struct rehearsal_notes notes;
-    struct rehearsal_hook **next_hook;
+    struct hook_note **next_hook;
     struct rehearsal_line **next_line;
-    struct rehearsal_exchange **next_exchange;
+    struct exchange_note **next_exchange;
 };
 
 static inline struct rehearsal *rehearsal_of_loop(struct loop *l) {

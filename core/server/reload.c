@@ -145,6 +145,7 @@ static void undo_in_helper(struct job *job) {
     destroy_states(r->states, workers);
     state_destroy(r->config_state);
     if (!r->renews) sources_destroy(r->sources);
+    ask_load_end();
     release_unused_listeners(r);
 }
 
@@ -223,6 +224,7 @@ static void destroy_config_state(struct job *job) {
     struct reload *r = of_job(job);
     state_destroy(r->config_state);
     sources_destroy(r->stale);
+    ask_load_end();
 }
 
 /* The bytes that serve now are kept: reload_renew runs them again. */
@@ -451,12 +453,7 @@ static bool changes_user(struct reload *r) {
 static void tell_files(const struct reload *r) {
     struct message m = { .kind = MESSAGE_WATCH };
     const char *path;
-    for (size_t i = 0; r->sources && (path = sources_path(r->sources, i)); i++) {
-        size_t n = strlen(path) + 1;
-        m.text = must_realloc(m.text, m.size + n);
-        memcpy(m.text + m.size, path, n);
-        m.size += n;
-    }
+    for (size_t i = 0; r->sources && (path = sources_path(r->sources, i)); i++) message_add_text(&m, path);
     if (m.text) channel_send(r->instance->orders, &m);
     free(m.text);
 }
@@ -485,13 +482,13 @@ static void reload_on_read(struct job *job, struct loop *loop) {
 
 static void read_config(struct job *job) {
     struct reload *r = of_job(job);
+    if (!r->renews) ask_load_begin();
     r->sources = r->renews ? r->instance->sources : sources_create(r->instance->setup.file, ask_read);
     struct state_limits limits = { 0 };
     r->config_state = state_create(r->sources, -1, &limits, &r->errors);
     if (!r->config_state) return;
     r->has_config = true;
-    if (config_read(&r->config, state_config(r->config_state), r->sources, &r->errors))
-        config_hooks(&r->config, r->config_state, &r->errors);
+    config_check(&r->config, r->config_state, r->sources, &r->errors);
 }
 
 static void begin_load(struct instance *instance, bool renews) {

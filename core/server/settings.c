@@ -309,8 +309,9 @@ static void complain_about_name(struct reader *r, const struct spot *at, struct 
     const char *kind = hook ? "hook" : "setting";
     char homes[SHOWN_TEXT];
     find_homes(name, homes);
-    const char *nearest = *homes ? NULL : settings_nearest(name, places, hook);
-    if (*homes) reader_error(r, at, "this setting belongs to %s", homes);
+    const char *nearest = settings_nearest(name, places, hook);
+    if (*homes && nearest) reader_error(r, at, "this setting belongs to %s; did you mean \"%s\"?", homes, nearest);
+    else if (*homes) reader_error(r, at, "this setting belongs to %s", homes);
     else if (nearest) reader_error(r, at, "unknown %s, did you mean \"%s\"?", kind, nearest);
     else if (hook) reader_error(r, at, "unknown hook (a function of the policy's own must be local)");
     else reader_error(r, at, "unknown setting");

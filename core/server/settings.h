@@ -25,6 +25,9 @@ enum place {
     PLACE_BACKEND_TLS,  /* struct trust_setting */
     PLACE_LISTENER_TLS, /* struct service_setting */
     PLACE_CERTIFICATE,  /* struct certificate_setting */
+    PLACE_FORWARD,      /* struct forward */
+    PLACE_EGRESS,       /* struct egress */
+    PLACE_PARENT,       /* struct parent_setting (settings_forward.c) */
     PLACE_COUNT
 };
 
@@ -121,6 +124,20 @@ void read_unsafe(struct reader *, const struct spot *, const struct value *, voi
 void read_listen(struct reader *, const struct spot *, const struct value *, void *base);
 void read_hosts(struct reader *, const struct spot *, const struct value *, void *base);
 void read_trusted_proxies(struct reader *, const struct spot *, const struct value *, void *base);
+/* A list of ranges into `*list`, malloc'd. */
+void read_ranges(struct reader *, const struct spot *, const struct value *, struct cidr **list, size_t *count);
+void read_forward(struct reader *, const struct spot *, const struct value *, void *base);
+void read_forward_parent(struct reader *, const struct spot *, const struct value *, void *base);
+void read_ports(struct reader *, const struct spot *, const struct value *, void *base);
+void read_egress(struct reader *, const struct spot *, const struct value *, void *base);
+void read_allow(struct reader *, const struct spot *, const struct value *, void *base);
+void read_deny(struct reader *, const struct spot *, const struct value *, void *base);
+void read_backend_parent(struct reader *, const struct spot *, const struct value *, void *base);
+struct parent_setting {
+    char *url, *auth;
+};
+/* Its servers and its TLS are read. */
+void check_backend_parent(struct reader *, const struct spot *, const struct config_backend *);
 void read_use(struct reader *, const struct spot *, const struct value *, void *base);
 void read_compress(struct reader *, const struct spot *, const struct value *, void *base);
 void read_compress_types(struct reader *, const struct spot *, const struct value *, void *base);

@@ -189,6 +189,7 @@ static void read_backend(struct reader *r, const struct spot *at, const struct v
     settings_check_names(r, at, v, 1u << PLACE_BACKEND, v->table.sequence);
     read_servers(r, at, v, backend);
     check_backend_tls(r, at, backend);
+    check_backend_parent(r, at, backend);
 }
 
 /* A "/" parts backend and server where a hook picks one. */

@@ -128,29 +128,15 @@ void read_hosts(struct reader *r, const struct spot *at, const struct value *v, 
 
 /* ---- trusted_proxies */
 
-static void add_range(struct reader *r, const struct spot *at, const struct value *v, struct config_site *site) {
-    struct cidr range;
-    if (v->kind != VALUE_STRING || !cidr_parse(&range, v->string)) {
-        reader_expected(r, at, "an address or range such as \"10.0.0.0/8\", \"::1\", \"unix\"", v);
-        return;
-    }
-    bool everybody = !range.unix_socket && (range.bits == 0 || (range.bits == 96 && range.bytes[10] == 0xff));
-    if (everybody) reader_warn(r, at, "every client is believed when it says where a request comes from");
-    site->trusted[site->trusted_count++] = range;
-}
-
 void read_trusted_proxies(struct reader *r, const struct spot *at, const struct value *v, void *base) {
     struct config_site *site = base;
-    if (v->kind != VALUE_TABLE && v->kind != VALUE_STRING) {
-        reader_expected(r, at, "a list of addresses and ranges", v);
-        return;
+    read_ranges(r, at, v, &site->trusted, &site->trusted_count);
+    for (size_t i = 0; i < site->trusted_count; i++) {
+        const struct cidr *range = &site->trusted[i];
+        bool everybody = !range->unix_socket && (range->bits == 0 || (range->bits == 96 && range->bytes[10] == 0xff));
+        struct spot here = list_spot(at, v, i + 1);
+        if (everybody) reader_warn(r, &here, "every client is believed when it says where a request comes from");
     }
-    site->trusted = must_calloc(list_size(v) + 1, sizeof *site->trusted);
-    for (size_t i = 1; i <= list_size(v); i++) {
-        struct spot here = list_spot(at, v, i);
-        add_range(r, &here, list_entry(v, i), site);
-    }
-    if (v->kind == VALUE_TABLE) settings_check_names(r, at, v, 0, list_size(v));
 }
 
 /* ---- use and fail */

@@ -5,8 +5,8 @@
  * head and body is bounded. Two that surprise people elsewhere:
  * - max_body is 64M: uploads of photos and office files pass, and a stranger cannot fill a backend's disk with one
  *   request. (1M, as is the custom elsewhere, is the first thing everybody has to change.) 0 or "none": no limit.
- * - timeouts.between also ends a client that takes nothing of its answer for so long. Tunnels (WebSocket) have no such
- *   limit: they are idle for as long as both sides like. */
+ * - timeouts.between also ends a client that takes nothing of its answer for so long. Tunnels (WebSocket, CONNECT) have
+ *   a limit of their own, timeouts.tunnel, which is long: who wants to be idle for longer than an hour sends pings. */
 #include "server/settings.h"
 
 #include "store/metrics.h"
@@ -47,6 +47,9 @@ const char *const settings_places[PLACE_COUNT] = {
     [PLACE_BACKEND_TLS] = "a backend's `tls`",
     [PLACE_LISTENER_TLS] = "a listener's `tls`",
     [PLACE_CERTIFICATE] = "a certificate",
+    [PLACE_FORWARD] = "`forward`",
+    [PLACE_EGRESS] = "`egress`",
+    [PLACE_PARENT] = "`parent`",
 };
 
 #define HOOK_ROW(place_, name_, hook_)                                                                                 \
@@ -61,6 +64,7 @@ const struct setting settings_table[] = {
     ROW(TOP, "max_connections", COUNT, config, max_connections, .high = 10e6),
     ROW(TOP, "drain", SECONDS, config, drain, .high = DAY, .preset = 60),
     ROW(TOP, "unsafe", OWN, config, unsafe, .read = read_unsafe),
+    ROW(TOP, "egress", OWN, config, egress, .read = read_egress),
     ROW(TOP, "lua", TABLE, config, limits, .table = PLACE_LUA),
 
     ROW(LOG, "access", TEXT, config_log, access),
@@ -69,6 +73,8 @@ const struct setting settings_table[] = {
     ROW(LOG, "level", WORD, config_log, level, .words = level_words, .preset = LOG_LEVEL_INFO),
 
     ROW(LUA, "memory", SIZE, state_limits, memory, .low = MIB, .high = 16 * GIB, .preset = 32 * MIB),
+    ROW(LUA, "hook_memory", SIZE, state_limits, hook_memory, .low = 64 * KIB, .high = 16 * GIB),
+    ROW(LUA, "hook_time", SECONDS, state_limits, hook_time, .low = 0, .high = 3600, .preset = 60),
     ROW(LUA, "hook_cpu", SECONDS, state_limits, hook_cpu, .low = 0.001, .high = 10, .preset = 0.010),
     ROW(LUA, "load_cpu", SECONDS, state_limits, load_cpu, .low = 0.1, .high = 60, .preset = 1),
 
@@ -80,7 +86,7 @@ const struct setting settings_table[] = {
     ROW(SITE, "use", OWN, config_site, index, .read = read_use),
     ROW(SITE, "compress", OWN, config_site, compress, .read = read_compress),
     ROW(SITE, "trusted_proxies", OWN, config_site, trusted, .read = read_trusted_proxies),
-    ROW(SITE, "forward", LATER, config_site, index, .later = "forward proxying comes with a later version"),
+    ROW(SITE, "forward", OWN, config_site, forward, .read = read_forward),
     ROW(SITE, "max_body", SIZE, config_site, max_body, .low = 1, .high = 1024 * GIB, .preset = 64 * MIB,
         .or_none = true),
     /* A head is read from a conn's buffer, which is 64K. */
@@ -125,6 +131,7 @@ const struct setting settings_table[] = {
     ROW(TIMEOUTS, "connect", SECONDS, timeouts, connect, .high = DAY, .preset = 5),
     ROW(TIMEOUTS, "first_byte", SECONDS, timeouts, first_byte, .high = DAY, .preset = 60),
     ROW(TIMEOUTS, "between", SECONDS, timeouts, between, .high = DAY, .preset = 60),
+    ROW(TIMEOUTS, "tunnel", SECONDS, timeouts, tunnel, .high = DAY, .preset = 3600),
     ROW(TIMEOUTS, "total", SECONDS, timeouts, total, .high = DAY),
 
     ROW(COMPRESS, "types", OWN, compress, types, .read = read_compress_types),
@@ -142,6 +149,7 @@ const struct setting settings_table[] = {
     ROW(BACKEND, "max_connections", COUNT, config_backend, settings.max_connections, .high = 10e6),
     ROW(BACKEND, "tls", OWN, config_backend, settings, .read = read_backend_tls),
     ROW(BACKEND, "h2", BOOLEAN, config_backend, settings.h2),
+    ROW(BACKEND, "parent", OWN, config_backend, settings.parent, .read = read_backend_parent),
     ROW(BACKEND, "queue", LATER, config_backend, settings, .later = "queues come with a later version"),
 
     ROW(SERVER, "name", TEXT, server_spec, name),
@@ -152,7 +160,7 @@ const struct setting settings_table[] = {
     ROW(BACKEND_TIMEOUTS, "first_byte", SECONDS, backend_settings, first_byte, .low = 0.001, .high = DAY),
     ROW(BACKEND_TIMEOUTS, "between", SECONDS, backend_settings, between, .low = 0.001, .high = DAY),
 
-    ROW(KEEPALIVE, "max", COUNT, backend_settings, keepalive, .high = 100e3, .preset = 64),
+    ROW(KEEPALIVE, "max", COUNT, backend_settings, keepalive, .high = 100e3, .preset = 128),
     ROW(KEEPALIVE, "idle", SECONDS, backend_settings, keepalive_idle, .low = 0.1, .high = DAY, .preset = 60),
 
     ROW(RETRY, "tries", COUNT, backend_settings, tries, .low = 1, .high = 16, .preset = 3),
@@ -186,6 +194,17 @@ const struct setting settings_table[] = {
     ROW(BACKEND_TLS, "key", TEXT, trust_setting, key),
     ROW(BACKEND_TLS, "pins", OWN, trust_setting, pins, .read = read_pins),
     ROW(BACKEND_TLS, "versions", OWN, trust_setting, versions, .read = read_versions),
+
+    ROW(FORWARD, "ports", OWN, forward, ports, .read = read_ports),
+    ROW(FORWARD, "parent", OWN, forward, parent, .read = read_forward_parent),
+
+    /* Of `forward`, too. */
+    ROW(EGRESS, "private", BOOLEAN, egress, private),
+    ROW(EGRESS, "allow", OWN, egress, allow, .read = read_allow),
+    ROW(EGRESS, "deny", OWN, egress, deny, .read = read_deny),
+
+    ROW(PARENT, "url", TEXT, parent_setting, url),
+    ROW(PARENT, "auth", TEXT, parent_setting, auth),
 
     { .name = NULL },
 };

@@ -204,6 +204,28 @@ static int open_to_append(const char *path, bool error_log) {
     return fd;
 }
 
+/* Each path of the question gets its errno in the answer's text, and its descriptor if that is 0. */
+static void grant_many(const struct supervisor *s, const struct message *ask, struct message *answer) {
+    struct grant_places places;
+    if (privilege_present()) grant_places_find(&places, s->options->file, s->options->keys);
+    answer->text = must_calloc(MESSAGE_FDS, sizeof(int32_t));
+    for (size_t at = 0, i = 0; at < ask->size && i < MESSAGE_FDS; at += strlen(ask->text + at) + 1, i++) {
+        errno = EACCES;
+        int fd = privilege_present() ? grant_read(ask->text + at, &places) : -1;
+        int32_t error = fd < 0 ? (errno ? errno : EIO) : 0;
+        memcpy(answer->text + answer->size, &error, sizeof error);
+        answer->size += sizeof error;
+        if (fd >= 0) answer->fds[answer->fd_count++] = fd;
+    }
+}
+
+static int grant_one(const struct supervisor *s, const char *path) {
+    struct grant_places places;
+    if (!privilege_present()) return -1;
+    grant_places_find(&places, s->options->file, s->options->keys);
+    return grant_read(path, &places);
+}
+
 /* Fills the answer's descriptors; returns 0 or an errno. `*lent`: they stay ours. */
 static int grant(struct supervisor *s, const struct message *ask, struct message *answer, bool *lent) {
     const struct held_listener *l;
@@ -221,7 +243,8 @@ static int grant(struct supervisor *s, const struct message *ask, struct message
         /* While two processes serve, the other one may still listen there. */
         if (s->processes.next->next == &s->processes) held_release(&s->held, ask->text);
         return 0;
-    case MESSAGE_READ: fd = privilege_present() ? grant_read(ask->text, s->options->file, s->options->keys) : -1; break;
+    case MESSAGE_READ: fd = grant_one(s, ask->text); break;
+    case MESSAGE_READ_MANY: grant_many(s, ask, answer); return 0;
     case MESSAGE_APPEND: fd = open_to_append(ask->text, ask->status == 1); break;
     default: return ENOSYS;
     }
@@ -378,6 +401,21 @@ static bool order_current(struct supervisor *s, enum message_kind kind, uint32_t
     return p && p->state == SERVING_READY && channel_say(p->orders, kind, id, 0, NULL);
 }
 
+/* The connection goes to the serving process, which answers on it as long as somebody listens. One that cannot be handed
+ * over ends without an answer. */
+static void hand_over(struct supervisor *s, enum message_kind kind, uint32_t id, const char *arguments) {
+    struct serving *p = s->current;
+    if (!p || p->state != SERVING_READY) {
+        control_answer(&s->control, id, 1, "the serving process is just being started\n");
+        return;
+    }
+    struct message m = { .kind = kind, .text = must_strdup(arguments), .size = strlen(arguments) };
+    m.fds[0] = control_take(&s->control, id); /* with it goes what `arguments` points into */
+    m.fd_count = m.fds[0] >= 0;
+    if (m.fd_count) channel_send(p->orders, &m);
+    message_fini(&m);
+}
+
 static void supervisor_on_command(struct control *control, uint32_t id, const char *command) {
     struct supervisor *s = container_of(control, struct supervisor, control);
     bool stop_now = strcmp(command, "stop now") == 0, running = s->state == SUPERVISOR_RUNS;
@@ -385,8 +423,14 @@ static void supervisor_on_command(struct control *control, uint32_t id, const ch
         if (running || (stop_now && s->state != SUPERVISOR_STOPS)) stop_all(s, stop_now);
         return; /* answered when all has ended */
     }
+    struct slice rest = slice_of(command), word = slice_cut(&rest, ' ');
+    bool trace = rest.p && slice_equal(word, SLICE("trace")), profile = rest.p && slice_equal(word, SLICE("profile"));
+    if (running && (trace || profile)) {
+        hand_over(s, trace ? MESSAGE_TRACE : MESSAGE_PROFILE, id, rest.p);
+        return;
+    }
     bool reload = strcmp(command, "reload") == 0, status = strcmp(command, "status") == 0;
-    if (!reload && !status) control_answer(control, id, 2, "unknown command\n");
+    if (!reload && !status && !trace && !profile) control_answer(control, id, 2, "unknown command\n");
     else if (!running) control_answer(control, id, 1, "it is stopping\n");
     else if (!order_current(s, reload ? MESSAGE_RELOAD : MESSAGE_STATUS, id))
         control_answer(control, id, 1, "the serving process is just being started\n");

@@ -289,7 +289,7 @@ function testing.load(file, options)
     resolve = function(name) return on_resolve(kit, name) end,
   }
   if not rehearsal then error(errors .. table.concat(kit.missed, "\n"), 2) end
-  kit.rehearsal, kit.path = rehearsal, path
+  kit.rehearsal, kit.path, kit.text = rehearsal, path, text
   take_notes(kit)
   for name in pairs(kit.backends) do check_backend(kit, name) end
   complain(kit, 2)
@@ -298,11 +298,11 @@ end
 
 ---@param file? string|{ text: string, name?: string }
 function Kit:reload(file)
-  local path, text = self.path, nil
+  local path, text = self.path, self.text
   if file then path, text = read_source(file) end
   local ok, errors = self.rehearsal:reload(path, text)
   if not ok then error(errors .. table.concat(self.missed, "\n"), 2) end
-  self.path = path
+  self.path, self.text = path, text
   take_notes(self)
 end
 

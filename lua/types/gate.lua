@@ -4,9 +4,8 @@
 -- What `require "moongate"` gives, as editors and the manual see it; core/lua makes it. spec/lua/api_spec.lua holds
 -- these files against what the core registers, both ways.
 --
--- Two kinds of failure, everywhere: a script's mistake raises; what the world does (peers, network, limits) comes
--- back as
--- `nil, word, sentence`: the word to test for, the sentence to log. Functions marked "waits" suspend the hook, and
+-- Two kinds of failure, everywhere: a script's mistake raises; what the world does (peers, network, limits) comes back
+-- as `nil, word, sentence`: the word to test for, the sentence to log. Functions marked "waits" suspend the hook, and
 -- nobody else; they raise where a wait is impossible (while the file is loaded, inside table.sort).
 
 ---@class moongate
@@ -106,17 +105,17 @@ function FetchedStream:close() end
 ---Authorization, Proxy-Authorization and Cookie are not taken to another origin. 303, and 301 and 302 to a POST, make
 ---it a GET; 307 and 308 repeat a body that is a string. What cannot be followed is given as the answer.
 ---
----World failures: `connect_refused`, `connect_failed`, `connect_timeout`, `name_not_found`, `name_failed`, `no_server`,
----`reset`, `first_byte_timeout`, `between_timeout`, `total_timeout`, `bad_response`, `response_headers_too_large`,
----`truncated`, `too_large` (the body is longer than `max`), `overloaded` (the worker has too many fetches under way:
----4096, or 256 MiB), `bad_response_content`, `response_too_large`. Raises when a function that makes the body fails,
----for unknown backends and options, and for https, which is yet to come.
+---World failures: `connect_refused`, `connect_failed`, `connect_timeout`, `tls_failed`, `certificate`,
+---`name_not_found`, `name_failed`, `no_server`, `stream_refused`, `reset`, `first_byte_timeout`, `between_timeout`,
+---`total_timeout`, `bad_response`, `response_headers_too_large`, `truncated`, `too_large` (the body is longer than
+---`max`), `overloaded` (the worker has too many fetches under way: 4096, or 256 MiB), `bad_response_content`,
+---`response_too_large`. Raises when a function that makes the body fails, and for unknown backends and options.
 ---
 ---```lua
 ---local res, word = gate.fetch("auth", { path = "/check", args = { user = name }, timeout = "200ms" })
 ---if not res then gate.log("warn", "auth:", word) end
 ---```
----@param target string|moongate.Backend a backend of the site, or "http://host[:port][/path][?query]"
+---@param target string|moongate.Backend a backend of the site, or a URL, "https://host[:port][/path][?query]"
 ---@param options? moongate.FetchOptions
 ---@return moongate.Fetched|moongate.FetchedStream? response
 ---@return string? word
@@ -248,7 +247,7 @@ function gate.now() end
 ---@return number
 function gate.clock() end
 
----Waits.
+---Waits, at most a day. 0 lets others go first.
 ---
 ---```lua
 ---gate.sleep(0.5)
@@ -256,8 +255,8 @@ function gate.clock() end
 ---@param seconds moongate.Seconds
 function gate.sleep(seconds) end
 
----Runs functions side by side and waits for all; gives the first result of each. If one raises, the others are
----closed, and it raises on.
+---Runs functions, at most 64, side by side and waits for all; gives the first result of each. If one raises, the
+---others are closed, and it raises on.
 ---
 ---```lua
 ---local user, cart = gate.all(function() return load_user(id) end, function() return load_cart(id) end)
@@ -266,20 +265,24 @@ function gate.sleep(seconds) end
 ---@return any ...
 function gate.all(...) end
 
----Runs a function after the answer, apart from the request: `req` and `res` cannot be used in it. What it raises is
----logged.
+---Runs a function once the present hook has answered, apart from the request: `req` and `res` cannot be used in it.
+---What it raises is logged. World failure: `overloaded`, there are 1000 under way in this worker.
 ---
 ---```lua
 ---gate.spawn(notify, req.id, res.status)
 ---```
 ---@param f fun(...)
 ---@param ... any
+---@return true? spawned
+---@return string? word
+---@return string? sentence
 function gate.spawn(f, ...) end
 
 ---@class moongate.EveryOptions
 ---@field each? "worker" run in every worker instead of once per instance
 
----Runs a function again and again; only while the file is loaded. What it raises is logged.
+---Runs a function again and again; declared while the file is loaded, run from the moment its generation serves, and
+---never twice at once. What it raises is logged.
 ---
 ---```lua
 ---gate.every(10, function() refresh(gate.fetch("keys", { path = "/list" })) end)

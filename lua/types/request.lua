@@ -15,7 +15,8 @@
 ---```
 ---@class moongate.Request
 ---@field method string "GET"; assignable: a token, neither CONNECT nor from or to HEAD
----@field scheme string "http" or "https", as the client spoke it (behind trusted proxies, as they say); read-only
+---@field scheme string "http" or "https", as the client spoke it (behind trusted proxies, as they say), or as the target
+---of a forward request names it; read-only
 ---lower case, without the port, "" if there is none; assigning "name" or "name:port" also sets the Host field
 ---@field host string
 ---@field port integer the one in Host, else the scheme's; read-only (assign host)
@@ -25,16 +26,21 @@
 ---without "?"; nil if there is no "?". Assigning: what cannot stand in a query is percent-encoded; nil removes it
 ---@field query string?
 ---@field target string exactly what came in the start line; read-only
----@field version string "1.1" or "1.0"; read-only
+---@field version string "1.0", "1.1" or "2.0"; read-only
 ---@field args moongate.Args the arguments of the query
 ---@field headers moongate.Headers
 ---@field cookies moongate.Cookies
 ---@field body moongate.Body? nil if the request has none; read-only
+---how many bytes the body may have: the site's `max_body`, math.huge for "none". Assigning: bytes, or "64K"; it can
+---only become less. What is or turns out to be larger is answered with 413 (`body_too_large`)
+---@field max_body integer|number
 ---@field client moongate.Client
 ---@field id string 16 hexadecimal digits; also in logs and error pages; read-only
 ---@field ctx table for scripts: what one hook leaves here, the next ones find; read-only, its fields are not
 ---@field cache moongate.RequestCache
 ---@field site string the site's name: its first host, else its first listener; read-only
+---@field forward boolean it names its own target, and the site is a forward proxy: a CONNECT, whose path is empty and
+---whose method, path and query cannot be assigned, or an absolute target; read-only
 local Request = {}
 
 ---Who sends the request; read-only.

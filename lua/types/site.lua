@@ -62,7 +62,7 @@
 ---@field sentence string
 ---@field hook string? the hook that failed
 
----A site: its settings are described in the manual, chapter "Settings"; unknown ones are errors.
+---A site: settings and hooks. What each setting means the manual tells, chapter "Settings"; unknown ones are errors.
 ---
 ---```lua
 ---return {
@@ -72,19 +72,16 @@
 ---}
 ---```
 ---@class moongate.Site : moongate.Policy
----"127.0.0.1:8080", 8080 (all addresses), "unix:/run/m.sock", or a list of these and of tables { address,
----tls = true }
----@field listen string|integer|table
+---"127.0.0.1:8080", 8080 (all addresses), "unix:/run/m.sock", a table with options, or a list of these
+---@field listen string|integer|moongate.Listener|(string|integer|moongate.Listener)[]
 ---@field hosts? string|string[] "example.com", "*.example.com"; none: the default site of its listeners
----certificates for its names: { cert = file, key = file }, or a list of these
----@field tls? table
----lists of servers "host:port", "unix:…", { "host:port", name =, weight = }, and settings beside them
----@field backends? table<string, table>
+---@field tls? moongate.Certificate|moongate.Certificate[] for its names
+---@field backends? table<string, moongate.BackendSettings>
 ---@field use? moongate.Policy[] policies that stand before and after the site's own hooks
----@field cache? { memory?: moongate.Bytes }
----compress answers: true, or what is not as usual; the manual tells
----@field compress? boolean|{ types?: string[], min?: moongate.Bytes, codings?: string[], level?: integer }
----@field trusted_proxies? string|string[] CIDRs whose X-Forwarded-* are believed
+---@field cache? moongate.CacheSettings accepted and checked; nothing is stored yet
+---@field compress? boolean|moongate.CompressSettings compress answers: true, or what is not as usual
+---@field trusted_proxies? string|string[] ranges such as "10.0.0.0/8", whose X-Forwarded-* are believed
+---@field forward? boolean|moongate.Forward be a forward proxy: requests that name their own target go there
 ---@field max_body? moongate.Bytes|"none" default 64M
 ---@field max_headers? moongate.Bytes default 32K
 ---@field max_target? moongate.Bytes default 8K
@@ -95,6 +92,51 @@
 ---@field fail? table<string, "continue"> hooks whose failure does not stop the request
 local Site = {}
 
+---A listener with options; the address stands first.
+---
+---```lua
+---listen = { { "0.0.0.0:443", tls = true }, { "127.0.0.1:8080", h2c = true } }
+---```
+---@class moongate.Listener
+---@field [1] string|integer
+---true: its sites have the certificates; "internal": one for development, signed by itself
+---@field tls? boolean|"internal"|moongate.ListenerTls
+---@field h2c? boolean HTTP/2 without TLS, too
+---@field proxy_protocol? false comes with a later version
+
+---A certificate. Files are relative to the config.
+---@class moongate.Certificate
+---@field cert string PEM: the certificate, then its chain
+---@field key? string PEM; default: it stands in `cert`
+---@field ocsp? string DER: an answer that is stapled
+
+---TLS of a listener, with a certificate or a list of them.
+---@class moongate.ListenerTls
+---@field [integer] moongate.Certificate
+---@field cert? string PEM: the certificate, then its chain
+---@field key? string PEM; default: it stands in `cert`
+---@field ocsp? string DER: an answer that is stapled
+---@field profile? "intermediate"|"modern" TLS 1.2 and 1.3 (default), or 1.3 alone
+---@field client_ca? string PEM: who may have signed clients' certificates
+---@field client_verify? "require"|"request" default "require"
+---@field crl? string PEM: lists of revoked client certificates
+
+---Rules for the addresses that may be connected to: all public ones, and what stands here. The narrowest range that holds
+---an address decides.
+---@class moongate.Egress
+---@field private? boolean all addresses
+---@field allow? string|string[] ranges: "10.1.0.0/16", "::1", "unix"
+---@field deny? string|string[] ranges
+
+---@class moongate.Forward : moongate.Egress
+---@field ports? integer|string|(integer|string)[] 443, "8000-8999"; default 80 and 443, for CONNECT 443
+---@field parent? string|moongate.Parent
+
+---Another proxy, that is asked in turn.
+---@class moongate.Parent
+---@field url string "http://proxy.example:3128"
+---@field auth? string "user:password"
+
 ---How long each thing may take; 0: for ever.
 ---@class moongate.Timeouts
 ---@field head? moongate.Seconds a request's head, from its first byte; 10
@@ -103,7 +145,62 @@ local Site = {}
 ---@field connect? moongate.Seconds to a server; 5
 ---@field first_byte? moongate.Seconds from the request to the answer's head; 60
 ---@field between? moongate.Seconds between two pieces of an answer's body, either side; 60
+---@field tunnel? moongate.Seconds in which neither side of a tunnel moved a byte; 1 h
 ---@field total? moongate.Seconds the whole exchange; for ever
+
+---@class moongate.CacheSettings
+---@field memory? moongate.Bytes
+
+---@class moongate.CompressSettings
+---@field types? string|string[] media types such as "text/html" or "text/*", in place of the usual ones
+---@field min? moongate.Bytes shorter ones are left alone; 1K
+---@field codings? string|string[] of "zstd", "br", "gzip" and "deflate", the preferred first
+---@field level? integer 1 (fast) to 9 (small); 4
+
+---A backend: a list of servers, "host:port", "unix:/run/app.sock" or a table, with settings beside them.
+---
+---```lua
+---app = { "10.0.0.1:3000", { "10.0.0.2:3000", weight = 2 }, balance = "least_conn", health = { path = "/healthz" } }
+---```
+---@class moongate.BackendSettings
+---@field [integer] string|moongate.ServerSettings
+---@field balance? "round_robin"|"least_conn" default "round_robin"
+---@field health? moongate.HealthSettings active checks; none unless given
+---@field h2? boolean HTTP/2 to its servers
+---@field keepalive? integer|moongate.KeepaliveSettings idle connections kept for each server, in each worker; 64
+---@field retry? moongate.RetrySettings
+---@field timeouts? moongate.BackendTimeouts
+---@field max_connections? integer to each server, over all workers; 0: no limit
+---@field tls? boolean|moongate.TlsOptions TLS to its servers; true: verified with the system's roots
+---@field parent? string|moongate.Parent another proxy, through which its servers are reached
+
+---@class moongate.ServerSettings
+---@field [1] string "host:port" or "unix:…"
+---@field name? string for "backend/server"; default the address
+---@field weight? integer 1 to 1000; 1
+
+---@class moongate.HealthSettings
+---@field path string what is asked for
+---@field host? string the Host of the check; default the address
+---@field interval? moongate.Seconds between checks; 5
+---@field timeout? moongate.Seconds of one; 2
+---@field rise? integer good answers in a row after which a server is used again; 2
+---@field fall? integer bad ones after which it is not; 3
+---@field status? integer|string|integer[] what is good: 200, "2xx", { 200, 399 } (default)
+
+---@class moongate.KeepaliveSettings
+---@field max? integer idle connections kept; 64
+---@field idle? moongate.Seconds how long one is kept; 60
+
+---@class moongate.RetrySettings
+---@field tries? integer servers asked for one request at most; 3
+---what another server is asked after; default "connect"
+---@field on? ("connect"|"reset"|"timeout"|"5xx"|integer)|("connect"|"reset"|"timeout"|"5xx"|integer)[]
+
+---@class moongate.BackendTimeouts
+---@field connect? moongate.Seconds default the site's, as below
+---@field first_byte? moongate.Seconds
+---@field between? moongate.Seconds
 
 ---Where logs go.
 ---@class moongate.Log
@@ -112,15 +209,24 @@ local Site = {}
 ---@field error? string a file; default stderr
 ---@field level? "error"|"warn"|"info"|"debug" default info
 
+---What scripts may use.
+---@class moongate.ScriptLimits
+---@field memory? moongate.Bytes of each worker's scripts; 32M
+---@field hook_memory? moongate.Bytes that one call of a hook may add; all of it
+---@field hook_cpu? moongate.Seconds of CPU for one hook, waits not counted; 0.01
+---@field hook_time? moongate.Seconds a hook may last, waits included; 60
+---@field load_cpu? moongate.Seconds of CPU to load the file; 1
+
 ---What a config file may return in place of a single site.
 ---@class moongate.Config
 ---@field sites moongate.Site[]
----@field workers? integer
+---@field workers? integer threads that serve; default the CPUs
 ---@field admin? string|integer listener of /metrics and /status
 ---@field log? moongate.Log
----@field user? string
----@field max_connections? integer
----@field drain? moongate.Seconds
----@field unsafe? string[]
----@field lua? { memory?: moongate.Bytes, hook_cpu?: moongate.Seconds, load_cpu?: moongate.Seconds }
+---@field user? string whom the serving process becomes when root started it; nobody
+---@field max_connections? integer of clients, over all workers; 0: no limit
+---@field drain? moongate.Seconds how long a reload or a stop waits for what is under way; 60
+---@field unsafe? string|string[] what the sandbox lets through: "io", "os", "debug", "package", "bytecode"
+---@field lua? moongate.ScriptLimits
+---@field egress? moongate.Egress rules for gate.fetch of URLs and gate.socket; none: everywhere
 local Config = {}

@@ -7,10 +7,9 @@
 local gate = {}
 
 ---Clients for TCP and Unix sockets, with LuaSocket's methods: drivers written for LuaSocket run on them (`require
----"socket"`
----gives LuaSocket's names to what is here; say it in the config, since drivers often do so only when they connect, and
----modules are loaded together with the file). They wait without blocking anybody, 60 s at most unless `settimeout`
----says otherwise, and never longer than their exchange lives.
+---"socket"` gives LuaSocket's names to what is here; say it in the config, since drivers often do so only when they
+---connect, and modules are loaded together with the file). They wait without blocking anybody, 60 s at most unless
+---`settimeout` says otherwise, and never longer than their exchange lives.
 ---
 ---A socket ends with the exchange or task in which it was made: kept longer, it says `closed`. What was sent is still
 ---delivered. A worker has 4096 of them at most (`overloaded`), idle ones in pools included.
@@ -89,8 +88,7 @@ local Socket = {}
 ---addresses tried in turn.
 ---
 ---World failures: `timeout`, `connect_refused`, `connect_failed`, `name_not_found`, `name_failed`, `closed`, and with
----TLS
----`tls_failed` and `certificate`. Raises for a socket that is connected.
+---TLS `tls_failed` and `certificate`. Raises for a socket that is connected.
 ---
 ---```lua
 ---local ok, word, sentence = sock:connect("localhost", 6379)
@@ -109,8 +107,7 @@ function Socket:connect(host, port, options) end
 ---made with connect's `tls` instead.
 ---
 ---World failures: `tls_failed`, `certificate`, `timeout`, `closed`, after which the connection is lost; `dirty`: bytes
----came
----before the handshake, from anybody. Raises if it speaks TLS already.
+---came before the handshake, from anybody. Raises if it speaks TLS already.
 ---
 ---```lua
 ---sock:send "STARTTLS\r\n"
@@ -141,13 +138,11 @@ function Socket:sslhandshake(tls, name) end
 function Socket:send(data, i, j) end
 
 ---Receives a line (`"*l"`, the default: to the next LF, which is dropped, and so is every CR), all until the peer
----closes
----(`"*a"`; a TLS stream whose end its peer did not announce is `closed`, not all), or so many bytes. Waits until all of
----it is there, 32 MiB at most.
+---closes (`"*a"`; a TLS stream whose end its peer did not announce is `closed`, not all), or so many bytes. Waits until
+---all of it is there, 32 MiB at most.
 ---
 ---World failures: nil, `closed` or `timeout`, and what came before; it is not received again. `too_large` (with a
----sentence):
----more than 32 MiB came, or the worker holds 256 MiB for sockets; the socket is closed then.
+---sentence): more than 32 MiB came, or the worker holds 256 MiB for sockets; the socket is closed then.
 ---
 ---```lua
 ---local line, word, partial = sock:receive()
@@ -301,8 +296,7 @@ gate.dns = {}
 
 ---Resolves a name. Waits. Without a kind: its addresses, IPv4 first, as for a backend (/etc/hosts and search domains
 ---count). "A" and "AAAA": those of one family. "TXT", "CNAME", "PTR" (of an IP, or of the name itself): texts. "SRV"
----and
----"MX": records, in the order in which they are to be used.
+---and "MX": records, in the order in which they are to be used.
 ---
 ---World failures: `name_not_found` (also: no record of that kind), `name_failed`. Raises for other kinds.
 ---
@@ -326,12 +320,10 @@ function gate.dns.resolve(name, kind) end
 ---the process, and gives a lock to be held in a `<close>` variable. Who waits longest is next.
 ---
 ---It is given back at the end of the variable's scope, by `release`, when the hook ends in whatever way (also when it
----is
----killed or its client leaves), or when its ttl has passed, whichever is first.
+---is killed or its client leaves), or when its ttl has passed, whichever is first.
 ---
 ---World failures: `timeout`, `locked` (with a timeout of 0), `overloaded` (65,536 locks and waiting scripts). Raises
----when
----the same hook holds that lock already.
+---when the same hook holds that lock already.
 ---
 ---```lua
 ---local lock <close>, word = gate.lock("rebuild", { timeout = 2 })

@@ -252,7 +252,7 @@ function Kit:files() end
 ---```lua
 ---kit:reload "site.lua"
 ---```
----@param file? string|{ text: string, name: string? } default: the same file
+---@param file? string|{ text: string, name: string? } default: the same file, or text
 function Kit:reload(file) end
 
 ---Ends the kit. Loading another one does so too.

@@ -95,8 +95,10 @@ case("on_request that raises fails closed, and says where", {
   expect = { status = 500, error = "hook_failed", source = "error", asked = {}, log = "broken" },
 })
 
+-- What a load would find out is computed here, so that it is found out by running it.
+
 case("on_request that returns nonsense fails closed", {
-  policy = "function site.on_request() return {} end",
+  policy = "function site.on_request() return setmetatable({}, {}) end",
   expect = { status = 500, error = "hook_failed", log = "returned a table; expected a reply, a status or nothing" },
 })
 
@@ -181,7 +183,7 @@ case("the core's own fields cannot be set", {
 })
 
 case("an unknown field of req raises, with the nearest", {
-  policy = "function site.on_request(req) return req.heders end",
+  policy = "function site.on_request(req) return req['he' .. 'ders'] end",
   expect = { status = 500, error = "hook_failed", log = "did you mean 'headers'" },
 })
 
@@ -243,6 +245,31 @@ case("a body larger than the site takes is refused", {
   expect = { status = 413, error = "body_too_large", asked = {} },
 })
 
+case("a hook lowers what the body may have", {
+  policy = 'site.pick_backend = "other" function site.on_request(req) req.max_body = 8 req.max_body = "1K" end',
+  request = { body = "0123456789" },
+  expect = { status = 413, error = "body_too_large", asked = {} },
+})
+
+case("a hook lowers what a body may have that comes in chunks", {
+  policy = 'site.pick_backend = "other" function site.on_request(req) req.max_body = 8 end',
+  request = { method = "POST", body = { "01234", "56789" } },
+  expect = { status = 413, error = "body_too_large" },
+})
+
+case("a body passes that has just what it may have", {
+  policy = [[site.pick_backend = "other" site.max_body = 100
+    function site.on_request(req)
+      req.max_body = "1G"
+      assert(req.max_body == 100)
+      req.max_body = 10
+      assert(not pcall(function() req.max_body = -1 end) and not pcall(function() req.max_body = "many" end))
+    end]],
+  request = { method = "POST", body = { "01234", "56789" } },
+  answers = { Other = { body = "passed" } },
+  expect = { body = "passed" },
+})
+
 case("an answer's body can be read and replaced", {
   policy = [[site.pick_backend = "other"
     function site.on_response(req, res) res.body = res.body:text():upper() .. "!" end]],
@@ -283,7 +310,7 @@ case("pick_backend that returns nothing means the default", {
 })
 
 case("a backend the site does not have is a failure", {
-  policy = "function site.pick_backend() return 'ap' end",
+  policy = "function site.pick_backend() return 'a' .. 'p' end",
   expect = { status = 502, error = "pick_failed", log = 'picked the backend "ap", which this site does not have' },
 })
 
@@ -649,7 +676,7 @@ case("the sandbox has no files, no processes, no debug library", {
 })
 
 case("globals are read-only once the file is loaded", {
-  policy = "function site.on_request() surprise = 1 end",
+  policy = "function site.on_request() _G.surprise = 1 end",
   expect = { status = 500, error = "hook_failed", log = "surprise" },
 })
 

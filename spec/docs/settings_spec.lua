@@ -2,9 +2,11 @@
 
 local headings = {
   TOP = "## The top", LOG = "### `log`", LUA = "### `lua`", SITE = "## A site", LISTENER = "### A listener",
-  TIMEOUTS = "### `timeouts`", COMPRESS = "### `compress`", CACHE = "### `cache`", BACKEND = "## A backend", SERVER = "### A server",
+  TIMEOUTS = "### `timeouts`", COMPRESS = "### `compress`", CACHE = "### `cache`", BACKEND = "## A backend",
+  SERVER = "### A server",
   BACKEND_TIMEOUTS = "### `timeouts` of a backend", KEEPALIVE = "### `keepalive`", RETRY = "### `retry`",
   HEALTH = "### `health`", BACKEND_TLS = "### `tls` of a backend",
+  FORWARD = "### `forward`", EGRESS = "### `egress`", PARENT = "### `parent`",
   LISTENER_TLS = "### TLS to clients", CERTIFICATE = "### A certificate",
 }
 

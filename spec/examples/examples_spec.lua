@@ -76,6 +76,20 @@ local function with_ports(text, ports)
   end))
 end
 
+-- Beside NAME.lua there may be files that it reads: NAME.mmdb and the like. They are copied with it.
+local function start(name, config)
+  local companions = {}
+  for file in uv.fs_scandir_next, uv.fs_scandir "examples" do
+    if file:find("^" .. name .. "%.") and not file:find "%.lua$" then companions[#companions + 1] = file end
+  end
+  if #companions == 0 then return moongate.start { config = config } end
+  local folder = support.temp_dir()
+  assert(uv.fs_chmod(folder, tonumber("755", 8)))
+  for _, file in ipairs(companions) do assert(uv.fs_copyfile("examples/" .. file, folder .. "/" .. file)) end
+  support.process.write_file(folder .. "/config.lua", config)
+  return moongate.start { file = folder .. "/config.lua" }
+end
+
 -- What an example cannot bring along, and what a comment cannot say in one line.
 local before, after = {}, {}
 
@@ -105,7 +119,7 @@ describe("the example", function()
       local steps = find_steps(head_comment(with_ports(text, ports)))
       assert(#steps > 0, "its head comment has nothing to try")
       if before[name] then before[name](ports) end
-      moongate.start { config = with_ports(text, ports) }
+      start(name, with_ports(text, ports))
       for _, step in ipairs(steps) do run_step(step) end
       if after[name] then after[name](ports) end
     end)

@@ -399,6 +399,16 @@ describe("the kit's world", function()
     raises('there is no server "app/127.0.0.1:1"', kit.health, kit, "app/127.0.0.1:1", true)
   end)
 
+  it("reloads a text that it was given, and the last one of several", function()
+    local function answers(status) return { text = ("return { listen = 8080, on_request = %d }"):format(status) } end
+    local kit = testing.load(answers(201))
+    kit:reload()
+    assert.equal(201, kit:request("/").status)
+    kit:reload(answers(202))
+    kit:reload()
+    assert.equal(202, kit:request("/").status)
+  end)
+
   it("reloads, with what on_unload hands over, and keeps the old config when the new one is wrong", function()
     local function version(n)
       return { text = site(([[

@@ -36,6 +36,11 @@ local Headers = {
   end,
 }
 
+---Gives a list of `{ name, value }` these ways to look at it.
+---@param list table
+---@return support.Headers
+function http.headers(list) return setmetatable(list, Headers) end
+
 -- Reading -------------------------------------------------------------------------------------------------------------
 
 local function refuse(what, bytes)

@@ -10,6 +10,7 @@ local support = {
   async = async,
   net = require "support.net",
   http = require "support.http",
+  h2 = require "support.h2",
   tls = require "support.tls",
   process = require "support.process",
   moongate = require "support.moongate",

@@ -19,6 +19,7 @@ describe("an installed tree", function()
     for _, path in ipairs {
       "bin/moongate", "lib/moongate/moongate_kit.so", "share/moongate/lua/moongate/testing.lua",
       "share/moongate/lua/types/testing.lua", "share/moongate/scripts/cors.lua", "share/man/man1/moongate.1",
+      "share/doc/moongate/docs/guide.md",
     } do
       local file = io.open(prefix .. "/" .. path)
       assert(file, path)

@@ -2,6 +2,7 @@
 -- luacheck: no max line length (scripts and messages stand in one line)
 
 local support = require "support"
+local dnsmasq = require "support.dnsmasq"
 local it, http = support.it, support.http
 
 local records = {
@@ -43,23 +44,11 @@ end
 return site
 ]]
 
--- It is there once it answers TCP.
-local function start_dnsmasq()
-  local port = support.free_port()
-  local argv = { "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--local=/test/",
-    "--local=/arpa/", "--listen-address=127.0.0.1", "--bind-interfaces", "--port=" .. port, "--user=root",
-    "--log-queries", "--log-facility=-" }
-  table.move(records, 1, #records, #argv + 1, argv)
-  local server = support.process.spawn(argv)
-  support.eventually("dnsmasq", function() return support.net.try_connect(port) end)
-  return "127.0.0.1:" .. port, server
-end
-
 describe("gate.dns.resolve", function()
   local proxy, server
   support.setup(function()
     local address
-    address, server = start_dnsmasq()
+    address, server = dnsmasq.start(records)
     proxy = support.moongate.start { config = config, workers = 2, env = { MOONGATE_NAMESERVER = address } }
   end)
 

@@ -28,11 +28,14 @@ local edwards = gate.crypto.key {
 local function values_of(req, res)
   local values = {
     "", "x", "app", "/", "all", "\0", ("x"):rep(100), ("x"):rep(70000), "a\r\nb: c", "500ms", "1K", "-1", "Host",
-    "X-A", "Content-Length", "http://[::1", "https://127.0.0.1:1/", "%", "Zg==", 0, 1, -1, 2, 200, 404, 0.5, 1e308, -1e308, 1 / 0, -1 / 0,
+    "X-A", "Content-Length", "http://[::1", "https://127.0.0.1:1/", "%", "Zg==", 0, 1, -1, 2, 200, 404, 0.5, 1e308,
+    -1e308, 1 / 0, -1 / 0,
     0 / 0, math.maxinteger, math.mininteger, 2 ^ 53, true, false, {}, { 1, 2, 3 }, { a = "b" }, { ["X-A"] = "b" },
-    { ["a b"] = {} }, { [{}] = 1 }, { max = "64K" }, { timeout = 0.001, path = "/x" }, { timeout = 0.001, tls = { verify = false } },
+    { ["a b"] = {} }, { [{}] = 1 }, { max = "64K" }, { timeout = 0.001, path = "/x" }, { timeout = 0.001,
+    tls = { verify = false } },
     { headers = { a = {} } }, lying(), lying { a = 1 }, gate.tls { verify = false }, { ca = "x" },
-    { verify = false, name = "a", pins = {} }, print, coroutine.create(print), gate, io.stdout, gate.reply(200, "x", { a = "b" }),
+    { verify = false, name = "a", pins = {} }, print, coroutine.create(print), gate, io.stdout, gate.reply(200, "x",
+    { a = "b" }),
     gate.backend "app", gate.shared("hostile", { max = "256K" }), limit, limit:enter "slot" or {},
     map, req, req.headers, req.args, req.cookies, req.client,
     req.cache, req.ctx, req.body, gate.cidr { "10.0.0.0/8", ["::/0"] = {} }, gate.cidr { "::1" }, gate.json.null,

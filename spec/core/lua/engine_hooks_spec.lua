@@ -36,7 +36,7 @@ describe("a hook", function()
     it("fails on what is neither", function()
       for _, value in ipairs { "'text'", "{}", "true", "199", "600", "200.5", "0/0", "print" } do
         assert.equal("failed", answer("on_request", "return " .. value))
-        assert.matches("on_request of site1 failed %(request 0123456789abcdef%): nowhere/config.lua:2: on_request returned", engine.log())
+        assert.matches("on_request of site1 failed %(request 0123456789abcdef, generation %d+%): nowhere/config.lua:2: on_request returned", engine.log())
       end
     end)
 
@@ -59,7 +59,7 @@ return { on_request = function(req) inner {} end }
 ]]
       assert.equal("failed", engine.answer(state, "on_request"))
       local log = engine.log()
-      assert.matches("on_request of site1 failed %(request 0123456789abcdef%): nowhere/config.lua:1: attempt to index a nil value %(field 'x'%)", log)
+      assert.matches("on_request of site1 failed %(request 0123456789abcdef, generation %d+%): nowhere/config.lua:1: attempt to index a nil value %(field 'x'%)", log)
       assert.matches("stack traceback:", log)
       assert.matches("nowhere/config.lua:2: in function", log)
       assert.equal(1, state:errors "on_request")

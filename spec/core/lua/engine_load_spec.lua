@@ -40,6 +40,11 @@ describe("a config file", function()
     assert.same({ listen = 1 }, engine.load("\xEF\xBB\xBFreturn { listen = 1 }"):config())
   end)
 
+  it("is told its syntax errors in one line", function()
+    local _, errors = engine.load "return {\n  listen = "
+    assert.equal("nowhere/config.lua:2: unexpected symbol near <eof>", (errors:gsub("\n$", "")))
+  end)
+
   it("is told its errors with place and traceback", function()
     local _, errors = engine.load "local x = 1\nlocal y = = 2"
     assert.matches("^nowhere/config.lua:2: unexpected symbol near '='", errors)

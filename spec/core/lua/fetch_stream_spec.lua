@@ -364,7 +364,8 @@ describe("gate.fetch with redirects", function()
 
   it("follows from http to https", function()
     redirecting { ["/a"] = { 302, "https://127.0.0.1:1/" } }
-    assert.equal("connect_refused", probe.request "return (select(2, gate.fetch('app', { path = '/a', redirects = 1 })))")
+    assert.equal("connect_refused",
+      probe.request "return (select(2, gate.fetch('app', { path = '/a', redirects = 1 })))")
   end)
 
   it("refuses a number that is none", function()

@@ -244,7 +244,9 @@ static int fail_errors(lua_State *L, const struct errors *errors) {
 static int lua_lua_open(lua_State *L) {
     struct errors errors;
     struct state_limits limits = { .memory = (size_t)option_number(L, 2, "memory"),
+                                   .hook_memory = (size_t)option_number(L, 2, "hook_memory"),
                                    .hook_cpu = option_number(L, 2, "hook_cpu"),
+                                   .hook_time = option_number(L, 2, "hook_time"),
                                    .load_cpu = option_number(L, 2, "load_cpu") };
     int number = (int)option_number(L, 2, "number");
     lua_settop(L, 2);
@@ -444,8 +446,6 @@ static void fill_request(struct exchange *x) {
     x->request_body.state = PIPE_ENDED;
     list_init(&x->request_body.stages);
     list_init(&x->request_body.readers);
-    list_init(&x->reply_body.stages);
-    list_init(&x->reply_body.readers);
     x->response.status = 200;
     memcpy(x->id, "0123456789abcdef", sizeof x->id);
 }

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "module.h"
 #include "net/addr.h"
+#include "net/egress.h"
 
 #include <stdlib.h>
 
@@ -445,6 +446,42 @@ static int net_cidr_match(lua_State *L) {
     return 1;
 }
 
+static size_t read_ranges(lua_State *L, const char *name, struct cidr *to, size_t room) {
+    size_t count = 0;
+    if (lua_getfield(L, 2, name) == LUA_TTABLE)
+        for (lua_Integer i = 1; lua_geti(L, -1, i) != LUA_TNIL && count < room; i++, lua_pop(L, 1))
+            luaL_argcheck(L, cidr_parse(&to[count++], module_check_slice(L, -1)), 2, "range expected");
+    lua_settop(L, 2);
+    return count;
+}
+
+/* egress_allows(addr, { private =, allow = { range, … }, deny = { … } }) */
+static int net_egress_allows(lua_State *L) {
+    struct cidr allow[8], deny[8];
+    struct egress e = { .allow = allow, .deny = deny };
+    struct addr a;
+    luaL_argcheck(L, addr_parse(&a, module_check_slice(L, 1)), 1, "address expected");
+    lua_settop(L, 2);
+    e.allow_count = read_ranges(L, "allow", allow, 8);
+    e.deny_count = read_ranges(L, "deny", deny, 8);
+    lua_getfield(L, 2, "private");
+    e.private = lua_toboolean(L, -1);
+    lua_pushboolean(L, egress_allows(&e, &a));
+    return 1;
+}
+
+/* addr_is_listened(addr, listener, …) */
+static int net_addr_is_listened(lua_State *L) {
+    struct addr to, listeners[8];
+    int count = lua_gettop(L) - 1;
+    luaL_argcheck(L, addr_parse(&to, module_check_slice(L, 1)), 1, "address expected");
+    luaL_argcheck(L, count <= 8, 2, "too many listeners");
+    for (int i = 0; i < count; i++)
+        luaL_argcheck(L, addr_parse(&listeners[i], module_check_slice(L, i + 2)), i + 2, "address expected");
+    lua_pushboolean(L, addr_is_listened(&to, listeners, (size_t)count));
+    return 1;
+}
+
 static const luaL_Reg net_functions[] = {
     { "loop", net_loop },
     { "addr_parse", net_addr_parse },
@@ -452,6 +489,8 @@ static const luaL_Reg net_functions[] = {
     { "addr_split", net_addr_split },
     { "addr_equal", net_addr_equal },
     { "cidr_match", net_cidr_match },
+    { "egress_allows", net_egress_allows },
+    { "addr_is_listened", net_addr_is_listened },
     { NULL, NULL },
 };
 

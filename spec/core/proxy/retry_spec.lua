@@ -334,7 +334,7 @@ describe("pick_backend", function()
         end, { "5xx", "reset" }),
         site("127.0.0.1:$PORT5", function(req) return "both/" .. req.args.s end),
         site("127.0.0.1:$PORT6", function() return false end),
-        site("127.0.0.1:$PORT7", function() return "nowhere" end),
+        site("127.0.0.1:$PORT7", function() return "no" .. "where" end),
         site("127.0.0.1:$PORT8", { "one", "two", retry_on = { 503 }, timeout = 0.15 }),
         site("127.0.0.1:$PORT9", "two"),
         site("127.0.0.1:$PORT10", function() error "no" end),

@@ -150,6 +150,18 @@ describe("a TLS listener", function()
     assert.matches("TLSv1.3", s_client(modern))
   end)
 
+  it("prefers AES-128, but ChaCha20 for those who prefer that", function()
+    local gate = simple(own)
+    local aes, chacha = "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"
+    assert.matches("Cipher is TLS_AES_128_GCM_SHA256", s_client(gate, "-ciphersuites",
+      aes .. ":" .. chacha .. ":TLS_AES_128_GCM_SHA256"))
+    assert.matches("Cipher is " .. chacha, s_client(gate, "-ciphersuites", chacha .. ":TLS_AES_128_GCM_SHA256"))
+    assert.matches("Cipher is ECDHE%-ECDSA%-AES128%-GCM", s_client(gate, "-tls1_2", "-cipher",
+      "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256"))
+    assert.matches("Cipher is ECDHE%-ECDSA%-CHACHA20", s_client(gate, "-tls1_2", "-cipher",
+      "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256"))
+  end)
+
   it("agrees on HTTP/2, else on http/1.1, and on nothing else", function()
     local gate = simple(own)
     assert.matches("ALPN protocol: h2", s_client(gate, "-alpn", "http/1.1,h2"))
@@ -190,7 +202,7 @@ describe("a TLS listener", function()
         tostring(t.verified), tostring(t.subject), tostring(t.not_after), tostring(t.san) }, "|"))
     ]])
     local conn = net.connect_tls(gate.port, nil, "one.test")
-    assert.equal("TLSv1.3|TLS_AES_256_GCM_SHA384|one.test|-|false|false|nil|nil|nil", http.get(nil, "/",
+    assert.equal("TLSv1.3|TLS_AES_128_GCM_SHA256|one.test|-|false|false|nil|nil|nil", http.get(nil, "/",
       { conn = conn }).body)
     local plain = start [[
       local gate = require "moongate"

@@ -65,6 +65,23 @@ describe("/metrics", function()
     gate:stop()
   end)
 
+  it("times each hook of a site that has several", function()
+    local gate = start { workers = 1, config = [[
+      local function nothing() end
+      local site = { listen = "127.0.0.1:$PORT", hosts = { "a.example", "localhost" }, backends = { app = { "$BACKEND" } } }
+      site.on_request, site.pick_backend, site.on_response, site.on_log = nothing, nothing, nothing, nothing
+      return { admin = "127.0.0.1:$PORT2", sites = { site } }
+    ]] }
+    for _ = 1, 32 do http.get(gate.port, "/") end
+    support.eventually("all hooks to be counted", function()
+      local figures = scrape(gate.values.PORT2)
+      for _, hook in ipairs { "on_request", "pick_backend", "on_response", "on_log" } do
+        if figures[('moongate_hook_seconds_count{site="a.example",hook="%s"}'):format(hook)] ~= 32 then return false end
+      end
+      return true
+    end)
+  end)
+
   it("counts reloads, those that failed too", function()
     local gate = start()
     gate:reload()

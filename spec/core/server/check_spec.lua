@@ -2,7 +2,7 @@
 -- luacheck: no max line length (messages are shown as they are printed)
 
 local support = require "support"
-local it, moongate, net, process = support.it, support.moongate, support.net, support.process
+local it, http, moongate, net, process = support.it, support.http, support.moongate, support.net, support.process
 
 -- Writes a config, checks it; the directory is left out of what is returned.
 local function check(text, files)
@@ -23,6 +23,17 @@ describe("moongate check", function()
     ]]
     assert.equal("", err)
     assert.equal(0, status)
+  end)
+
+  -- As root, the serving user may not look into this folder: the supervisor opens what stands below the config.
+  it("reads modules below a config that is named without its folder", function()
+    local dir = support.temp_dir()
+    process.run { "mkdir", dir .. "/sites" }
+    process.write_file(dir .. "/sites/shop.lua", 'return { listen = "127.0.0.1:8080", on_request = 204 }')
+    process.write_file(dir .. "/site.lua", 'return require "sites.shop"')
+    local status, out, err = moongate.run({ "check", "site.lua" }, { cwd = dir })
+    assert.equal("", err)
+    assert.same({ 0, "site.lua: ok (1 site, 0 backends, 1 listener)\n" }, { status, out })
   end)
 
   it("finds a constant that picks a backend which is not there", function()
@@ -124,5 +135,39 @@ return { listen = "127.0.0.1:8080", use = { policy }, backends = { app = { "127.
     local status, _, err = moongate.run { "check", support.temp_dir() .. "/nothing.lua" }
     assert.equal(1, status)
     assert.truthy(err:find("nothing.lua", 1, true), err)
+  end)
+
+  it("fails on warnings, too, when it is strict", function()
+    local dir = support.temp_dir()
+    process.write_file(dir .. "/site.lua", 'return { listen = "127.0.0.1:8080" }')
+    assert.equal(0, (moongate.run { "check", dir .. "/site.lua" }))
+    local status, _, err = moongate.run { "check", "--strict", dir .. "/site.lua" }
+    assert.equal(1, status)
+    assert.truthy(err:find "warning: ")
+  end)
+
+  it("prints a line of JSON for each finding", function()
+    local dir = support.temp_dir()
+    process.write_file(dir .. "/site.lua", 'return {\n listen = 8080,\n raw_target = true,\n fail = { on_request = "continue" },\n on_request = function(req) return req.pth end }')
+    local status, out, err = moongate.run { "check", "--json", dir .. "/site.lua" }
+    local file = dir .. "/site.lua"
+    assert.equal("", err)
+    assert.equal(1, status)
+    local lines = {}
+    for line in out:gmatch "[^\n]+" do lines[#lines + 1] = line end
+    assert.equal(('{"file":"%s","line":5,"severity":"error","path":null,"message":"req has no field \'pth\' (did you mean \'path\'?)"}'):format(file), lines[#lines])
+    assert.equal(3, #lines)
+    for i = 1, 2 do assert.truthy(lines[i]:find('"severity":"warning","path":"', 1, true), lines[i]) end
+  end)
+
+  it("refuses at a reload what it refuses here, and logs its warnings", function()
+    local gate = moongate.start { config = 'return { listen = "127.0.0.1:$PORT", on_request = function(req) return 200 end }' }
+    gate:write_config 'return { listen = "127.0.0.1:$PORT", on_request = function(req) return req.pth end }'
+    local refused, text = gate:reload()
+    assert.equal(1, refused)
+    assert.truthy(text:find("req has no field 'pth'", 1, true), text)
+    assert.equal(200, http.get(gate.port, "/").status)
+    gate:reload_with('return { listen = "127.0.0.1:$PORT", on_request = function(req) return pcall(function() return jit.x end) and 200 end }')
+    gate:wait_log "warning: there is no global 'jit'"
   end)
 end)

@@ -18,15 +18,19 @@ describe("the command line", function()
     assert.equal(0, status)
     assert.equal("", err)
     assert.matches("^moongate %d+%.%d+%.%d+\n", out)
-    for _, name in ipairs { "commit", "flags", "lua", "libev", "c%-ares", "http%-parser", "xxhash", "jansson" } do
-      assert.matches("\n" .. name .. ": [^\n]+\n", out)
+    assert.matches("\ncommit: [^\n]+\nflags: [^\n]+\n", out)
+    for _, name in ipairs {
+      "lua", "libev", "c%-ares", "http%-parser", "xxhash", "jansson", "openssl", "nghttp2", "zlib", "brotli", "zstd",
+      "pcre2", "libmaxminddb",
+    } do
+      assert.matches("\n" .. name .. ": %d+%.%d[%w.]*\n", out)
     end
   end)
 
   it("has help for all and for each command", function()
     local status, out = moongate.run { "--help" }
     assert.equal(0, status)
-    for _, command in ipairs { "run", "check", "reload", "stop", "status" } do
+    for _, command in ipairs { "run", "check", "reload", "stop", "status", "profile", "trace" } do
       assert.matches("\n  " .. command .. " ", out)
       local its_status, its_out, its_err = moongate.run { command, "--help" }
       assert.equal(0, its_status)

@@ -39,6 +39,7 @@ local wrong = {
     { site "time = {}", 'time: unknown setting, did you mean "timeouts"?' },
     { site "zzzzzz = 1", "zzzzzz: unknown setting" },
     { site "weight = 1", "weight: this setting belongs to a server" },
+    { site "timeout = 1", "timeout: this setting belongs to `health`; did you mean \"timeouts\"?" },
     { site "connect = 1", "connect: this setting belongs to a site's `timeouts` or a backend's `timeouts`" },
     { site "1", "[1]: expected name = value, got an entry without a name" },
     { site "[true] = 1", "true is no name of a setting" },
@@ -145,6 +146,9 @@ local wrong = {
     { backend '"a:1", tls = "yes"', 'backends.app.tls: expected true, false or a table such as { ca = "internal.pem" }, got "yes"' },
     { backend '"unix:/run/a.sock", tls = true', 'backends.app.tls: the server unix:/run/a.sock has no host name: say which one its certificate bears, name = "…"' },
     { backend '"a:1", tls = { ca = "missing.pem" }', "backends.app.tls.ca: missing.pem: no such file" },
+    { backend '"unix:/a", parent = "http://p"', "backends.app[1]: no parent connects to a unix socket" },
+    { backend '"a:1", tls = true, parent = "https://p"',
+      "backends.app.parent: TLS to the servers cannot go inside of TLS to the parent: reach it by http://" },
     { backend '"a:1", queue = 10', "backends.app.queue: queues come with a later version" },
     { backend '"a:1", max_connections = 1e9', "backends.app.max_connections: expected a whole number from 0 to 10000000, got 1000000000" },
   },
@@ -175,7 +179,21 @@ local wrong = {
     { site "fail = { on_request = true }", 'fail.on_request: expected "continue", got true' },
     { site "fail = { on_requst = 'continue' }", 'fail.on_requst: unknown setting, did you mean "on_request"?' },
     { site "tls = true", 'tls: expected a table such as { cert = "site.pem", key = "site.key" }, or a list of them, got true' },
-    { site "forward = true", "forward: forward proxying comes with a later version" },
+    { site "forward = 5", "forward: expected true, or a table such as { ports = { 443 } }, got 5" },
+    { site "forward = { ports = {} }", "forward.ports: expected at least one port" },
+    { site "forward = { ports = { 0 } }", 'forward.ports[1]: expected a port such as 443, or a range such as "8000-8999", got 0' },
+    { site "forward = { ports = { 443, '90-80' } }", 'forward.ports[2]: expected a port such as 443, or a range such as "8000-8999", got "90-80"' },
+    { site "forward = { alow = {} }", 'forward.alow: unknown setting, did you mean "allow"?' },
+    { site "forward = { deny = { 'x' } }", 'forward.deny[1]: expected an address or range such as "10.0.0.0/8", "::1", "unix", got "x"' },
+    { site "forward = { parent = 5 }", 'forward.parent: expected "http://host:port" or { url =, auth = }, got 5' },
+    { site "forward = { parent = 'proxy:3128' }", 'forward.parent: expected a URL such as "http://proxy.example:3128", without user, path and query' },
+    { site "forward = { parent = 'http://u:p@proxy:3128' }", 'forward.parent: expected a URL such as "http://proxy.example:3128", without user, path and query' },
+    { site "forward = { parent = { url = 'https://proxy', auth = 'user' } }", 'forward.parent: expected auth such as "user:password"' },
+    { site "forward = { parent = { url = 'https://proxy', auth = 'a:b\\n' } }", "forward.parent: auth has a control byte in it" },
+    { site "egress = true", 'egress: expected a table such as { allow = { "10.1.0.0/16" } }, got true' },
+    { site "egress = { ports = { 80 } }", "egress.ports: this setting belongs to `forward`" },
+    { "return { sites = { { listen = 80, forward = true }, { listen = 80, hosts = 'a', forward = true } } }",
+      "sites[2].forward: sites[1] forwards what comes to [::]:80 already" },
   },
 }
 
@@ -326,7 +344,7 @@ describe("a config", function()
     assert.equal(0.01, config.hook_cpu)
     assert.same({ level = 2, access_format = 0 }, config.log)
     local app = only.backends.app
-    assert.equal(64, app.keepalive)
+    assert.equal(128, app.keepalive)
     assert.equal(60, app.keepalive_idle)
     assert.equal(3, app.tries)
     assert.equal(1 << 1, app.retry_on)

@@ -245,6 +245,59 @@ describe("privilege", function()
     assert.matches("generation 1 serves", process.read_file(dir .. "/error.log"))
   end)
 
+  as_root("reads many files by few questions, as they are now", function()
+    local dir = support.temp_dir()
+    assert(uv.fs_chmod(dir, tonumber("700", 8)))
+    local port = support.free_port()
+    local function part(i, text) process.write_file(("%s/part%d.lua"):format(dir, i), text or "return " .. i) end
+    local function main(first, last)
+      process.write_file(dir .. "/main.lua", ([[
+        local gate, sum = require "moongate", 0
+        for i = %d, %d do sum = sum + require("part" .. i) end
+        return { listen = "127.0.0.1:%d", on_request = function() return gate.reply(200, tostring(sum)) end }
+      ]]):format(first, last, port))
+    end
+    local function sum(first, last) return tostring((first + last) * (last - first + 1) // 2) end
+    for i = 1, 400 do part(i) end
+    main(1, 300)
+    local gate = moongate.start { file = dir .. "/main.lua" }
+    local function served() return http.get(port).body end
+    assert.equal(sum(1, 300), served())
+    assert.equal(0, (gate:reload()))
+    assert.equal(sum(1, 300), served())
+
+    part(7, "return 1007")
+    main(2, 290) -- some are wanted no more
+    assert.equal(0, (gate:reload()))
+    assert.equal(tostring(tonumber(sum(2, 290)) + 1000), served())
+    part(7)
+    main(1, 400) -- and others are new
+    assert.equal(0, (gate:reload()))
+    assert.equal(sum(1, 400), served())
+
+    assert(os.remove(dir .. "/part200.lua"))
+    local status, err = gate:reload()
+    assert.equal(1, status)
+    assert.matches("part200.lua %(no such file%)", err)
+    assert(uv.fs_symlink("/etc/shadow", dir .. "/part200.lua"))
+    status, err = gate:reload()
+    assert.equal(1, status)
+    assert.matches("part200.lua %(Permission denied%)", err)
+    assert.equal(sum(1, 400), served())
+
+    assert(os.remove(dir .. "/part200.lua"))
+    part(200)
+    assert.equal(0, (gate:reload()))
+    local function open_files()
+      local count, scan = 0, assert(uv.fs_scandir(("/proc/%d/fd"):format(serving(gate))))
+      while uv.fs_scandir_next(scan) do count = count + 1 end
+      return count
+    end
+    local before = open_files()
+    for _ = 1, 3 do assert.equal(0, (gate:reload())) end
+    support.eventually("the files to be closed", function() return open_files() <= before end)
+  end)
+
   as_root("opens no file for a config that is not a log", function()
     local dir = support.temp_dir()
     assert(uv.fs_chmod(dir, tonumber("700", 8)))
