@@ -74,9 +74,9 @@ local function problem_of(given)
 end
 
 -- Rules as they are applied.
-local function compile(rules)
+local function compile(given)
   local list = {}
-  for i, rule in ipairs(list_of(rules)) do
+  for i, rule in ipairs(list_of(given)) do
     list[i] = {
       fits = rules.finder { rule }, is_type = rewrite.types(rule.types or { "text/html" }),
       replace = rule.replace, map = rule.map, passes = rule.unreadable == "pass",
