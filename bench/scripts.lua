@@ -70,7 +70,8 @@ local subjects = {
       response = { types = { "text/css" }, replace = { needle = "pin" } } })]],
   [[add("bot_filter", require "scripts.bot_filter" {})]],
   [[add("bot_filter, deny, traps, header", require "scripts.bot_filter" {
-      name = "b", deny = { "AhrefsBot", "GPTBot", "masscan" }, traps = { "/.env", "/wp-login.php" }, header = "X-Bot" })]],
+      name = "b", deny = { "GPTBot", "masscan" }, traps = { "/.env", "/wp-login.php" }, header = "X-Bot" })]],
+  [[add("cors", require "scripts.cors" { origins = { "https://app.example.com" } })]],
 }
 
 local chosen = {}

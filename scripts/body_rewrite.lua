@@ -124,10 +124,10 @@ return function(given)
   local for_request, for_response = compile(given.request), compile(given.response)
   local slot = {} -- in req.ctx: the rules for the answer, since later policies may change the path
 
-  local function fitting(rules, req)
+  local function fitting(compiled, req)
     local list = {}
-    for i = 1, #rules do
-      if rules[i].fits(req) then list[#list + 1] = rules[i] end
+    for i = 1, #compiled do
+      if compiled[i].fits(req) then list[#list + 1] = compiled[i] end
     end
     return list
   end

@@ -4,7 +4,6 @@
 
 local support = require "support"
 local it, moongate, process = support.it, support.moongate, support.process
-local keys = require "support.keys"
 local mmdb = require "support.mmdb"
 local page = require "docs.page"
 local testing = require "moongate.testing"
@@ -17,8 +16,6 @@ local pages = {
 local function write_fixtures(dir)
   process.write_file(dir .. "/moved.csv", "/old,/new\n/older,/new\n")
   process.write_file(dir .. "/hosts.map", "shop.example app\nbeta.example canary\n")
-  process.write_file(dir .. "/blocked.txt", "198.51.100.0/24\n")
-  process.write_file(dir .. "/jwt.pem", keys.public "p256")
   mmdb.write(dir .. "/GeoLite2-Country.mmdb", { ["127.0.0.0/8"] = { country = { iso_code = "XX" } } })
 end
 
@@ -84,13 +81,20 @@ local function assert_well(result, what)
   end
 end
 
+-- What goes on to a backend finds one.
+local function assert_placed(result, what)
+  assert(result.error ~= "no_backend" and result.error ~= "pick_failed", what .. ": no backend was picked")
+end
+
 local function try(path, text, answer)
   local kit = open_kit(path, text, answer)
   for _, target in ipairs(page.paths_of(text)) do
     for _, request in ipairs(requests) do
       local asked = { path = target, client = { ip = "127.0.0.1" } }
       for name, value in pairs(request) do asked[name] = value end
-      assert_well(kit:request(asked), request.method .. " " .. target)
+      local result, what = kit:request(asked), request.method .. " " .. target
+      assert_well(result, what)
+      assert_placed(result, what)
     end
   end
   kit:advance(61)
