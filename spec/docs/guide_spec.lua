@@ -131,17 +131,22 @@ for _, path in ipairs(pages) do
 
     for _, block in ipairs(blocks) do
       local where = ("the block of line %d"):format(block.line)
-      if block.language == "lua" and not page.is_frame(block) and not block.text:find "^%-%- wrong" then
+      if block.language == "lua" and not page.is_frame(block) and not page.is_wrong(block) then
         it(where .. " names what there is", function()
           local _, file = lay_out(blocks, block)
           check_names(block, file)
         end)
       end
-      if page.is_config(block) and not block.text:find "^%-%- wrong" then
+      if page.is_config(block) and not page.is_wrong(block) then
         it(where .. " answers, also when what it asks fails", function()
           local _, file = lay_out(blocks, block)
           try(file, block.text, well)
           try(file, block.text, { error = "connect_refused" })
+        end)
+        it(where .. " passes the check", function()
+          local dir, file = lay_out(blocks, block)
+          local status, out, err = moongate.run { "check", "--keys", dir, file }
+          assert.equal(0, status, out .. err)
         end)
       end
       if block.language == "console" then

@@ -61,6 +61,11 @@ end
 
 function page.is_frame(block) return block.text == frame end
 
+-- Files that begin with "wrong" show what `check` says of them.
+local wrong = "%-%- wrong"
+
+function page.is_wrong(block) return block.text:find("^" .. wrong) ~= nil end
+
 -- The file that a block is, or is a part of: its name and text. Nil for what is not Lua.
 function page.file_of(block)
   if block.language ~= "lua" then return nil end
@@ -88,7 +93,8 @@ end
 -- All that is said of `gate` on the page, in code and in prose: "fetch", "json.encode".
 function page.gate_names(path)
   local names, seen = {}, {}
-  for name in read_file(path):gmatch "%f[%w_]gate%.([%l_][%w_.]*)" do
+  local text = read_file(path):gsub("```lua\n" .. wrong .. ".-\n```", "")
+  for name in text:gmatch "%f[%w_]gate%.([%l_][%w_.]*)" do
     name = name:gsub("%.+$", "")
     if not seen[name] then names[#names + 1], seen[name] = name, true end
   end
