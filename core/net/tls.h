@@ -91,7 +91,7 @@ void tls_service_unref(struct tls_service *);              /* NULL is ignored */
 
 /* ---- Conns, in their thread */
 
-/* Makes an accepted conn's bytes pass through TLS, right after conn_open. on_hello asks for the certificates, then
+/* Makes an accepted conn's bytes pass through TLS, those that lie in `in` already included. on_hello asks for the certificates, then
  * on_connected follows, or on_broken with TLS_FAILED. The deadline is the owner's. */
 void conn_tls_accept(struct conn *, struct tls_service *);
 /* The answer to on_hello, in it or later: what to choose from (a reference is taken), for this name; or NULL: the

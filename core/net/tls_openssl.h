@@ -120,6 +120,7 @@ struct tls {
     struct tls_hello *hello;     /* the server's side, during its handshake; NULL: none */
     const char *reason;          /* of the last failure */
     struct buffer unsent;        /* encrypted */
+    struct buffer early;         /* encrypted, received before there was a layer */
     size_t taken;                /* bytes of the last push that lie in `unsent` and were not yet said to be written */
     int fd, error;               /* fd -1: not begun; error: the socket's errno, once it failed */
     bool corked;                 /* what OpenSSL writes is collected in `unsent` */

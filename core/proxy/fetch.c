@@ -309,6 +309,17 @@ static struct way way_of(struct fetch *f, char *text) {
     return way;
 }
 
+/* For whom it connects, and where he came in. */
+static void name_client(const struct fetch *f, struct way *way) {
+    const struct exchange *x = f->subject.exchange;
+    way->proxy_protocol = settings_of(f)->proxy_protocol;
+    if (!way->proxy_protocol || !x || !x->stream) return;
+    way->source = x->client_addr;
+    way->destination.size = sizeof way->destination.u;
+    if (getsockname(conn_fd(&x->stream->client->conn), &way->destination.u.sa, &way->destination.size) != 0)
+        way->destination.size = 0;
+}
+
 static enum next connect_step(struct fetch *f) {
     struct loop *loop = &f->worker->loop;
     f->try_began = loop_now(loop);
@@ -318,6 +329,7 @@ static enum next connect_step(struct fetch *f) {
     f->why_more = NULL;
     char text[ADDR_TEXT];
     struct way way = way_of(f, text);
+    name_client(f, &way);
     if (f->connect || f->fresh_only || !server_conn_borrow(f->server, loop, &f->borrower, &way))
         server_conn_open(f->server, loop, &f->borrower, first_of(settings_of(f)->connect, f->timeouts.connect), &way);
     return GO_ON;

@@ -129,6 +129,14 @@ static void add_tls(struct host_table *table, const struct config_listener *l, s
     table->certificates = tls_certificates_ref(site->certificates);
 }
 
+static void copy_proxies(struct host_table *table, const struct config_listener *l) {
+    table->proxy_protocol = l->proxy_protocol;
+    if (table->proxies || !l->proxies_count) return;
+    table->proxies_count = l->proxies_count;
+    table->proxies = must_calloc(l->proxies_count, sizeof *table->proxies);
+    memcpy(table->proxies, l->proxies, l->proxies_count * sizeof *table->proxies);
+}
+
 static void build_tables(struct generation *g, const struct config *config, const struct generation_parts *parts) {
     g->table_count = count_ids(config, parts);
     g->tables = must_calloc(g->table_count + 1, sizeof(struct host_table *));
@@ -137,6 +145,7 @@ static void build_tables(struct generation *g, const struct config *config, cons
             uint32_t id = parts->listeners[config->sites[s].listeners[i]]->id;
             if (!g->tables[id]) g->tables[id] = must_calloc(1, sizeof(struct host_table));
             g->tables[id]->h2c = config->listeners[config->sites[s].listeners[i]].h2c;
+            copy_proxies(g->tables[id], &config->listeners[config->sites[s].listeners[i]]);
             add_to_table(g->tables[id], g->sites[s]);
             add_tls(g->tables[id], &config->listeners[config->sites[s].listeners[i]], g->sites[s]);
         }
@@ -195,6 +204,7 @@ static void destroy_table(struct host_table *table) {
     if (!table) return;
     tls_service_unref(table->tls);
     tls_certificates_unref(table->certificates);
+    free(table->proxies);
     map_fini(&table->exact);
     map_fini(&table->wildcard);
     free(table);
