@@ -153,6 +153,7 @@ static enum next try_failed(struct fetch *f, enum failure why) {
 
 static void take_pick(struct fetch *f) {
     f->pick_at = 0;
+    f->picked_target = false;
     f->egress = NULL;
     f->forward_target = f->authorization = slice_make(NULL, 0);
 }
@@ -164,6 +165,7 @@ static enum next take_target(struct fetch *f) {
     if (why != FAIL_NONE) return fail(f, why);
     pick_one(&f->pick, choice.backend, slice_make(NULL, 0));
     take_pick(f);
+    f->picked_target = true;
     f->egress = choice.egress;
     f->forward_target = choice.target;
     f->authorization = choice.authorization;
@@ -237,8 +239,7 @@ static struct server *choose_server(struct fetch *f, struct backend *backend, en
 }
 
 static bool is_allowed(const struct fetch *f, const struct addr *addr) {
-    if (!f->egress) return true;
-    const struct generation *g = f->forward ? f->generation : NULL;
+    const struct generation *g = f->picked_target ? f->generation : NULL;
     return egress_allows(f->egress, addr) && !(g && addr_is_listened(addr, g->listened, g->listened_count));
 }
 

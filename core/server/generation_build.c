@@ -4,6 +4,7 @@
 
 #include "base/must.h"
 #include "net/tls.h"
+#include "server/listeners.h"
 
 #include <stdlib.h>
 
@@ -155,7 +156,8 @@ static void build_tables(struct generation *g, const struct config *config, cons
 /* Where a connection would come in at ourselves. */
 static void build_addresses(struct generation *g, const struct config *config, const struct generation_parts *parts) {
     g->listened = must_calloc(config->listener_count + 1, sizeof *g->listened);
-    for (unsigned i = 0; i < config->listener_count; i++) g->listened[g->listened_count++] = parts->listeners[i]->addr;
+    for (unsigned i = 0; i < config->listener_count; i++)
+        g->listened[g->listened_count++] = listener_bound(parts->listeners[i]);
     if (config->admin.addr.size) g->listened[g->listened_count++] = config->admin.addr;
 }
 
