@@ -355,9 +355,11 @@ void conn_tls_pretend(struct conn *c) {
 
 void conn_tls_accept(struct conn *c, struct tls_service *service) {
     must(!c->tls && c->state == CONN_OPEN);
+    bool begun = c->in.size > 0;
     c->tls = tls_accept(c, c->loop, c->io.fd, service);
     c->state = CONN_SHAKING;
     c->shake = TLS_SHAKE_READ;
+    if (begun) ev_feed_event(c->loop->ev, &c->io, EV_READ); /* the socket may have no more to tell */
 }
 
 void conn_tls_present(struct conn *c, struct tls_certificates *certificates, struct slice name) {

@@ -41,17 +41,25 @@ static _Thread_local struct slab layers = SLAB(struct tls, 64);
 
 static bool is_passing(int error) { return error == EAGAIN || error == EINTR; }
 
+static ssize_t take(struct tls *t, char *to, size_t n) {
+    if (t->received.size == 0) return recv(t->fd, to, n, 0);
+    if (n > t->received.size) n = t->received.size;
+    buffer_peek(&t->received, to, n);
+    buffer_drop(&t->received, n);
+    return (ssize_t)n;
+}
+
 #ifdef MOONGATE_HARD
 /* Single bytes, and every other attempt comes too early. */
 static ssize_t receive(struct tls *t, char *to, size_t n) {
     static _Thread_local bool early;
     early = !early;
     errno = EAGAIN;
-    return early ? -1 : recv(t->fd, to, n < 1 ? n : 1, 0);
+    return early ? -1 : take(t, to, n < 1 ? n : 1);
 }
 static size_t cut_share(size_t n) { return n < 5 ? n : 5; }
 #else
-static ssize_t receive(struct tls *t, char *to, size_t n) { return recv(t->fd, to, n, 0); }
+static ssize_t receive(struct tls *t, char *to, size_t n) { return take(t, to, n); }
 static size_t cut_share(size_t n) { return n; }
 #endif
 
@@ -445,6 +453,7 @@ void tls_destroy(struct tls *t) {
     SSL_free(t->ssl);
     buffer_fini(&t->unsent);
     buffer_fini(&t->ahead);
+    buffer_fini(&t->received);
     forget_hello(t);
     tls_trust_unref(t->trust);
     tls_service_unref(t->service);
@@ -487,6 +496,7 @@ struct tls *tls_connect(struct loop *loop, struct tls_trust *trust, struct slice
 
 /* ---- and as a server */
 
+/* What the conn has read already is the beginning of the handshake. */
 struct tls *tls_accept(struct conn *conn, struct loop *loop, int fd, struct tls_service *service) {
     struct tls *t = slab_take_zeroed(&layers);
     t->loop = loop;
@@ -496,6 +506,7 @@ struct tls *tls_accept(struct conn *conn, struct loop *loop, int fd, struct tls_
     t->hello = must_calloc(1, sizeof *t->hello);
     t->hello->conn = conn;
     if (tls_service_takes_early(service)) t->early = EARLY_AWAITED;
+    buffer_move(&t->received, &conn->in, conn->in.size);
     attach_bio(t);
     return t;
 }

@@ -92,8 +92,8 @@ void tls_service_unref(struct tls_service *);              /* NULL is ignored */
 
 /* ---- Conns, in their thread */
 
-/* Makes an accepted conn's bytes pass through TLS, right after conn_open. on_hello asks for the certificates, then
- * on_connected follows, or on_broken with TLS_FAILED. The deadline is the owner's.
+/* Makes an accepted conn's bytes pass through TLS, those that lie in `in` already included. on_hello asks for the
+ * certificates, then on_connected follows, or on_broken with TLS_FAILED. The deadline is the owner's.
  *
  * With early data on_connected comes before the end of the handshake (conn_tls_early), and on_secured when it is over.
  * What is written meanwhile leaves at once; the FIN waits. */

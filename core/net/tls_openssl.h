@@ -126,6 +126,7 @@ struct tls {
     struct tls_hello *hello;     /* the server's side, during its handshake; NULL: none */
     const char *reason;          /* of the last failure */
     struct buffer unsent;        /* encrypted */
+    struct buffer received;      /* encrypted, received before there was a layer */
     size_t taken;                /* bytes of the last push that lie in `unsent` and were not yet said to be written */
     int fd, error;               /* fd -1: not begun; error: the socket's errno, once it failed */
     /* Early data: it may come; it comes; all of it came, but the handshake is not over; else none. */

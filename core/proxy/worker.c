@@ -56,6 +56,9 @@ static void find_metrics(void) {
         metric_get(METRIC_COUNTER, "moongate_refused_total", "Client connections refused for lack of room", none);
     metrics.bad_requests =
         metric_get(METRIC_COUNTER, "moongate_bad_requests_total", "Requests that reached no site", none);
+    metrics.proxy_headers_refused = metric_get(
+        METRIC_COUNTER, "moongate_proxy_headers_refused_total",
+        "Client connections closed for a PROXY header that was missing, malformed or not to be believed", none);
     metrics.destinations_refused =
         metric_get(METRIC_COUNTER, "moongate_destinations_refused_total",
                    "Connections that clients or scripts asked for to addresses that are not allowed", none);
