@@ -188,8 +188,7 @@ static void add_length(struct headers *extra, uint64_t length) {
     size_t n = sizeof digits;
     do digits[--n] = (char)('0' + length % 10);
     while ((length /= 10) > 0);
-    headers_add_id(extra, HEADER_CONTENT_LENGTH,
-                   arena_copy(extra->arena, slice_make(digits + n, sizeof digits - n)));
+    headers_add_id(extra, HEADER_CONTENT_LENGTH, arena_copy(extra->arena, slice_make(digits + n, sizeof digits - n)));
 }
 
 /* HEAD and 304 tell the length that a GET would have had; a backend's own is among its fields. */
