@@ -45,6 +45,9 @@ struct state {
     struct meter meter;            /* CPU budget */
     struct memory memory;
     uint64_t hook_cpu, load_cpu; /* budgets, microseconds */
+    size_t hook_memory;          /* bytes that one hook call may add */
+    double hook_time;            /* seconds that one may last, waits included; 0: no limit */
+    struct deadline overdue;     /* looks for those that last longer, while there are any that wait */
     struct coverage *coverage;   /* NULL: none */
     bool passing;                /* a wait is on its way out through the coroutines (run.c) */
     bool killing;                /* passing: it is no wait, the call is over its budget */
@@ -218,6 +221,9 @@ void handles_end_all(struct state *);
  * `void bind_<thing>_open(lua_State *L)` is called once per state, under protection, with the `gate` table on top of
  * the stack, and leaves the stack as it found it. Scripts see `gate` through a read-only front, so what is put in
  * here is fixed. */
+
+/* state->overdue: wakes the subjects of hooks that wait longer than they may (hook.c). */
+void hook_find_overdue(struct deadline *);
 
 /* What hook.c needs of the bindings. None of them may raise, but for lack of memory. */
 void req_push(lua_State *L, struct subject *); /* `req` of subject->exchange */

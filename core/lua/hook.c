@@ -43,6 +43,12 @@ static void measure_end(struct hook_run *run) {
     metric_observe_times(seconds, worker, clock_monotonic() - run->sampled, SAMPLE);
 }
 
+/* Ends the run of a call; the answer is known, or the next function needs another one. */
+static void end_run(struct hook_run *run) {
+    measure_end(run);
+    run_close(run);
+}
+
 /* ---- Failures */
 
 static enum verdict fail_call(const struct subject *subject, enum hook hook, const char *text) {
@@ -63,6 +69,42 @@ static enum verdict fail_reading(struct reading *r, struct state *state, const s
     } else snprintf(place, sizeof place, "%.120s: ", entry->path);
     snprintf(text, sizeof text, "%s%s %s", place, hook_name(r->hook), r->why);
     return fail_call(r->subject, r->hook, text);
+}
+
+/* ---- Time: hooks that wait too long are found in steps, by the state's one deadline */
+
+static double step_of(const struct state *state) { return state->hook_time / 8 < 1 ? state->hook_time / 8 : 1; }
+
+static bool is_call(const struct hook_run *run) { return run->chain && run->waiting && !run->overdue; }
+
+void hook_find_overdue(struct deadline *d) {
+    struct state *state = container_of(d, struct state, overdue);
+    double now = loop_now(&state->worker->loop);
+    bool more = false;
+    list_each(node, &state->runs) {
+        struct hook_run *run = container_of(node, struct hook_run, node);
+        if (!is_call(run)) continue;
+        run->overdue = now - run->began >= state->hook_time;
+        if (run->overdue) task_wake(&state->worker->loop, run->subject->task);
+        else more = true;
+    }
+    if (more) deadline_set(d, step_of(state));
+}
+
+static void watch_time(struct state *state) {
+    if (state->hook_time > 0 && state->overdue.at == 0) deadline_set(&state->overdue, step_of(state));
+}
+
+static enum verdict fail_overdue(struct hook_run *run) {
+    char text[96];
+    lua_State *L = run->state->L;
+    snprintf(text, sizeof text, "it has lasted longer than its %g s, waits included (lua.hook_time)",
+             run->state->hook_time);
+    luaL_traceback(L, run->root.L, text, 0);
+    enum verdict verdict = fail_call(run->subject, run->hook, lua_tostring(L, -1));
+    lua_pop(L, 1);
+    end_run(run);
+    return verdict;
 }
 
 /* ---- Entries */
@@ -154,12 +196,6 @@ static enum run_status start_function(struct hook_run *run, const struct policy_
 
 /* ---- Calls */
 
-/* Ends the run of a call; the answer is known, or the next function needs another one. */
-static void end_run(struct hook_run *run) {
-    measure_end(run);
-    run_close(run);
-}
-
 static enum verdict read_failure(struct hook_run *run, struct decision *decision) {
     struct state *state = run->state;
     lua_State *L = run->root.L;
@@ -174,7 +210,10 @@ static enum verdict read_failure(struct hook_run *run, struct decision *decision
 
 /* What the function of the present entry came to. A run that failed is over. */
 static enum verdict settle(struct hook_run *run, enum run_status status, struct decision *decision) {
-    if (status == RUN_WAITS) return VERDICT_WAIT;
+    if (status == RUN_WAITS) {
+        watch_time(run->state);
+        return VERDICT_WAIT;
+    }
     if (status == RUN_FAILED) {
         enum verdict verdict = read_failure(run, decision);
         end_run(run);
@@ -270,6 +309,7 @@ enum verdict hook_go_on(struct subject *subject, struct decision *decision) {
     enum hook hook = run->hook;
     const void *detail = run->detail;
     unsigned at = run->at;
+    if (run->overdue) return go_on_with(subject, hook, detail, policy, at, fail_overdue(run), decision);
     enum run_status status;
     if (run->delayed) {
         run->delayed = false;

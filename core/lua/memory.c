@@ -2,7 +2,8 @@
  *
  * The limit refuses only while script code runs. Lua raises when it is refused, and a raise outside of a protected
  * call aborts the process; so what C pushes between script calls is counted and never refused, and a script that is
- * refused fails like any script. One block may be half of the limit at most: that bounds every loop over a single
+ * refused fails like any script. Within the limit each call of a hook has a share, so that one that runs wild does not
+ * leave the others without. One block may be half of the limit at most: that bounds every loop over a single
  * string.
  *
  * Small blocks (up to 256 bytes: strings, tables, handles, closures) come from free lists by size, which is three
@@ -48,7 +49,19 @@ struct free_piece {
 
 void memory_init(struct memory *m, size_t limit) {
     memset(m, 0, sizeof *m);
-    m->limit = limit;
+    m->limit = m->ceiling = limit;
+}
+
+void memory_enter(struct memory *m, size_t share) {
+    m->entered = m->used;
+    m->over_ceiling = false;
+    m->ceiling = m->limit > m->used && m->limit - m->used > share ? m->used + share : m->limit;
+}
+
+size_t memory_leave(struct memory *m, size_t most) {
+    size_t added = m->used > m->entered ? m->used - m->entered : 0;
+    m->ceiling = m->limit;
+    return added < most ? added : most;
 }
 
 void memory_fini(struct memory *m) {
@@ -116,7 +129,7 @@ static bool refused_for_fun(struct memory *m) {
 
 static bool must_refuse(struct memory *m, size_t old_size, size_t size) {
     if (!m->script || size <= old_size) return false;
-    return m->used + (size - old_size) > m->limit || size > m->limit / 2 || refused_for_fun(m);
+    return m->used + (size - old_size) > m->ceiling || size > m->limit / 2 || refused_for_fun(m);
 }
 
 void *memory_alloc(void *memory, void *old, size_t old_size, size_t size) {
@@ -129,7 +142,9 @@ void *memory_alloc(void *memory, void *old, size_t old_size, size_t size) {
     }
     if (must_refuse(m, old_size, size)) {
         m->refused++;
-        m->full = m->full || m->used + (size - old_size) > m->limit;
+        size_t wanted = m->used + (size - old_size);
+        m->full = m->full || wanted > m->limit;
+        m->over_ceiling = wanted > m->ceiling && wanted <= m->limit;
         return NULL;
     }
     m->used += size - old_size;

@@ -13,6 +13,8 @@ const char *report_text(struct state *state, lua_State *co) {
     int type = lua_type(co, -1);
     const char *text = type == LUA_TSTRING || type == LUA_TNUMBER ? lua_tostring(co, -1) : NULL;
     if (!text) lua_pushfstring(L, "(the error is a %s, not a text)", lua_typename(co, type));
+    else if (state->memory.over_ceiling && strcmp(text, "not enough memory") == 0)
+        lua_pushfstring(L, "%s: it has added more than its share (lua.hook_memory)", text);
     else lua_pushlstring(L, text, strlen(text) < TRACE_TEXT ? strlen(text) : TRACE_TEXT);
     luaL_traceback(L, co, lua_tostring(L, -1), 0);
     lua_replace(L, -2);
@@ -22,8 +24,11 @@ const char *report_text(struct state *state, lua_State *co) {
 void report_failure(const struct subject *subject, const char *what, const char *text) {
     const char *site = subject->site ? subject->site->name : NULL;
     const char *id = subject->exchange ? subject->exchange->id : NULL;
-    log_error("%s%s%s failed%s%s%s: %.*s", what, site ? " of " : "", site ? site : "", id ? " (request " : "",
-              id ? id : "", id ? ")" : "", TRACE_TEXT, text);
+    char where[96] = "";
+    if (id && site)
+        snprintf(where, sizeof where, " (request %s, generation %u)", id, subject->site->generation->number);
+    else if (id) snprintf(where, sizeof where, " (request %s)", id);
+    log_error("%s%s%s failed%s: %.*s", what, site ? " of " : "", site ? site : "", where, TRACE_TEXT, text);
 }
 
 void report_place(lua_State *L, char *to, size_t size) {

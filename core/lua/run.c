@@ -274,11 +274,14 @@ struct hook_run *run_open(struct state *state, struct subject *subject) {
     must(!state->stopped && !subject->run);
     struct hook_run *run = take_run(state);
     run->subject = subject;
+    run->chain = NULL;
     run->current = NULL;
     run->barrier = 0;
     run->closing = run->waiting = run->waited = run->delayed = run->ruined = run->endless = false;
     run->cpu_used = 0;
     run->cpu_limit = state->hook_cpu;
+    run->memory_used = 0;
+    run->overdue = false;
     list_push(&state->runs, &run->node);
     subject->run = run;
     return run;
@@ -357,7 +360,10 @@ static enum run_status execute(struct hook_run *run) {
     must(!state->running);
     state->running = run;
     meter_enter(&state->meter, run->root.L, run->endless ? 0 : run->cpu_used, run->cpu_limit);
+    size_t share = run->chain ? state->hook_memory - run->memory_used : SIZE_MAX; /* of a call of a hook */
+    memory_enter(&state->memory, share);
     enum run_status status = run_strands(run);
+    run->memory_used += memory_leave(&state->memory, share);
     run->cpu_used = meter_leave(&state->meter);
     if (meter_was_long(&state->meter)) state->worker->loop.long_task = true;
     if (state->meter.late) budget_disarm(run->root.L);

@@ -73,8 +73,10 @@ struct hook_run {
     bool waited;       /* ever */
     bool endless;      /* the budget is for each stretch between two waits: nobody's request waits for its end */
     bool ruined;       /* a coroutine of it died within a hook */
+    bool overdue;      /* it has lasted longer than state->hook_time */
     uint64_t cpu_used; /* microseconds, as far as the meter saw */
     uint64_t cpu_limit;
+    size_t memory_used;  /* bytes its stretches have added, as far as they added any */
     int results;         /* RUN_DONE: how many lie on root.L */
     struct list ties;    /* run_tie */
     struct list spawned; /* begin when this run ends */

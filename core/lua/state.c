@@ -72,6 +72,7 @@ static struct state *make(int number, const struct state_limits *limits) {
     state->rest = must_calloc(1, sizeof *state->rest);
     state->number = number;
     state->hook_cpu = microseconds(limits ? limits->hook_cpu : 0, HOOK_CPU_US);
+    state->hook_time = limits ? limits->hook_time : 0;
     state->load_cpu = microseconds(limits ? limits->load_cpu : 0, LOAD_CPU_US);
     state->coverage = limits ? limits->coverage : NULL;
     if (state->coverage) {
@@ -80,6 +81,7 @@ static struct state *make(int number, const struct state_limits *limits) {
     }
     init_lists(state);
     memory_init(&state->memory, limits && limits->memory ? limits->memory : MEMORY);
+    state->hook_memory = limits && limits->hook_memory ? limits->hook_memory : state->memory.limit;
     lua_State *L = state->L = lua_newstate(memory_alloc, &state->memory);
     must(L);
     *(struct state **)lua_getextraspace(L) = state;
@@ -141,6 +143,7 @@ static void begin_in_thread(struct state *state, struct worker *worker, struct g
     state->generation = generation;
     state->ticking = budget_thread_begin();
     if (state->ticking) budget_count_no_more(state->L);
+    deadline_init(&state->overdue, &worker->loop, hook_find_overdue);
     state->collector.run = collect_between_turns;
     turn_hook_add(&worker->loop, &state->collector);
 }
@@ -201,6 +204,7 @@ void state_stop(struct state *state) {
     handles_end_all(state);
     unbind_sites(state);
     turn_hook_remove(&state->collector);
+    deadline_fini(&state->overdue);
     runs_trim(state, 0);
     if (state->ticking) budget_thread_end();
     state->ticking = false;

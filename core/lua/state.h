@@ -31,7 +31,9 @@ struct coverage {
 
 struct state_limits {
     size_t memory;             /* bytes; 0: 32 MiB */
+    size_t hook_memory;        /* bytes that one hook call may add; 0: all of `memory` */
     double hook_cpu;           /* seconds; 0: 0.010 */
+    double hook_time;          /* seconds, waits included; 0: no limit */
     double load_cpu;           /* seconds; 0: 1.0 */
     struct coverage *coverage; /* NULL: none, which costs nothing; else the CPU limits are COVERAGE_SLOWS times that */
 };

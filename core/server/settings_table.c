@@ -69,6 +69,8 @@ const struct setting settings_table[] = {
     ROW(LOG, "level", WORD, config_log, level, .words = level_words, .preset = LOG_LEVEL_INFO),
 
     ROW(LUA, "memory", SIZE, state_limits, memory, .low = MIB, .high = 16 * GIB, .preset = 32 * MIB),
+    ROW(LUA, "hook_memory", SIZE, state_limits, hook_memory, .low = 64 * KIB, .high = 16 * GIB),
+    ROW(LUA, "hook_time", SECONDS, state_limits, hook_time, .low = 0, .high = 3600, .preset = 60),
     ROW(LUA, "hook_cpu", SECONDS, state_limits, hook_cpu, .low = 0.001, .high = 10, .preset = 0.010),
     ROW(LUA, "load_cpu", SECONDS, state_limits, load_cpu, .low = 0.1, .high = 60, .preset = 1),
 

@@ -159,8 +159,9 @@ describe("TLS to a backend", function()
   end)
 
   it("reuses connections", function()
-    local _, gate, backend = ask(server, '{ ca = "$CERTS/ca.pem" }')
-    for _ = 1, 5 do assert.equal(200, http.get(gate.port).status) end
+    local backend = backend_with(server)
+    local gate = start(backend, '{ ca = "$CERTS/ca.pem" }', { workers = 1 }) -- each has its own pool
+    for _ = 1, 6 do assert.equal(200, http.get(gate.port).status) end
     assert.equal(1, backend.accepted)
   end)
 
@@ -169,7 +170,7 @@ describe("TLS to a backend", function()
     local peer = support.process.spawn { "openssl", "s_server", "-accept", "127.0.0.1:" .. port, "-cert", server.cert,
       "-key", server.key, "-www" }
     peer:wait_line("stdout", "ACCEPT")
-    local gate = start("127.0.0.1:" .. port, '{ ca = "$CERTS/ca.pem" }')
+    local gate = start("127.0.0.1:" .. port, '{ ca = "$CERTS/ca.pem" }', { workers = 1 })
     assert.matches("New, TLSv1.3", http.get(gate.port).body)
     assert.matches("Reused, TLSv1.3", http.get(gate.port).body)
     assert.matches("Reused, TLSv1.3", http.get(gate.port).body)

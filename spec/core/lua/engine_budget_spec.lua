@@ -168,6 +168,34 @@ describe("the CPU budget", function()
   end)
 end)
 
+describe("the time limit", function()
+  before_each(engine.before_each)
+  after_each(engine.after_each)
+
+  it("ends a hook that waits for longer, and tells where it waits", function()
+    local state = engine.open([[
+      local gate = require "moongate"
+      local function nap()
+        local c <close> = setmetatable({}, { __close = function() print "closed" end })
+        gate.sleep(60)
+      end
+      return { on_request = function() nap() end, on_response = function() gate.sleep(0.1) return 202 end }
+    ]], { hook_time = 0.4 })
+    local call, verdict = state:begin "on_request", nil
+    for _ = 1, 300 do
+      state:wait(0.02)
+      verdict = call:go()
+      if verdict ~= "wait" then break end
+    end
+    assert.equal("failed", verdict)
+    local log = engine.log()
+    assert.matches("longer than its 0.4 s, waits included", log)
+    assert.matches("in upvalue 'nap'", log)
+    assert.matches("closed", log)
+    assert.equal("reply 202", engine.answer(state, "on_response"))
+  end)
+end)
+
 describe("the memory limit", function()
   before_each(engine.before_each)
   after_each(engine.after_each)
@@ -187,6 +215,33 @@ describe("the memory limit", function()
     for _ = 1, 3 do assert.equal("failed", engine.answer(state, "on_request")) end
     state:collect()
     assert.is_true(state:figures().bytes < 1 << 20)
+  end)
+
+  it("leaves a share to the other hooks", function()
+    local state = engine.open([[
+      local gate = require "moongate"
+      local kept = {}
+      return {
+        on_request = function()
+          for _ = 1, 30 do
+            for i = 1, 100 do kept[#kept + 1] = ("x"):rep(500) .. i end
+            gate.sleep(0)
+          end
+        end,
+        on_response = 202,
+      }
+    ]], { memory = 8 << 20, hook_memory = 1 << 20, hook_cpu = 5 })
+    local call = state:begin "on_request"
+    local verdict = call:verdict()
+    for _ = 1, 200 do
+      if verdict ~= "wait" then break end
+      state:wait(0.01)
+      verdict = call:go()
+    end
+    assert.equal("failed", verdict)
+    assert.matches("not enough memory: it has added more than its share", engine.log())
+    assert.is_true(state:figures().bytes < 3 << 20)
+    assert.equal("reply 202", engine.answer(state, "on_response"))
   end)
 
   it("can be caught, and the state works on", function()

@@ -244,7 +244,9 @@ static int fail_errors(lua_State *L, const struct errors *errors) {
 static int lua_lua_open(lua_State *L) {
     struct errors errors;
     struct state_limits limits = { .memory = (size_t)option_number(L, 2, "memory"),
+                                   .hook_memory = (size_t)option_number(L, 2, "hook_memory"),
                                    .hook_cpu = option_number(L, 2, "hook_cpu"),
+                                   .hook_time = option_number(L, 2, "hook_time"),
                                    .load_cpu = option_number(L, 2, "load_cpu") };
     int number = (int)option_number(L, 2, "number");
     lua_settop(L, 2);
