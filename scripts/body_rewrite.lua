@@ -5,7 +5,7 @@
 --     } }
 --
 -- `response` and `request` are rules, one or a list. A rule is for some media types (default: text/html), perhaps for
--- some paths, methods and hosts (moongate.routes; the path as this policy finds it). All rules that fit apply, one
+-- some paths, methods and hosts (moongate.rules; the path as this policy finds it). All rules that fit apply, one
 -- after the other: what one put in the next one sees.
 --
 -- `replace` is plain text, no patterns: as many as 256 texts of 4096 bytes in one pass, in C, also where a text is cut
@@ -24,9 +24,9 @@
 local gate = require "moongate"
 local options = require "moongate.options"
 local rewrite = require "moongate.rewrite"
-local routes = require "moongate.routes"
+local rules = require "moongate.rules"
 
----@class body_rewrite.Rule : routes.Rule
+---@class body_rewrite.Rule : rules.Rule
 ---@field types? string[] media types; a "*" may stand for the second half: "text/*"; default { "text/html" }
 ---texts by what they are to be put in the place of; a function may give nil: nothing
 ---@field replace? table<string, string>|fun(req: moongate.Request, res: moongate.Response?): table<string, string>?
@@ -65,7 +65,7 @@ local function problem_of(given)
   for _, side in ipairs { "response", "request" } do
     local list = list_of(given[side])
     if given[side] and not list[1] then return side .. ": expected a rule, or a list of rules" end
-    problem = routes.problem(list, known_rule, side)
+    problem = rules.problem(list, known_rule, side)
     if problem then return problem end
     for i, rule in ipairs(list) do
       if (rule.replace == nil) == (rule.map == nil) then return ("%s[%d]: expected replace or map"):format(side, i) end
@@ -74,11 +74,11 @@ local function problem_of(given)
 end
 
 -- Rules as they are applied.
-local function compile(rules)
+local function compile(given)
   local list = {}
-  for i, rule in ipairs(list_of(rules)) do
+  for i, rule in ipairs(list_of(given)) do
     list[i] = {
-      fits = routes.finder { rule }, is_type = rewrite.types(rule.types or { "text/html" }),
+      fits = rules.finder { rule }, is_type = rewrite.types(rule.types or { "text/html" }),
       replace = rule.replace, map = rule.map, passes = rule.unreadable == "pass",
     }
   end
@@ -124,10 +124,10 @@ return function(given)
   local for_request, for_response = compile(given.request), compile(given.response)
   local slot = {} -- in req.ctx: the rules for the answer, since later policies may change the path
 
-  local function fitting(rules, req)
+  local function fitting(compiled, req)
     local list = {}
-    for i = 1, #rules do
-      if rules[i].fits(req) then list[#list + 1] = rules[i] end
+    for i = 1, #compiled do
+      if compiled[i].fits(req) then list[#list + 1] = compiled[i] end
     end
     return list
   end

@@ -152,11 +152,10 @@ return function(given)
 
   return {
     on_request = function(req)
-      if given.header then req.headers[given.header] = nil end -- a client does not say this
       local ip = req.client.ip
       local country = country_of(ip)
       req.ctx.country = country
-      if given.header then req.headers[given.header] = country end
+      if given.header then req.headers[given.header] = country end -- or nothing: a client does not say this
       if exempt and exempt:has(ip) or options.is_below(req.path, given.except) then return end
       if not country and (allow or deny) then return blind end
       if deny and deny[country] or allow and not allow[country] then return refused end

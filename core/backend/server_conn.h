@@ -36,13 +36,15 @@ struct h1_server {
 
 /* All that makes connections to one server differ: only one made in the same way can take its place. */
 struct way {
-    struct tls_trust *trust; /* TLS; NULL: plain */
-    struct slice name;       /* with TLS: what the server's certificate bears */
-    struct parent *parent;   /* the proxy through which servers with a `tunnel` are reached; NULL: none */
-    bool h2;                 /* HTTP/2: with TLS if the server agrees, without by prior knowledge */
-    bool alone;              /* it will become a tunnel: a connection of its own, HTTP/1.1 */
-    bool careful;            /* for what may not be repeated: looks whether an idle one is just being closed */
-    bool fresh;              /* no idle HTTP/1 one: the last was closed */
+    struct tls_trust *trust;         /* TLS; NULL: plain */
+    struct slice name;               /* with TLS: what the server's certificate bears */
+    struct parent *parent;           /* the proxy through which servers with a `tunnel` are reached; NULL: none */
+    unsigned proxy_protocol;         /* version of the PROXY header it begins with; 0: none */
+    struct addr source, destination; /* what that says; size 0: nobody */
+    bool h2;                         /* HTTP/2: with TLS if the server agrees, without by prior knowledge */
+    bool alone;                      /* it will become a tunnel: a connection of its own, HTTP/1.1 */
+    bool careful;                    /* for what may not be repeated: looks whether an idle one is just being closed */
+    bool fresh;                      /* no idle HTTP/1 one: the last was closed */
 };
 
 struct server_conn {
@@ -56,6 +58,7 @@ struct server_conn {
     struct tls_trust *trust; /* a reference; NULL: plain */
     char *name;              /* with TLS: the server's name */
     struct parent *parent;   /* a reference; NULL: it goes to the server directly */
+    struct addr source;      /* whom its PROXY header names; size 0: nobody, or there was none */
     bool wants_h2;           /* offered when TLS begins behind the parent */
     struct h1_scan scan;     /* of the parent's answer */
     struct h1_server h1;

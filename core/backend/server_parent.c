@@ -64,7 +64,7 @@ static void on_bytes(struct conn *c) {
     bool opened = result == H1_DONE && response_opens_tunnel(METHOD_CONNECT, status);
     if (result == H1_DONE && !opened) complain(sc, status);
     if (result == H1_DONE && !opened) fail(sc, FAIL_PARENT_REFUSED);
-    else if (!opened || (sc->trust && c->in.size)) fail(sc, FAIL_BAD_RESPONSE); /* no server speaks before its client */
+    else if (!opened) fail(sc, FAIL_BAD_RESPONSE);
     else server_conn_stands(sc);
 }
 

@@ -21,8 +21,10 @@ enum retry_class { RETRY_NEVER, RETRY_CONNECT, RETRY_RESET, RETRY_TIMEOUT };
     FAILURE(BAD_CONTENT, 400, RETRY_NEVER, "bad_content", "the request's content is not what its content coding says") \
     FAILURE(UNKNOWN_CODING, 415, RETRY_NEVER, "unknown_coding", "the content coding is not understood")                \
     FAILURE(TARGET_TOO_LONG, 414, RETRY_NEVER, "target_too_long", "the request target is longer than this site takes") \
+    FAILURE(PLAIN_ON_TLS, 400, RETRY_NEVER, "plain_on_tls", "this port speaks TLS: the address begins with https")     \
     FAILURE(EXPECTATION, 417, RETRY_NEVER, "expectation", "the expectation cannot be met")                             \
     FAILURE(MISDIRECTED, 421, RETRY_NEVER, "misdirected", "this server does not serve that host")                      \
+    FAILURE(TOO_EARLY, 425, RETRY_NEVER, "too_early", "the TLS handshake that the request came with did not end")      \
     FAILURE(HEADERS_TOO_LARGE, 431, RETRY_NEVER, "headers_too_large",                                                  \
             "the request headers are larger than this site takes")                                                     \
     FAILURE(DESTINATION_REFUSED, 403, RETRY_NEVER, "destination_refused",                                              \

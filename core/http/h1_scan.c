@@ -127,6 +127,7 @@ bool h1_cut_field(struct slice *lines, struct slice *name, struct slice *value) 
 /* How a prefix of "HTTP/1.0" or "HTTP/1.1" reads: FAIL_NONE as long as it may become one. */
 static enum failure check_version(const char *p, size_t n) {
     static const char form[] = "HTTP/d.d";
+    if (n >= VERSION_BYTES && memcmp(p, "HTTP/1.1", VERSION_BYTES) == 0) return FAIL_NONE; /* nearly all */
     for (size_t i = 0; i < n && i < VERSION_BYTES; i++)
         if (form[i] == 'd' ? !byte_is(p[i], BYTE_DIGIT) : p[i] != form[i]) return FAIL_BAD_REQUEST;
     if (n >= VERSION_BYTES && (p[5] != '1' || p[7] > '1')) return FAIL_BAD_VERSION;

@@ -239,6 +239,10 @@ struct header *headers_find(const struct headers *headers, struct slice name) {
     return search_from(headers, 0, header_id_of(name), name);
 }
 
+struct header *headers_find_other(const struct headers *headers, struct slice name) {
+    return search_text_from(headers, 0, name);
+}
+
 struct header *headers_find_id(const struct headers *headers, enum header_id id) {
     return search_id_from(headers, 0, id);
 }

@@ -96,6 +96,7 @@ void headers_remove_id(struct headers *, enum header_id);
 
 /* The first field; NULL when there is none. */
 struct header *headers_find(const struct headers *, struct slice name);
+struct header *headers_find_other(const struct headers *, struct slice name); /* its id is HEADER_OTHER, known */
 struct header *headers_find_id(const struct headers *, enum header_id);
 /* The next field of the same name after `h`. */
 struct header *headers_next(const struct headers *, const struct header *h);

@@ -43,6 +43,7 @@ static void get_serial(lua_State *L, void *t) { push_fact(L, t, TLS_FACT_SERIAL)
 static void get_fingerprint(lua_State *L, void *t) { push_fact(L, t, TLS_FACT_FINGERPRINT); }
 
 static void get_resumed(lua_State *L, void *t) { lua_pushboolean(L, conn_of(t) && conn_tls_resumed(conn_of(t))); }
+static void get_early(lua_State *L, void *t) { lua_pushboolean(L, conn_of(t) && conn_tls_early(conn_of(t))); }
 static void get_verified(lua_State *L, void *t) { lua_pushboolean(L, conn_of(t) && conn_tls_verified(conn_of(t))); }
 
 static void get_not_after(lua_State *L, void *t) {
@@ -72,6 +73,7 @@ static const struct field fields[] = {
     { "sni", get_sni, NULL },
     { "alpn", get_alpn, NULL },
     { "resumed", get_resumed, NULL },
+    { "early", get_early, NULL },
     { "verified", get_verified, NULL },
     { "subject", get_subject, NULL },
     { "issuer", get_issuer, NULL },

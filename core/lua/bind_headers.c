@@ -110,7 +110,7 @@ static bool find_name(lua_State *L, struct name *name) {
 }
 
 static struct header *find_line(const struct headers *headers, struct name name) {
-    return name.id ? headers_find_id(headers, name.id) : headers_find(headers, name.text);
+    return name.id ? headers_find_id(headers, name.id) : headers_find_other(headers, name.text);
 }
 
 /* ---- reading */

@@ -59,13 +59,11 @@ static void null_handles(struct handles *set) {
     if (!set->filled) return;
     lua_State *L = set->state->L;
     lua_rawgeti(L, LUA_REGISTRYINDEX, set->state->handle_slots);
-    for (unsigned slot = 0; slot < HANDLE_SLOTS; slot++) {
-        if (!(set->filled & 1u << slot)) continue;
+    for (; set->filled; set->filled &= set->filled - 1) {
         lua_pushboolean(L, 0); /* not nil: the array keeps its shape */
-        lua_rawseti(L, -2, set->base + (int)slot);
+        lua_rawseti(L, -2, set->base + __builtin_ctz(set->filled));
     }
     lua_pop(L, 1);
-    set->filled = 0;
 }
 
 void handles_end(struct subject *subject) {

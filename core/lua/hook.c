@@ -117,7 +117,8 @@ static enum verdict decide_constant(struct subject *subject, enum hook hook, con
         return VERDICT_PICK;
     }
     lua_State *L = policy->state->L;
-    struct reading r = { .subject = subject, .site = policy->site, .hook = hook, .decision = decision };
+    struct reading r;
+    reading_init(&r, subject, policy->site, hook, decision);
     lua_rawgeti(L, LUA_REGISTRYINDEX, entry->ref);
     enum verdict verdict = verdict_read(&r, L, lua_gettop(L), 1);
     lua_pop(L, 1);
@@ -220,7 +221,8 @@ static enum verdict settle(struct hook_run *run, enum run_status status, struct 
         end_run(run);
         return verdict;
     }
-    struct reading r = { .subject = run->subject, .site = run->subject->site, .hook = run->hook, .decision = decision };
+    struct reading r;
+    reading_init(&r, run->subject, run->subject->site, run->hook, decision);
     enum verdict verdict = verdict_read(&r, run->root.L, 1, run->results);
     if (verdict == VERDICT_FAILED) verdict = fail_reading(&r, run->state, &run->chain->entries[run->at]);
     lua_settop(run->root.L, 0);

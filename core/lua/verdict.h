@@ -16,6 +16,16 @@ struct reading {
     char why[WHY_TEXT]; /* VERDICT_FAILED: "returned a table; expected …" */
 };
 
+/* Without clearing the room for `why`: hooks are read all the time and seldom fail. */
+static inline void reading_init(struct reading *r, struct subject *subject, struct site *site, enum hook hook,
+                                struct decision *decision) {
+    r->subject = subject;
+    r->site = site;
+    r->hook = hook;
+    r->decision = decision;
+    *r->why = '\0';
+}
+
 /* Reads the `count` values from `first` on. Raw: no metamethod runs, nothing raises. */
 enum verdict verdict_read(struct reading *, lua_State *L, int first, int count);
 /* May this hook be answered with a reply? */

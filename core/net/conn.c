@@ -172,8 +172,15 @@ static ssize_t fill_in(struct conn *c, size_t share) {
     return n;
 }
 
+/* A FIN may have waited for it. */
+static void tell_secured(struct conn *c) {
+    if (c->shut) mark_dirty(c);
+    if (!c->lingering) c->handlers->on_secured(c);
+}
+
 static void conn_on_readable(struct conn *c) {
     size_t got = 0, share;
+    bool early = conn_tls_early(c);
     ssize_t n = 1;
     int error = 0;
     while ((share = read_share(c, got)) > 0) {
@@ -183,7 +190,8 @@ static void conn_on_readable(struct conn *c) {
         got += (size_t)n;
         if (!c->read_filled || !READ_ON) break;
     }
-    if (got) tell_bytes(c, got);
+    if (early && !conn_tls_early(c)) tell_secured(c);
+    if (got && c->state == CONN_OPEN) tell_bytes(c, got);
     if (c->state != CONN_OPEN) return;
     if (n == 0) tell_end(c);
     else if (n < 0 && !is_passing(error)) break_conn(c, FAIL_RESET);
@@ -212,6 +220,10 @@ static bool write_out(struct conn *c) {
 }
 
 static void send_fin(struct conn *c) {
+    if (conn_tls_early(c)) { /* its close_notify cannot be said yet: tell_secured */
+        if (c->lingering) deadline_set(&c->deadline, LINGER_SECONDS);
+        return;
+    }
     if (c->tls && tls_say_end(c->tls) && tls_owes(c->tls)) {
         update_interest(c); /* settle_written comes here again */
         return;
@@ -292,12 +304,21 @@ static void open_conn(struct conn *c) {
     want_rest(c);
 }
 
+static void open_plainly(struct conn *c) {
+    tls_destroy(c->tls);
+    c->tls = NULL;
+    c->state = CONN_OPEN;
+    c->handlers->on_plain(c);
+    update_interest(c);
+}
+
 static void shake_hands(struct conn *c) {
     enum failure why;
     enum tls_shake shake = tls_shake(c->tls, c->io.fd, &why);
     c->shake = shake;
     if (shake == TLS_SHAKE_FAILED) break_conn(c, why);
     else if (shake == TLS_SHAKE_DONE) open_conn(c);
+    else if (shake == TLS_SHAKE_PLAIN) open_plainly(c);
     else update_interest(c);
 }
 
@@ -334,9 +355,11 @@ void conn_tls_pretend(struct conn *c) {
 
 void conn_tls_accept(struct conn *c, struct tls_service *service) {
     must(!c->tls && c->state == CONN_OPEN);
+    bool begun = c->in.size > 0;
     c->tls = tls_accept(c, c->loop, c->io.fd, service);
     c->state = CONN_SHAKING;
     c->shake = TLS_SHAKE_READ;
+    if (begun) ev_feed_event(c->loop->ev, &c->io, EV_READ); /* the socket may have no more to tell */
 }
 
 void conn_tls_present(struct conn *c, struct tls_certificates *certificates, struct slice name) {
@@ -346,6 +369,7 @@ void conn_tls_present(struct conn *c, struct tls_certificates *certificates, str
 }
 
 const char *conn_tls_reason(const struct conn *c) { return c->tls ? tls_reason(c->tls) : NULL; }
+bool conn_tls_early(const struct conn *c) { return c->tls && tls_is_early(c->tls); }
 enum tls_alpn conn_tls_alpn(const struct conn *c) { return c->tls ? tls_agreed(c->tls) : TLS_ALPN_NONE; }
 
 /* ---- what libev calls */
@@ -449,6 +473,10 @@ static bool begin_linger(struct conn *c) {
 }
 
 void conn_finish(struct conn *c) {
+    if (conn_tls_early(c)) { /* the end of its handshake is still to be read, or our close would reset what we wrote */
+        conn_linger(c);
+        return;
+    }
     if (!begin_linger(c)) return;
     c->brief = c->shut = true;
     if (c->out.size == 0) break_later(c, FAIL_CANCELLED);

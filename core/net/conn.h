@@ -32,6 +32,11 @@ struct conn_handlers {
     /* After conn_tls_accept: a client asks for the certificate of `name` (SNI; empty: it does not say). To be answered
      * with conn_tls_present, now or later; nothing else may be done with the conn now. */
     void (*on_hello)(struct conn *, struct slice name);
+    /* The handshake is over that early data had overtaken (conn_tls_early). May be NULL where none is taken. */
+    void (*on_secured)(struct conn *);
+    /* After conn_tls_accept, instead of a handshake: what came (it lies in `in`) is no TLS, but may be HTTP. The conn is
+     * open, and plain. */
+    void (*on_plain)(struct conn *);
     /* A connect has succeeded (only after conn_connect), and its TLS handshake if there is one; or the
      * handshake of conn_tls_accept. May be NULL. */
     void (*on_connected)(struct conn *);

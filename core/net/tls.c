@@ -12,6 +12,14 @@
  * without, and nobody above needs to know of bytes in between. OpenSSL could hold the unsent record itself, but only
  * one, and wants it written again with the same bytes.
  *
+ * The kernel could encrypt (kTLS), but OpenSSL hands it the keys only over its own socket BIO, and then writes every record
+ * by a call of its own. What it would bring is sendfile of encrypted files; as long as every body passes through buffers
+ * there is nothing to gain: the cipher costs the same on either side of the call.
+ *
+ * Early data. A conn whose client takes up a session with requests in its first flight opens before the handshake is
+ * over (tls_is_early): reading goes on with the handshake by itself, and what is written goes to a client of whom
+ * only the session is known. close_notify cannot be said until the end of it.
+ *
  * The buffers go back to malloc whenever they are empty (SSL_MODE_RELEASE_BUFFERS): an idle session keeps none.
  *
  * A FIN without close_notify is an end like any other to OpenSSL here (SSL_OP_IGNORE_UNEXPECTED_EOF), else nothing could
@@ -33,25 +41,44 @@ static _Thread_local struct slab layers = SLAB(struct tls, 64);
 
 static bool is_passing(int error) { return error == EAGAIN || error == EINTR; }
 
+static ssize_t take(struct tls *t, char *to, size_t n) {
+    if (t->received.size == 0) return recv(t->fd, to, n, 0);
+    if (n > t->received.size) n = t->received.size;
+    buffer_peek(&t->received, to, n);
+    buffer_drop(&t->received, n);
+    return (ssize_t)n;
+}
+
 #ifdef MOONGATE_HARD
 /* Single bytes, and every other attempt comes too early. */
 static ssize_t receive(struct tls *t, char *to, size_t n) {
     static _Thread_local bool early;
     early = !early;
     errno = EAGAIN;
-    return early ? -1 : recv(t->fd, to, n < 1 ? n : 1, 0);
+    return early ? -1 : take(t, to, n < 1 ? n : 1);
 }
 static size_t cut_share(size_t n) { return n < 5 ? n : 5; }
 #else
-static ssize_t receive(struct tls *t, char *to, size_t n) { return recv(t->fd, to, n, 0); }
+static ssize_t receive(struct tls *t, char *to, size_t n) { return take(t, to, n); }
 static size_t cut_share(size_t n) { return n; }
 #endif
+
+/* The first bytes of a client: TLS begins with 22; a capital letter begins a request (or SMTP), which whoever sent it had
+ * better be told about in his own words. */
+static bool hear_first(struct tls_hello *h, struct slice bytes) {
+    bool plain = *bytes.p >= 'A' && *bytes.p <= 'Z';
+    h->state = plain ? HELLO_PLAIN : HELLO_NEW;
+    if (plain) buffer_append(&h->conn->in, bytes.p, bytes.n);
+    return !plain;
+}
 
 static int bio_read(BIO *bio, char *to, size_t n, size_t *got) {
     struct tls *t = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
     ssize_t r = receive(t, to, n);
     *got = r > 0 ? (size_t)r : 0;
+    bool first = r > 0 && t->hello && t->hello->state == HELLO_UNHEARD;
+    if (first && !hear_first(t->hello, slice_make(to, *got))) return -1;
     if (r > 0) return 1;
     if (r == 0) t->eof = true;
     else if (is_passing(errno)) BIO_set_retry_read(bio);
@@ -198,6 +225,19 @@ static enum tls_shake fail_handshake(struct tls *t, enum failure *why) {
     return TLS_SHAKE_FAILED;
 }
 
+/* As SSL_do_handshake; 1 also when early data has come, with which the conn can begin. */
+static int shake_on(struct tls *t) {
+    char bytes[4096];
+    size_t n = 0;
+    if (t->early == EARLY_NONE) return SSL_do_handshake(t->ssl);
+    int r = SSL_read_early_data(t->ssl, bytes, sizeof bytes, &n);
+    if (r == SSL_READ_EARLY_DATA_ERROR) return 0;
+    t->early = r == SSL_READ_EARLY_DATA_SUCCESS ? EARLY_COMES : EARLY_NONE;
+    if (t->early == EARLY_NONE) return SSL_do_handshake(t->ssl);
+    buffer_append(&t->ahead, bytes, n);
+    return 1;
+}
+
 enum tls_shake tls_shake(struct tls *t, int fd, enum failure *why) {
     bool first = t->fd < 0;
     t->fd = fd;
@@ -209,10 +249,15 @@ enum tls_shake tls_shake(struct tls *t, int fd, enum failure *why) {
     if (t->reason) return TLS_SHAKE_FAILED;
     if (!send_unsent(t)) return fail_handshake(t, why);
     ERR_clear_error();
-    int r = SSL_do_handshake(t->ssl);
+    int r = shake_on(t);
+    if (r == 1 && t->early == EARLY_COMES) {
+        t->more = true;
+        return TLS_SHAKE_DONE;
+    }
     if (r == 1) return finish_handshake(t, why);
     int error = SSL_get_error(t->ssl, r);
     if (error == SSL_ERROR_WANT_X509_LOOKUP) return TLS_SHAKE_WAIT;
+    if (t->hello && t->hello->state == HELLO_PLAIN) return TLS_SHAKE_PLAIN;
     if (error != SSL_ERROR_WANT_READ) return fail_handshake(t, why);
     return t->unsent.size ? TLS_SHAKE_WRITE : TLS_SHAKE_READ;
 }
@@ -243,24 +288,51 @@ static ssize_t end_pull(struct tls *t, size_t sum) {
     return fail_layer(t);
 }
 
+static void end_early(struct tls *t) {
+    t->early = EARLY_NONE;
+    t->shaken = true;
+    forget_hello(t);
+}
+
+/* As SSL_read_ex, which also goes on with a handshake that early data has overtaken. */
+static int read_on(struct tls *t, char *to, size_t room, size_t *n) {
+    if (t->ahead.size) {
+        *n = t->ahead.size < room ? t->ahead.size : room;
+        buffer_peek(&t->ahead, to, *n);
+        buffer_drop(&t->ahead, *n);
+        return 1;
+    }
+    if (t->early == EARLY_COMES) {
+        int r = SSL_read_early_data(t->ssl, to, room, n);
+        if (r != SSL_READ_EARLY_DATA_FINISH) return r == SSL_READ_EARLY_DATA_SUCCESS;
+        t->early = EARLY_CAME;
+    }
+    int r = SSL_read_ex(t->ssl, to, room, n);
+    if (t->early == EARLY_CAME && SSL_is_init_finished(t->ssl)) end_early(t);
+    return r;
+}
+
+static bool has_pending(const struct tls *t) { return t->ahead.size || SSL_has_pending(t->ssl); }
+
 ssize_t tls_pull(struct tls *t, const struct iovec *v, int count) {
     size_t sum = 0;
     ERR_clear_error();
     for (int i = 0; i < count; i++) {
         for (size_t at = 0, n; at < v[i].iov_len; at += n, sum += n) {
-            if (sum && !SSL_has_pending(t->ssl)) {
+            if (sum && !has_pending(t)) {
                 t->more = false;
                 return (ssize_t)sum;
             }
-            if (SSL_read_ex(t->ssl, (char *)v[i].iov_base + at, v[i].iov_len - at, &n) != 1) return end_pull(t, sum);
+            if (read_on(t, (char *)v[i].iov_base + at, v[i].iov_len - at, &n) != 1) return end_pull(t, sum);
         }
     }
-    t->more = SSL_has_pending(t->ssl);
+    t->more = has_pending(t);
     return (ssize_t)sum;
 }
 
 bool tls_has_more(const struct tls *t) { return t->more; }
 bool tls_truncated(const struct tls *t) { return t->truncated; }
+bool tls_is_early(const struct tls *t) { return t->early >= EARLY_COMES; }
 
 /* ---- writing */
 
@@ -298,13 +370,19 @@ static struct slice next_record(const struct plain *p, char gathered[RECORD]) {
     return slice_make(gathered, n);
 }
 
+/* As SSL_write_ex. Who sent early data is answered before his handshake is over, which is what it is for. */
+static int write_on(struct tls *t, struct slice bytes, size_t *n) {
+    return tls_is_early(t) ? SSL_write_early_data(t->ssl, bytes.p, bytes.n, n)
+                           : SSL_write_ex(t->ssl, bytes.p, bytes.n, n);
+}
+
 /* Encrypts up to PUSH_MOST bytes; returns how many. */
 static size_t encrypt(struct tls *t, struct plain *p) {
     static _Thread_local char gathered[RECORD];
     size_t done = 0, n;
     while (p->count && done < PUSH_MOST) {
         struct slice record = next_record(p, gathered);
-        if (record.n && SSL_write_ex(t->ssl, record.p, record.n, &n) != 1) break;
+        if (record.n && write_on(t, record, &n) != 1) break;
         if (!record.n) n = 0;
         skip_plain(p, n);
         done += n;
@@ -374,6 +452,8 @@ void tls_destroy(struct tls *t) {
     SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(t->ssl);
     buffer_fini(&t->unsent);
+    buffer_fini(&t->ahead);
+    buffer_fini(&t->received);
     forget_hello(t);
     tls_trust_unref(t->trust);
     tls_service_unref(t->service);
@@ -416,6 +496,7 @@ struct tls *tls_connect(struct loop *loop, struct tls_trust *trust, struct slice
 
 /* ---- and as a server */
 
+/* What the conn has read already is the beginning of the handshake. */
 struct tls *tls_accept(struct conn *conn, struct loop *loop, int fd, struct tls_service *service) {
     struct tls *t = slab_take_zeroed(&layers);
     t->loop = loop;
@@ -424,6 +505,8 @@ struct tls *tls_accept(struct conn *conn, struct loop *loop, int fd, struct tls_
     t->ssl = tls_service_open(service, loop);
     t->hello = must_calloc(1, sizeof *t->hello);
     t->hello->conn = conn;
+    if (tls_service_takes_early(service)) t->early = EARLY_AWAITED;
+    buffer_move(&t->received, &conn->in, conn->in.size);
     attach_bio(t);
     return t;
 }

@@ -82,6 +82,7 @@ struct tls_service_settings {
     enum tls_ask ask;   /* for the client's certificate. REQUEST: one that cannot be verified is taken, and told of */
     struct slice client_ca; /* PEM: who may have signed it */
     struct slice crl;       /* PEM: revoked ones; p NULL: none */
+    bool early;             /* early data is taken (RFC 8446 2.3) */
 };
 
 struct tls_service;
@@ -91,8 +92,11 @@ void tls_service_unref(struct tls_service *);              /* NULL is ignored */
 
 /* ---- Conns, in their thread */
 
-/* Makes an accepted conn's bytes pass through TLS, right after conn_open. on_hello asks for the certificates, then
- * on_connected follows, or on_broken with TLS_FAILED. The deadline is the owner's. */
+/* Makes an accepted conn's bytes pass through TLS, those that lie in `in` already included. on_hello asks for the
+ * certificates, then on_connected follows, or on_broken with TLS_FAILED. The deadline is the owner's.
+ *
+ * With early data on_connected comes before the end of the handshake (conn_tls_early), and on_secured when it is over.
+ * What is written meanwhile leaves at once; the FIN waits. */
 void conn_tls_accept(struct conn *, struct tls_service *);
 /* The answer to on_hello, in it or later: what to choose from (a reference is taken), for this name; or NULL: the
  * handshake ends. Safe when nothing was asked. */
@@ -114,8 +118,11 @@ enum tls_fact {
 struct arena;
 struct slice conn_tls_fact(const struct conn *, enum tls_fact, struct arena *);
 bool conn_tls_resumed(const struct conn *);
-bool conn_tls_verified(const struct conn *);    /* it showed a certificate, and that is good */
-double conn_tls_not_after(const struct conn *); /* of its certificate, Unix seconds; 0: it showed none */
+/* The handshake is not over: what was read is early data, which may be a replay. */
+bool conn_tls_early(const struct conn *);
+bool conn_tls_early_refused(const struct conn *); /* it sent some, which was not taken: it sends it again */
+bool conn_tls_verified(const struct conn *);      /* it showed a certificate, and that is good */
+double conn_tls_not_after(const struct conn *);   /* of its certificate, Unix seconds; 0: it showed none */
 
 /* Makes the conn's bytes pass through TLS, as the client: on a conn that is connecting or open, whose `in` and `out` are
  * empty. on_connected follows after the handshake, or on_broken with TLS_FAILED or CERTIFICATE; never from inside this
@@ -131,12 +138,17 @@ enum tls_alpn conn_tls_alpn(const struct conn *); /* what was agreed on; NONE: n
 /* Frees this thread's contexts: at its end, when it has no TLS conn any more. `loop`: its own, NULL: it has none. */
 void tls_thread_fini(const struct loop *);
 
+/* Is this client's hello new, as of `now` (Unix seconds)? It is remembered. False, too, when that cannot be known. Any
+ * thread. */
+bool tls_replay_note(struct slice hello, double now);
+
 /* ---- The layer, as conn.c sees it. Errors are errno's: EAGAIN: later; EPROTO: not TLS any more. */
 
 enum tls_shake {
     TLS_SHAKE_READ,
     TLS_SHAKE_WRITE,
     TLS_SHAKE_WAIT /* for tls_present */,
+    TLS_SHAKE_PLAIN /* what came is no TLS, but may be HTTP; it lies in the conn's `in`, and the layer is of no use */,
     TLS_SHAKE_DONE,
     TLS_SHAKE_FAILED
 };
@@ -157,6 +169,7 @@ bool tls_has_more(const struct tls *);
 /* Encrypted bytes wait for the socket: tls_push writes them, also without vectors. */
 bool tls_owes(const struct tls *);
 bool tls_truncated(const struct tls *);
+bool tls_is_early(const struct tls *); /* the handshake is not over, though bytes go */
 /* Says that we send no more (close_notify), once; false if it was said before. */
 bool tls_say_end(struct tls *);
 void tls_mute(struct tls *); /* it will not be said */

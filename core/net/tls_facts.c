@@ -100,6 +100,10 @@ struct slice conn_tls_fact(const struct conn *c, enum tls_fact fact, struct aren
 
 bool conn_tls_resumed(const struct conn *c) { return c->tls && SSL_session_reused(c->tls->ssl); }
 
+bool conn_tls_early_refused(const struct conn *c) {
+    return c->tls && SSL_get_early_data_status(c->tls->ssl) == SSL_EARLY_DATA_REJECTED;
+}
+
 bool conn_tls_verified(const struct conn *c) { return peer_of(c) && SSL_get_verify_result(c->tls->ssl) == X509_V_OK; }
 
 double conn_tls_not_after(const struct conn *c) {

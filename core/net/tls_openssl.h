@@ -94,16 +94,22 @@ unsigned tls_certificates_choose(const struct tls_certificates *, struct slice n
 
 /* A server's session in the worker's context of this service. */
 SSL *tls_service_open(struct tls_service *, const struct loop *);
+bool tls_service_takes_early(const struct tls_service *);
 /* Tickets of this context are sealed with keys that all threads share, and that change. */
 void tls_tickets_use(SSL_CTX *);
 void tls_tickets_leave(void); /* at the end of a thread */
+
+/* ---- tls_replay.c */
+
+/* Early data is taken once: by this context only from clients whose hello has not come before. */
+void tls_replay_use(SSL_CTX *);
 
 /* ---- tls.c: the layer of one conn */
 
 /* What a server needs until the handshake is over. */
 struct tls_hello {
     struct conn *conn; /* who is asked for certificates */
-    enum { HELLO_NEW, HELLO_ASKED, HELLO_PRESENTED, HELLO_REFUSED } state;
+    enum { HELLO_UNHEARD, HELLO_PLAIN, HELLO_NEW, HELLO_ASKED, HELLO_PRESENTED, HELLO_REFUSED } state;
     struct tls_certificates *certificates; /* a reference; NULL: none yet */
     char *name;                            /* that they are shown for */
     const struct tls_identity *shown[TLS_SHOWN];
@@ -120,10 +126,14 @@ struct tls {
     struct tls_hello *hello;     /* the server's side, during its handshake; NULL: none */
     const char *reason;          /* of the last failure */
     struct buffer unsent;        /* encrypted */
+    struct buffer received;      /* encrypted, received before there was a layer */
     size_t taken;                /* bytes of the last push that lie in `unsent` and were not yet said to be written */
     int fd, error;               /* fd -1: not begun; error: the socket's errno, once it failed */
-    bool corked;                 /* what OpenSSL writes is collected in `unsent` */
-    bool eof;                    /* the socket's FIN was read */
+    /* Early data: it may come; it comes; all of it came, but the handshake is not over; else none. */
+    enum { EARLY_NONE, EARLY_AWAITED, EARLY_COMES, EARLY_CAME } early;
+    struct buffer ahead; /* early data that the handshake came upon */
+    bool corked;         /* what OpenSSL writes is collected in `unsent` */
+    bool eof;            /* the socket's FIN was read */
     bool more, truncated, said_end;
     bool shaken;                           /* the handshake is over */
     unsigned char session_key[TLS_DIGEST]; /* name and address: under which its session may be taken up again */

@@ -17,13 +17,14 @@
 static const char CIPHERS[] = "ECDHE+AESGCM+AES128:ECDHE+AESGCM:ECDHE+CHACHA20",
                   SUITES[] = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256",
                   GROUPS[] = "X25519:P-256:P-384";
-enum { SESSION_SECONDS = 2 * 3600 };
+enum { SESSION_SECONDS = 2 * 3600, EARLY_MOST = 16384 };
 
 struct tls_service {
     struct tls_shared shared;
     enum tls_alpn alpn;
     enum tls_ask ask;
     unsigned versions;
+    bool early;
     X509_STORE *roots; /* who may have signed clients' certificates; NULL: none are asked for */
     SSL_CTX *contexts[TLS_WORKERS];
 };
@@ -94,6 +95,10 @@ static SSL_CTX *make_context(struct tls_service *s) {
     SSL_CTX_set_tlsext_servername_callback(c, take_name);
     SSL_CTX_set_tlsext_status_cb(c, staple);
     SSL_CTX_set_alpn_select_cb(c, choose_alpn, s);
+    if (s->early) {
+        must(SSL_CTX_set_max_early_data(c, EARLY_MOST));
+        tls_replay_use(c);
+    }
     ask_for_certificate(c, s);
     return c;
 }
@@ -107,6 +112,8 @@ SSL *tls_service_open(struct tls_service *s, const struct loop *loop) {
     SSL_set_accept_state(ssl);
     return ssl;
 }
+
+bool tls_service_takes_early(const struct tls_service *s) { return s->early; }
 
 /* ---- its life */
 
@@ -147,6 +154,7 @@ static bool read_settings(struct tls_service *s, const struct tls_service_settin
     s->alpn = from->alpn;
     s->ask = from->ask;
     s->versions = from->versions;
+    s->early = from->early;
     if (s->ask == TLS_ASK_NOT) return true;
     s->roots = tls_roots(from->client_ca, text, sizeof text);
     if (!s->roots) snprintf(why, size, "client_ca: %s", text);
@@ -155,7 +163,8 @@ static bool read_settings(struct tls_service *s, const struct tls_service_settin
 
 struct tls_service *tls_service_get(const struct tls_service_settings *from, char *why, size_t size) {
     unsigned char digest[TLS_DIGEST];
-    unsigned char flags[] = { (unsigned char)from->alpn, (unsigned char)from->ask, (unsigned char)from->versions };
+    unsigned char flags[] = { (unsigned char)from->alpn, (unsigned char)from->ask, (unsigned char)from->versions,
+                              from->early };
     struct slice parts[] = { SLICE("service"), slice_make((const char *)flags, sizeof flags), from->client_ca,
                              from->crl };
     tls_digest(parts, 4, digest);

@@ -13,8 +13,7 @@ static const struct timeouts fallback_timeouts = { .head = 10, .body = 30, .idle
 static const struct h1_limits fallback_limits = { .head = 32768, .target = 8192, .fields = 100 };
 
 const struct host_table *client_table(const struct client *c) {
-    const struct generation *g = client_worker(c)->generation;
-    return g && c->listener->id < g->table_count ? g->tables[c->listener->id] : NULL;
+    return generation_table(client_worker(c)->generation, c->listener);
 }
 
 static const struct site *first_site(const struct client *c) {
@@ -75,7 +74,10 @@ static void peek_on_broken(struct conn *conn, enum failure why) {
 }
 
 static void peek_on_deadline(struct conn *conn) { client_close(client_of_conn(conn)); }
-static void peek_begin(struct client *c) { conn_deadline(&c->conn, client_timeouts(c)->head); }
+static void peek_begin(struct client *c) {
+    conn_deadline(&c->conn, client_timeouts(c)->head);
+    if (c->conn.in.size) peek(&c->conn);
+}
 static void peek_leave(struct client *c) { (void)c; }
 
 static const struct conn_handlers peek_handlers = {
@@ -85,7 +87,7 @@ static const struct client_protocol client_peek = {
     .handlers = &peek_handlers, .begin = peek_begin, .drain = client_close, .leave = peek_leave
 };
 
-static const struct client_protocol *first_protocol(struct client *c) {
+const struct client_protocol *client_first_protocol(struct client *c) {
     const struct host_table *table = client_table(c);
     if (table && table->tls) return &client_tls;
     c->may_speak_h2 = table && table->h2c;
@@ -106,5 +108,6 @@ void client_accept(struct ear *ear, int fd, const struct addr *peer) {
     list_push(&w->clients, &c->node);
     conn_open(&c->conn, ear->loop, fd, &peek_handlers);
     worker_client_came(w);
-    client_begin(c, first_protocol(c));
+    const struct host_table *table = client_table(c);
+    client_begin(c, table && table->proxy_protocol ? &client_proxy : client_first_protocol(c));
 }

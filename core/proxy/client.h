@@ -1,7 +1,7 @@
 /* A client: an accepted connection and its protocol. It reads heads and begins an exchange for each, carries the
  * request body into the exchange's pipe and the answer out (stream.h). It holds its listener, never a generation.
  *
- * client.c accepts and closes; client_tls.c shakes hands; client_h1.c and client_h2.c are the protocols. */
+ * client.c accepts and closes; client_proxy.c takes PROXY headers; client_tls.c shakes hands; client_h1.c and client_h2.c are the protocols. */
 #pragma once
 
 #include "http/h1.h"
@@ -19,7 +19,7 @@ struct client_protocol {
     /* The client was closed: its exchanges are told (exchange_client_left). */
     void (*leave)(struct client *);
 };
-extern const struct client_protocol client_tls, client_h1, client_h2;
+extern const struct client_protocol client_proxy, client_tls, client_h1, client_h2;
 
 struct h2_client; /* client_h2.c's own */
 
@@ -50,11 +50,13 @@ struct client {
     struct list node; /* in worker->clients */
     struct grave grave;
     struct listener *listener;
-    struct addr addr; /* the other side, as accepted */
+    struct addr addr; /* the other side, as accepted, or as a PROXY header says */
     const struct client_protocol *protocol;
     bool closed;
+    bool misplaced;              /* it speaks HTTP where its listener speaks TLS: it is told so */
     bool may_speak_h2;           /* its listener takes HTTP/2 with prior knowledge */
     struct handshake *handshake; /* policy is asked for a certificate; NULL: it is not */
+    struct generation *met;      /* during a TLS handshake: the one that accepted it, a reference; else NULL */
     struct h1_client h1;
     struct h2_client *h2; /* NULL: it does not speak HTTP/2 */
 };
@@ -66,6 +68,8 @@ void client_drain(struct client *);
 void client_close(struct client *);
 
 /* -- for the protocols */
+/* What it speaks once nothing stands before that: TLS, or what its first bytes tell. */
+const struct client_protocol *client_first_protocol(struct client *);
 static inline struct worker *client_worker(const struct client *c) { return worker_of(c->conn.loop); }
 static inline struct client *client_of_conn(struct conn *c) { return container_of(c, struct client, conn); }
 /* What the generation that serves says of its listener; NULL: nothing does. */

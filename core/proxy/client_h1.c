@@ -6,6 +6,7 @@
  *
  * The deadline has one meaning at a time: idle, head, or, during an exchange, progress: that the client sends the
  * body it owes or takes the answer we wrote. */
+#include "base/log.h"
 #include "http/date.h"
 #include "http/framing.h"
 #include "proxy/exchange.h"
@@ -53,13 +54,25 @@ static void refuse_head(struct client *c, struct exchange *x, enum failure why) 
     exchange_begin_failed(x, why);
 }
 
-/* Whoever begins a connection that may speak HTTP/2 with something that is neither would take a page of ours for
- * frames. */
+/* The first byte of a handshake's record (RFC 8446 5.1), where a method begins. */
+static bool is_tls(const struct client *c) { return !c->conn.tls && *buffer_front(&c->conn.in).p == 22; }
+
+static void note_tls(const struct client *c) {
+    struct worker *w = client_worker(c);
+    char text[ADDR_TEXT];
+    metric_add(w->metrics->misplaced_tls, w->loop.index, 1);
+    log_debug("%s: %.*s speaks TLS, which this listener does not", c->listener->name, FMT(addr_text(&c->addr, text)));
+}
+
+/* Whoever begins a connection with TLS where none is spoken, or one that may speak HTTP/2 with something that is neither,
+ * would not understand a page of ours. */
 static void refuse_bytes(struct client *c, struct exchange *x, enum failure why) {
-    if (!c->may_speak_h2 || c->h1.requests > 0) {
+    bool first = c->h1.requests == 0, tls = first && is_tls(c);
+    if (!tls && !(first && c->may_speak_h2)) {
         refuse_head(c, x, why);
         return;
     }
+    if (tls) note_tls(c);
     exchange_forget(x);
     client_close(c);
 }
@@ -81,7 +94,7 @@ static void take_head(struct client *c, struct exchange *x) {
     struct h1_client *h = &c->h1;
     conn_consumed(&c->conn);
     begin_exchange(c, x);
-    enum failure why = framing_of_request(&x->request);
+    enum failure why = c->misplaced ? FAIL_PLAIN_ON_TLS : framing_of_request(&x->request);
     if (why != FAIL_NONE) {
         exchange_begin_failed(x, why);
         return;
@@ -218,6 +231,11 @@ static void on_broken(struct conn *conn, enum failure why) {
     client_close(client_of_conn(conn));
 }
 
+static void on_secured(struct conn *conn) {
+    struct exchange *x = exchange_of(client_of_conn(conn));
+    if (x) exchange_wake(x); /* it may have waited for this */
+}
+
 static void on_room(struct conn *conn) {
     struct client *c = client_of_conn(conn);
     pipe_reader_has_room(&c->h1.stream.reader);
@@ -255,6 +273,7 @@ static const struct conn_handlers handlers = {
     .on_bytes = on_bytes,
     .on_end = on_end,
     .on_broken = on_broken,
+    .on_secured = on_secured,
     .on_room = on_room,
     .on_deadline = on_deadline,
 };

@@ -366,6 +366,13 @@ static void on_broken(struct conn *conn, enum failure why) {
     client_close(client_of_conn(conn));
 }
 
+static void on_secured(struct conn *conn) {
+    list_each(node, &of_conn(conn)->streams) {
+        struct exchange *x = container_of(node, struct h2_client_stream, node)->stream.exchange;
+        if (x) exchange_wake(x); /* it may have waited for this */
+    }
+}
+
 static void on_conn_room(struct conn *conn) { wake(of_conn(conn)); }
 
 static void say_goodbye(struct h2_client *h) {
@@ -439,6 +446,7 @@ static const struct conn_handlers handlers = {
     .on_bytes = on_bytes,
     .on_end = on_conn_end,
     .on_broken = on_broken,
+    .on_secured = on_secured,
     .on_room = on_conn_room,
     .on_flushed = on_conn_room,
     .on_deadline = on_deadline,

@@ -1,6 +1,7 @@
 /* TLS to clients: the handshake, before it is known which protocol follows (ALPN tells). Which certificates it is shown
  * the generation decides that serves when it comes, as for requests; the service itself is the listener's at the moment
- * of accepting. */
+ * of accepting. Where that generation knows the listener no more, the one decides that accepted: until its handshake is
+ * over a client holds it. */
 #include "base/log.h"
 #include "proxy/client.h"
 #include "proxy/handshake.h"
@@ -17,10 +18,14 @@ static struct site *find_site(const struct host_table *table, struct slice name)
     return host_table_find(table, slice_make(lower, name.n));
 }
 
+static const struct host_table *find_table(const struct client *c) {
+    const struct host_table *table = client_table(c);
+    return table && table->tls ? table : generation_table(c->met, c->listener);
+}
+
 /* Those of its site; else the listener's own, if they bear the name. */
 struct tls_certificates *client_certificates(const struct client *c, struct slice name) {
-    const struct host_table *table = client_table(c);
-    if (!table) return NULL;
+    const struct host_table *table = find_table(c);
     const struct site *site = find_site(table, name);
     if (site && site != table->fallback && site->certificates) return site->certificates;
     if (table->certificates && tls_certificates_bear(table->certificates, name)) return table->certificates;
@@ -29,17 +34,39 @@ struct tls_certificates *client_certificates(const struct client *c, struct slic
 
 static void on_hello(struct conn *conn, struct slice name) {
     struct client *c = client_of_conn(conn);
-    const struct host_table *table = client_table(c);
-    struct site *site = table ? find_site(table, name) : NULL;
+    const struct host_table *table = find_table(c);
+    struct site *site = table == client_table(c) ? find_site(table, name) : NULL; /* who leaves is asked no more */
     bool asks = site && (site->hooks & 1u << HOOK_ON_CERTIFICATE);
     if (asks) handshake_begin(c, site, name);
     else conn_tls_present(conn, client_certificates(c, name), name);
 }
 
+static void forget_generation(struct client *c) {
+    generation_unref(c->met);
+    c->met = NULL;
+}
+
+static void count_early(const struct worker *w, const struct conn *conn) {
+    if (conn_tls_early(conn)) metric_add(w->metrics->tls_early_taken, w->loop.index, 1);
+    if (conn_tls_early_refused(conn)) metric_add(w->metrics->tls_early_refused, w->loop.index, 1);
+}
+
 static void on_connected(struct conn *conn) {
     struct worker *w = worker_of(conn->loop);
+    count_early(w, conn);
+    forget_generation(client_of_conn(conn));
     metric_add(conn_tls_resumed(conn) ? w->metrics->tls_resumed : w->metrics->tls_full, w->loop.index, 1);
     client_begin(client_of_conn(conn), conn_tls_alpn(conn) == TLS_ALPN_H2 ? &client_h2 : &client_h1);
+}
+
+/* Whoever typed http for https gets an answer that he can read. */
+static void on_plain(struct conn *conn) {
+    struct client *c = client_of_conn(conn);
+    struct worker *w = client_worker(c);
+    metric_add(w->metrics->misplaced_http, w->loop.index, 1);
+    forget_generation(c);
+    c->misplaced = true;
+    client_begin(c, &client_h1);
 }
 
 /* Strangers fail all day: no line of the log for each, but for who looks for one. */
@@ -58,6 +85,7 @@ static void on_nothing(struct conn *conn) { (void)conn; }
 
 static const struct conn_handlers handlers = {
     .on_hello = on_hello,
+    .on_plain = on_plain,
     .on_connected = on_connected,
     .on_bytes = on_nothing,
     .on_end = on_deadline,
@@ -66,12 +94,11 @@ static const struct conn_handlers handlers = {
 };
 
 static void begin(struct client *c) {
+    c->met = generation_ref(client_worker(c)->generation);
     conn_tls_accept(&c->conn, client_table(c)->tls);
     conn_deadline(&c->conn, client_timeouts(c)->head);
 }
 
-static void leave(struct client *c) { (void)c; }
-
 const struct client_protocol client_tls = {
-    .handlers = &handlers, .begin = begin, .drain = client_close, .leave = leave
+    .handlers = &handlers, .begin = begin, .drain = client_close, .leave = forget_generation
 };

@@ -104,7 +104,21 @@ static enum verdict ask(struct exchange *x, enum hook hook, const void *detail, 
 
 /* ---- 1. take head: the protocol has read it and refused what is ambiguous */
 
+/* Early data may be a replay (RFC 8470): what is not safe to repeat waits for the end of the handshake, which shows that
+ * it was none. Others are forwarded with a mark (mark_early). */
+static bool is_too_early(const struct exchange *x) {
+    bool safe = method_is_safe(x->request.method) && !x->stream->body_unread && !x->request.framing.upgrade;
+    return !safe && conn_tls_early(&x->stream->client->conn);
+}
+
+static enum next await_handshake(struct exchange *x) {
+    if (x->total.at == 0) deadline_set(&x->total, client_timeouts(x->stream->client)->head);
+    return WAIT;
+}
+
 static enum next take_head(struct exchange *x) {
+    if (is_too_early(x)) return await_handshake(x);
+    if (x->total.at > 0) deadline_clear(&x->total);
     bool body = x->stream->body_unread;
     /* What comes behind a CONNECT may be meant for the tunnel: if there will be none, nobody else is to read it. */
     if (x->request.method == METHOD_CONNECT) x->request.framing.keep_alive = false;
@@ -211,6 +225,11 @@ static struct slice wanted_upgrade(const struct exchange *x) {
     return framing_upgrade(&x->request.headers);
 }
 
+static void mark_early(struct exchange *x) {
+    if (x->stream && conn_tls_early(&x->stream->client->conn))
+        headers_set(&x->request.headers, SLICE("Early-Data"), SLICE("1"));
+}
+
 static void finish_request(struct exchange *x) {
     struct request *r = &x->request;
     x->request_sent = true;
@@ -220,6 +239,7 @@ static void finish_request(struct exchange *x) {
         headers_set_id(&r->headers, HEADER_HOST, authority_write(&x->arena, &r->target));
     headers_remove(&r->headers, SLICE("HTTP2-Settings"));
     if (!x->forward) forwarded_send(x);
+    mark_early(x);
     headers_add_id(&r->headers, HEADER_VIA, x->forward ? forward_via(&x->arena, r->version) : http_via(r->version));
     if (!x->expects_continue) headers_remove_id(&r->headers, HEADER_EXPECT);
 }
@@ -567,7 +587,10 @@ static void fail_later(struct exchange *x, enum failure why) {
     exchange_wake(x);
 }
 
-static void on_total(struct deadline *d) { fail_later(container_of(d, struct exchange, total), FAIL_TOTAL_TIMEOUT); }
+static void on_total(struct deadline *d) {
+    struct exchange *x = container_of(d, struct exchange, total);
+    fail_later(x, x->step == STEP_TAKE_HEAD ? FAIL_TOO_EARLY : FAIL_TOTAL_TIMEOUT);
+}
 
 static void make_id(struct exchange *x, struct worker *w) {
     static const char digits[] = "0123456789abcdef";

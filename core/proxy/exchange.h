@@ -85,7 +85,7 @@ struct exchange {
     struct list ties;                /* what policy holds as long as it lasts, its body or tunnel included */
     uint32_t watcher;                /* whose `watched` is (trace.c): an old one's means nothing */
     void *watched;                   /* a watcher's notes; NULL: none */
-    struct deadline total;           /* timeouts.total */
+    struct deadline total;           /* timeouts.total; in STEP_TAKE_HEAD: for the handshake that early data overtook */
     struct pipe_watch buffer_watch;  /* buffer_body */
     struct pipe_watch content_watch; /* the head waits for what stages make of the body */
     struct pipe_reader drop;         /* reads away a request body nobody wants */

@@ -154,6 +154,7 @@ static enum next try_failed(struct fetch *f, enum failure why) {
 
 static void take_pick(struct fetch *f) {
     f->pick_at = 0;
+    f->picked_target = false;
     f->egress = NULL;
     f->forward_target = f->authorization = slice_make(NULL, 0);
 }
@@ -165,6 +166,7 @@ static enum next take_target(struct fetch *f) {
     if (why != FAIL_NONE) return fail(f, why);
     pick_one(&f->pick, choice.backend, slice_make(NULL, 0));
     take_pick(f);
+    f->picked_target = true;
     f->egress = choice.egress;
     f->forward_target = choice.target;
     f->authorization = choice.authorization;
@@ -238,8 +240,7 @@ static struct server *choose_server(struct fetch *f, struct backend *backend, en
 }
 
 static bool is_allowed(const struct fetch *f, const struct addr *addr) {
-    if (!f->egress) return true;
-    const struct generation *g = f->forward ? f->generation : NULL;
+    const struct generation *g = f->picked_target ? f->generation : NULL;
     return egress_allows(f->egress, addr) && !(g && addr_is_listened(addr, g->listened, g->listened_count));
 }
 
@@ -311,6 +312,17 @@ static struct way way_of(struct fetch *f, char *text) {
     return way;
 }
 
+/* For whom it connects, and where he came in. */
+static void name_client(const struct fetch *f, struct way *way) {
+    const struct exchange *x = f->subject.exchange;
+    way->proxy_protocol = settings_of(f)->proxy_protocol;
+    if (!way->proxy_protocol || !x || !x->stream) return;
+    way->source = x->client_addr;
+    way->destination.size = sizeof way->destination.u;
+    if (getsockname(conn_fd(&x->stream->client->conn), &way->destination.u.sa, &way->destination.size) != 0)
+        way->destination.size = 0;
+}
+
 static enum next connect_step(struct fetch *f) {
     struct loop *loop = &f->worker->loop;
     f->try_began = loop_now(loop);
@@ -320,6 +332,7 @@ static enum next connect_step(struct fetch *f) {
     f->why_more = NULL;
     char text[ADDR_TEXT];
     struct way way = way_of(f, text);
+    name_client(f, &way);
     if (f->connect || !server_conn_borrow(f->server, loop, &f->borrower, &way))
         server_conn_open(f->server, loop, &f->borrower, first_of(settings_of(f)->connect, f->timeouts.connect), &way);
     return GO_ON;

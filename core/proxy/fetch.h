@@ -62,9 +62,10 @@ struct fetch {
     const struct egress *egress;                /* rules for the addresses it may connect to; NULL: all */
     struct backend *ad_hoc;                     /* it is a user of this one; NULL: of none */
     struct slice forward_target, authorization; /* of the present pick (struct forward_choice); p NULL: none */
-    bool forward; /* of an exchange that names its target, which is what it picks by itself */
-    bool connect; /* a CONNECT: nothing is sent and awaited, the connection is the answer */
-    bool fixed;   /* the maker chose the backend: policy is not asked */
+    bool forward;       /* of an exchange that names its target, which is what it picks by itself */
+    bool picked_target; /* its present pick is that target, or the parent on the way there: no listener of ours */
+    bool connect;       /* a CONNECT: nothing is sent and awaited, the connection is the answer */
+    bool fixed;         /* the maker chose the backend: policy is not asked */
     bool hook_running;
     bool server_active; /* this try counts in server->active */
     bool pumping, total_over;

@@ -10,7 +10,8 @@
  *
  * Through a parent, http: URLs are asked for in absolute form, and everything else through a CONNECT that is a step of
  * opening the connection (backend/server_parent.c). The parent resolves names, so only targets that are addresses can
- * be judged here; it has rules of its own. */
+ * be judged here; it has rules of its own. It cannot be one of our listeners. That two proxies are not each other's
+ * parents, which Via shows for requests and nothing for a CONNECT, is left to those who configure them. */
 #include "proxy/forward.h"
 
 #include "base/clock.h"
@@ -132,7 +133,9 @@ enum failure forward_choose(struct exchange *x, struct forward_choice *choice) {
     enum failure why = FAIL_NONE;
     *choice = (struct forward_choice){ .egress = rules->parent ? NULL : &rules->egress };
     if (!allows_port(rules, port_of(&target), connect)) return FAIL_PORT_REFUSED;
-    if ((why = check_host(rules, target.host)) != FAIL_NONE) return why;
+    why = check_host(rules, target.host);
+    if (why == FAIL_DESTINATION_REFUSED) worker_count_refused(x->subject.worker);
+    if (why != FAIL_NONE) return why;
     struct ad_hoc_way way = { .url = &target, .parent = rules->parent };
     if (connect) target.scheme = SLICE("connect");
     if (plain && rules->parent) {

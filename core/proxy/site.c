@@ -6,6 +6,7 @@
 #include "proxy/site.h"
 
 #include "base/must.h"
+#include "net/listener.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -96,6 +97,10 @@ void forward_fini(struct forward *f) {
 struct generation *generation_ref(struct generation *g) {
     atomic_fetch_add_explicit(&g->refs, 1, memory_order_relaxed);
     return g;
+}
+
+const struct host_table *generation_table(const struct generation *g, const struct listener *l) {
+    return g && l->id < g->table_count ? g->tables[l->id] : NULL;
 }
 
 void generation_unref(struct generation *g) {

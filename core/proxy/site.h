@@ -76,7 +76,10 @@ struct site {
 
 /* What a generation says of one listener: its options, and which site a Host leads to. */
 struct host_table {
-    bool h2c;                              /* HTTP/2 with prior knowledge, beside HTTP/1 */
+    bool h2c;             /* HTTP/2 with prior knowledge, beside HTTP/1 */
+    bool proxy_protocol;  /* clients begin with a PROXY header */
+    struct cidr *proxies; /* who may send one; NULL: who has no public address */
+    size_t proxies_count;
     struct tls_service *tls;               /* a reference; NULL: plain */
     struct tls_certificates *certificates; /* where no site has one for a name; a reference; NULL: none */
     struct map exact;                      /* "example.com" -> site */
@@ -110,3 +113,6 @@ static inline const struct egress *generation_egress(const struct generation *g)
 }
 struct generation *generation_ref(struct generation *);
 void generation_unref(struct generation *); /* NULL is ignored */
+struct listener;
+/* What it says of the listener; NULL: nothing. `g` may be NULL. */
+const struct host_table *generation_table(const struct generation *g, const struct listener *);

@@ -21,7 +21,27 @@ static struct metric *find_handshakes(const char *result) {
                       "TLS handshakes of clients, by what they came to", metric_labels(text, sizeof text, &label, 1));
 }
 
+static struct metric *find_misplaced(const char *came) {
+    char text[64];
+    struct label label = { "came", slice_of(came) };
+    return metric_get(METRIC_COUNTER, "moongate_misplaced_total",
+                      "Connections that spoke plainly on a TLS listener (http), or TLS on a plain one (tls)",
+                      metric_labels(text, sizeof text, &label, 1));
+}
+
+static struct metric *find_early(const char *result) {
+    char text[64];
+    struct label label = { "result", slice_of(result) };
+    return metric_get(METRIC_COUNTER, "moongate_tls_early_total",
+                      "Handshakes of clients that sent early data, by what became of it: taken or refused",
+                      metric_labels(text, sizeof text, &label, 1));
+}
+
 static void find_metrics(void) {
+    metrics.tls_early_taken = find_early("taken");
+    metrics.tls_early_refused = find_early("refused");
+    metrics.misplaced_http = find_misplaced("http");
+    metrics.misplaced_tls = find_misplaced("tls");
     metrics.tls_full = find_handshakes("full");
     metrics.tls_resumed = find_handshakes("resumed");
     metrics.tls_failed = find_handshakes("failed");
@@ -36,6 +56,9 @@ static void find_metrics(void) {
         metric_get(METRIC_COUNTER, "moongate_refused_total", "Client connections refused for lack of room", none);
     metrics.bad_requests =
         metric_get(METRIC_COUNTER, "moongate_bad_requests_total", "Requests that reached no site", none);
+    metrics.proxy_headers_refused = metric_get(
+        METRIC_COUNTER, "moongate_proxy_headers_refused_total",
+        "Client connections closed for a PROXY header that was missing, malformed or not to be believed", none);
     metrics.destinations_refused =
         metric_get(METRIC_COUNTER, "moongate_destinations_refused_total",
                    "Connections that clients or scripts asked for to addresses that are not allowed", none);

@@ -41,8 +41,10 @@ static inline struct worker *worker_of(struct loop *loop) { return container_of(
 /* Metrics of the instance, found once. */
 struct worker_metrics {
     struct metric *clients_open, *clients_total, *tunnels_open, *requests_total, *refused, *bad_requests, *fetches,
-        *destinations_refused;
+        *destinations_refused, *proxy_headers_refused;
+    struct metric *misplaced_http, *misplaced_tls;      /* HTTP came where TLS is spoken, and the reverse */
     struct metric *tls_full, *tls_resumed, *tls_failed; /* handshakes of clients */
+    struct metric *tls_early_taken, *tls_early_refused;
 };
 
 /* By client.c: counts, and tells when the last one left a draining worker. */

@@ -296,6 +296,7 @@ static void fini_site(struct config_site *site) {
 static void fini_listener(struct config_listener *l) {
     tls_service_unref(l->tls);
     tls_certificates_unref(l->certificates);
+    free(l->proxies);
     free(l->name);
     free(l->path);
 }

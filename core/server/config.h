@@ -23,7 +23,9 @@ struct config_listener {
     char *path;               /* where it was named first, for error lines: "sites[1].listen[2]" */
     int line;                 /* of that, 0: not known */
     bool h2c, proxy_protocol; /* options; sites on one address agree in them (config_read checks) */
-    struct tls_service *tls;  /* likewise; a reference; NULL: plain */
+    struct cidr *proxies;     /* whose PROXY headers are believed; NULL: of who has no public address */
+    size_t proxies_count;
+    struct tls_service *tls;               /* likewise; a reference; NULL: plain */
     struct tls_certificates *certificates; /* of its own; a reference; NULL: none */
 };
 

@@ -4,6 +4,7 @@
 
 #include "base/must.h"
 #include "net/tls.h"
+#include "server/listeners.h"
 
 #include <stdlib.h>
 
@@ -129,6 +130,14 @@ static void add_tls(struct host_table *table, const struct config_listener *l, s
     table->certificates = tls_certificates_ref(site->certificates);
 }
 
+static void copy_proxies(struct host_table *table, const struct config_listener *l) {
+    table->proxy_protocol = l->proxy_protocol;
+    if (table->proxies || !l->proxies_count) return;
+    table->proxies_count = l->proxies_count;
+    table->proxies = must_calloc(l->proxies_count, sizeof *table->proxies);
+    memcpy(table->proxies, l->proxies, l->proxies_count * sizeof *table->proxies);
+}
+
 static void build_tables(struct generation *g, const struct config *config, const struct generation_parts *parts) {
     g->table_count = count_ids(config, parts);
     g->tables = must_calloc(g->table_count + 1, sizeof(struct host_table *));
@@ -137,6 +146,7 @@ static void build_tables(struct generation *g, const struct config *config, cons
             uint32_t id = parts->listeners[config->sites[s].listeners[i]]->id;
             if (!g->tables[id]) g->tables[id] = must_calloc(1, sizeof(struct host_table));
             g->tables[id]->h2c = config->listeners[config->sites[s].listeners[i]].h2c;
+            copy_proxies(g->tables[id], &config->listeners[config->sites[s].listeners[i]]);
             add_to_table(g->tables[id], g->sites[s]);
             add_tls(g->tables[id], &config->listeners[config->sites[s].listeners[i]], g->sites[s]);
         }
@@ -146,7 +156,8 @@ static void build_tables(struct generation *g, const struct config *config, cons
 /* Where a connection would come in at ourselves. */
 static void build_addresses(struct generation *g, const struct config *config, const struct generation_parts *parts) {
     g->listened = must_calloc(config->listener_count + 1, sizeof *g->listened);
-    for (unsigned i = 0; i < config->listener_count; i++) g->listened[g->listened_count++] = parts->listeners[i]->addr;
+    for (unsigned i = 0; i < config->listener_count; i++)
+        g->listened[g->listened_count++] = listener_bound(parts->listeners[i]);
     if (config->admin.addr.size) g->listened[g->listened_count++] = config->admin.addr;
 }
 
@@ -195,6 +206,7 @@ static void destroy_table(struct host_table *table) {
     if (!table) return;
     tls_service_unref(table->tls);
     tls_certificates_unref(table->certificates);
+    free(table->proxies);
     map_fini(&table->exact);
     map_fini(&table->wildcard);
     free(table);

@@ -56,11 +56,16 @@ void listener_release(struct listener *l) {
     ask_release(text);
 }
 
-char *listener_address(const struct listener *l) {
+struct addr listener_bound(const struct listener *l) {
     struct addr actual = { .size = sizeof actual.u };
+    if (addr_port(&l->addr) != 0 || l->addr.u.sa.sa_family == AF_UNIX || l->fd_count == 0) return l->addr;
+    return getsockname(l->fds[0], &actual.u.sa, &actual.size) == 0 ? actual : l->addr;
+}
+
+char *listener_address(const struct listener *l) {
+    struct addr actual = listener_bound(l);
     char text[ADDR_TEXT];
-    if (addr_port(&l->addr) != 0 || l->addr.u.sa.sa_family == AF_UNIX || l->fd_count == 0) return must_strdup(l->name);
-    if (getsockname(l->fds[0], &actual.u.sa, &actual.size) != 0) return must_strdup(l->name);
+    if (addr_equal(&actual, &l->addr)) return must_strdup(l->name);
     addr_text(&actual, text);
     return must_strdup(text);
 }

@@ -20,6 +20,8 @@ bool listener_ask_bind(struct listener *, const struct config_listener *, unsign
 void listener_close(struct listener *, unsigned first, unsigned step);
 /* Closes the sockets; the supervisor closes his. It may be bound again later. */
 void listener_release(struct listener *);
-/* Its address, the true port instead of 0. malloc'd. */
+/* Its address, the true port instead of 0. */
+struct addr listener_bound(const struct listener *);
+/* The same as text, malloc'd. */
 char *listener_address(const struct listener *);
 void listeners_free(struct instance *);

@@ -266,10 +266,11 @@ static void swap_admin(struct reload *r, struct worker_thread *t) {
 static void swap_in_worker(struct round *round, struct worker_thread *t) {
     struct reload *r = of_round(round);
     if (t->worker.generation) state_retire(t->worker.generation->states[t->worker.index]);
+    ears_leave_others(t, r->listeners, r->listener_count); /* what it still accepts is met as it was before */
     worker_adopt(&t->worker, generation_ref(r->generation));
     state_become_current(r->generation->states[t->worker.index]);
     logs_swap(&r->logs, t);
-    ears_set(t, r->listeners, r->listener_count);
+    ears_add(t, r->listeners, r->listener_count);
     clients_limit(t, r->generation->max_connections);
     if (t->worker.index == 0) swap_admin(r, t);
     round_report(round, t);

@@ -128,6 +128,8 @@ void check_backend_parent(struct reader *r, const struct spot *at, const struct 
     if (!parent) return;
     if (parent->trust && backend->settings.trust)
         reader_error(r, &here, "TLS to the servers cannot go inside of TLS to the parent: reach it by http://");
+    if (backend->settings.proxy_protocol)
+        reader_error(r, &here, "a PROXY header would go to the parent, not to the servers: one or the other");
     for (unsigned i = 0; i < backend->spec_count; i++) {
         struct spot server = { .up = at, .index = i + 1 };
         if (!backend->specs[i].host && backend->specs[i].addr.u.sa.sa_family == AF_UNIX)

@@ -39,7 +39,17 @@ static const struct value *address_of(struct reader *r, const struct spot *at, c
     return address;
 }
 
+/* true, or the ranges of those who are believed. */
+void read_proxy_protocol(struct reader *r, const struct spot *at, const struct value *v, void *base) {
+    struct config_listener *l = base;
+    l->proxy_protocol = v->kind == VALUE_BOOLEAN ? v->boolean : true;
+    if (v->kind == VALUE_BOOLEAN) return;
+    if (v->kind == VALUE_TABLE && list_size(v) == 0) reader_error(r, at, "expected at least one address or range");
+    read_ranges(r, at, v, &l->proxies, &l->proxies_count);
+}
+
 static void fini_options(struct config_listener *l) {
+    free(l->proxies);
     tls_service_unref(l->tls);
     tls_certificates_unref(l->certificates);
 }
@@ -63,19 +73,14 @@ static bool read_listener(struct reader *r, const struct spot *at, const struct 
 
 static void check_options(struct reader *r, const struct spot *at, const struct config_listener *former,
                           const struct config_listener *l) {
+    bool same_proxies =
+        former->proxy_protocol == l->proxy_protocol && former->proxies_count == l->proxies_count &&
+        (!l->proxies_count || memcmp(former->proxies, l->proxies, l->proxies_count * sizeof *l->proxies) == 0);
     bool same_tls = former->tls == l->tls && tls_certificates_equal(former->certificates, l->certificates);
-    const char *differs = !same_tls                                     ? "tls"
-                          : former->h2c != l->h2c                       ? "h2c"
-                          : former->proxy_protocol != l->proxy_protocol ? "proxy_protocol"
-                                                                        : NULL;
+    const char *differs = !same_tls ? "tls" : former->h2c != l->h2c ? "h2c" : !same_proxies ? "proxy_protocol" : NULL;
     if (differs)
         reader_error(r, at, "%s has another `%s` at %s: sites on one address agree in its options", l->name, differs,
                      former->path);
-}
-
-static void check_functions(struct reader *r, const struct spot *at, const struct config_listener *l) {
-    struct spot proxy = { .up = at, .name = "proxy_protocol" };
-    if (l->proxy_protocol) reader_error(r, &proxy, "the PROXY protocol comes with a later version");
 }
 
 /* The index in config->listeners; `l` is taken over. */
@@ -99,7 +104,6 @@ static unsigned share_listener(struct reader *r, const struct spot *at, struct c
 static void add_listener(struct reader *r, const struct spot *at, const struct value *v, struct config_site *site) {
     struct config_listener l;
     if (!read_listener(r, at, v, &l)) return;
-    check_functions(r, at, &l);
     unsigned index = share_listener(r, at, &l);
     for (unsigned i = 0; i < site->listener_count; i++) {
         if (site->listeners[i] != index) continue;
@@ -145,8 +149,8 @@ void read_admin(struct reader *r, const struct spot *at, const struct value *v, 
         return;
     }
     if (!read_listener(r, at, v, admin)) return;
-    check_functions(r, at, admin);
     if (admin->tls) reader_error(r, at, "the admin speaks no TLS: keep it local");
+    if (admin->proxy_protocol) reader_error(r, at, "the admin takes no PROXY header: keep it local");
     admin->path = must_strdup(spot_text(at, path));
     admin->line = spot_line(r, at);
     if (!is_local(&admin->addr))

@@ -122,7 +122,7 @@ const struct setting settings_table[] = {
 
     ROW(LISTENER, "tls", OWN, config_listener, tls, .read = read_listener_tls),
     ROW(LISTENER, "h2c", BOOLEAN, config_listener, h2c),
-    ROW(LISTENER, "proxy_protocol", BOOLEAN, config_listener, proxy_protocol),
+    ROW(LISTENER, "proxy_protocol", OWN, config_listener, proxy_protocol, .read = read_proxy_protocol),
 
     /* 0: no limit */
     ROW(TIMEOUTS, "head", SECONDS, timeouts, head, .high = DAY, .preset = 10),
@@ -149,6 +149,7 @@ const struct setting settings_table[] = {
     ROW(BACKEND, "max_connections", COUNT, config_backend, settings.max_connections, .high = 10e6),
     ROW(BACKEND, "tls", OWN, config_backend, settings, .read = read_backend_tls),
     ROW(BACKEND, "h2", BOOLEAN, config_backend, settings.h2),
+    ROW(BACKEND, "proxy_protocol", COUNT, config_backend, settings.proxy_protocol, .high = 2),
     ROW(BACKEND, "parent", OWN, config_backend, settings.parent, .read = read_backend_parent),
     ROW(BACKEND, "queue", LATER, config_backend, settings, .later = "queues come with a later version"),
 
@@ -181,7 +182,7 @@ const struct setting settings_table[] = {
     ROW(LISTENER_TLS, "client_ca", TEXT, service_setting, client_ca),
     ROW(LISTENER_TLS, "client_verify", WORD, service_setting, client_verify, .words = client_verify_words),
     ROW(LISTENER_TLS, "crl", TEXT, service_setting, crl),
-    ROW(LISTENER_TLS, "early_data", LATER, service_setting, profile, .later = "early data comes with a later version"),
+    ROW(LISTENER_TLS, "early_data", BOOLEAN, service_setting, early_data),
 
     ROW(CERTIFICATE, "cert", TEXT, certificate_setting, cert),
     ROW(CERTIFICATE, "key", TEXT, certificate_setting, key),

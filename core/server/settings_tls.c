@@ -239,6 +239,7 @@ static void make_service(struct reader *r, const struct spot *at, const struct s
         .alpn = TLS_ALPN_H2,
         .versions = s->profile ? TLS_1_3 : TLS_1_2 | TLS_1_3,
         .ask = choose_ask(s),
+        .early = s->early_data,
         .client_ca = read_pem(r, &ca, s->client_ca),
         .crl = read_pem(r, &crl, s->crl),
     };

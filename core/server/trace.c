@@ -1,8 +1,9 @@
 /* A trace goes: begin (main thread) -> a round that sets the observers -> lines, from the workers -> its end, for
  * whatever reason: a round that takes the observers away and forgets unfinished notes -> the last line, with the sums.
  *
- * An exchange is judged once, when it first comes by: its request is then as it was received. The verdict is kept in the
- * exchange (watched), under the number of the trace (watcher), so that what an earlier trace left there means nothing. */
+ * An exchange that began after the trace is judged once, when it first comes by: its request is then as it was received.
+ * The verdict is kept in the exchange (watched), under the number of the trace (watcher), so that what an earlier trace
+ * left there means nothing. */
 #include "server/trace.h"
 
 #include "base/clock.h"
@@ -27,7 +28,6 @@ struct traced {
     struct exchange *exchange;
     struct arena arena;
     struct slice method, target, host;
-    double clock; /* monotonic, when it first came by */
     struct hook_note *hooks, **next;
     unsigned hook_count;
 };
@@ -38,6 +38,7 @@ struct tracer {
     struct trace *trace;
     struct worker *worker;
     struct list traced;
+    double began; /* loop time */
     unsigned count, begun;
     long second; /* the one that `begun` counts in */
 };
@@ -83,7 +84,6 @@ static struct traced *traced_create(struct tracer *t, struct exchange *x) {
     struct traced *r = must_calloc(1, sizeof *r);
     arena_init(&r->arena);
     r->exchange = x;
-    r->clock = clock_monotonic();
     r->method = arena_copy(&r->arena, x->request.method_name);
     r->target = arena_copy(&r->arena, x->request.target.raw);
     r->host = arena_copy(&r->arena, x->request.target.host);
@@ -100,6 +100,7 @@ static struct traced *traced_of(struct tracer *t, struct exchange *x) {
     if (x->watcher == t->trace->number) return x->watched;
     x->watcher = t->trace->number;
     x->watched = NULL;
+    if (x->began < t->began) return NULL; /* its beginning was not seen */
     if (trace_filter_wants(t->trace->filter, x) && has_room(t)) x->watched = traced_create(t, x);
     return x->watched;
 }
@@ -326,6 +327,7 @@ static void trace_on_observers_set(struct round *round) {
 static void enter_worker(struct round *round, struct worker_thread *thread) {
     struct tracer *t = &container_of(round, struct trace, round)->tracers[thread->worker.index];
     t->worker = &thread->worker;
+    t->began = loop_now(&thread->worker.loop);
     thread->worker.observer = &t->observer;
     round_report(round, thread);
 }

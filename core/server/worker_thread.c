@@ -87,13 +87,16 @@ static bool has_ear(const struct worker *w, const struct listener *l) {
     return false;
 }
 
-void ears_set(struct worker_thread *t, struct listener *const *list, unsigned count) {
+void ears_leave_others(struct worker_thread *t, struct listener *const *list, unsigned count) {
     list_each_safe(node, &t->worker.ears) {
         struct ear *ear = container_of(node, struct ear, node);
         if (has_listener(list, count, ear->listener)) continue;
         dismiss_idle_clients(&t->worker, ear->listener);
         leave_ear(&t->worker, ear);
     }
+}
+
+void ears_add(struct worker_thread *t, struct listener *const *list, unsigned count) {
     for (unsigned i = 0; i < count; i++)
         if (!has_ear(&t->worker, list[i])) open_ear(t, list[i]);
 }

@@ -34,9 +34,10 @@ void worker_threads_free(struct instance *);
 
 /* ---- in the worker's thread */
 
-/* Accepts from exactly these listeners from now on: opens ears that lack; from others accepts what waits in their
- * queues, then closes them. */
-void ears_set(struct worker_thread *, struct listener *const *, unsigned count);
+/* From listeners other than these accepts what waits in their queues, then no more. */
+void ears_leave_others(struct worker_thread *, struct listener *const *, unsigned count);
+/* Accepts from these, too, from now on. */
+void ears_add(struct worker_thread *, struct listener *const *, unsigned count);
 /* From none, before the end; clients stay. */
 void ears_leave(struct worker_thread *);
 /* max_connections of all workers together; 0: no limit. */

@@ -61,7 +61,9 @@ local kinds = {
   token = matching(TOKEN, "a name of letters, digits and -_."),
   path = matching("^/", "a path that begins with /"),
   -- At least 128 bits if it is random; what is shorter is a password.
-  secret = function(value) if type(value) ~= "string" or #value < 16 then return "a secret of at least 16 bytes" end end,
+  secret = function(value)
+    if type(value) ~= "string" or #value < 16 then return "a secret of at least 16 bytes" end
+  end,
   share = function(value)
     if not math.type(value) or not (value >= 0 and value <= 100) then return "percent, 0 to 100" end
   end,

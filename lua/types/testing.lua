@@ -166,7 +166,8 @@ function Kit:stub(url, answer) end
 ---@return moongate.Kit self
 function Kit:socket(address, answer) end
 
----What a host name resolves to from now on. Other names have an address that is made up.
+---What a host name resolves to from now on. Other names have an address that is made up, of 198.18.0.0/15: not a public
+---one, so that under `egress` and `forward` a name needs an address of its own.
 ---
 ---```lua
 ---kit:resolve("app.internal", { "10.0.0.1", "10.0.0.2" })

@@ -100,6 +100,13 @@ describe("scripts.bot_filter", function()
     assert.equal("score=2", backend.requests[1].headers["X-Bot"])
   end)
 
+  it("verifies nobody who comes by a unix socket", function()
+    local _, backend, proxy = policy.start("bot_filter", '{ header = "X-Bot" }')
+    local headers = browser { ["User-Agent"] = "Googlebot" }
+    assert.equal(200, http.get(proxy.dir .. "/listen.sock", "/", { headers = headers }).status)
+    assert.equal("score=2", backend.requests[1].headers["X-Bot"])
+  end)
+
   it("asks for no more names in a second than it may", function()
     local kit = load '{ lookups = 1, header = "X-Bot" }'
     local agent = { ["User-Agent"] = "bingbot" }

@@ -1,3 +1,4 @@
+-- luacheck: no max line length (cases stand in one line)
 local kits = require "scripts.kit"
 local policy = require "scripts.policy"
 local it = require("support").it
@@ -161,6 +162,7 @@ describe("scripts.canary", function()
       ["{ " .. both .. 'header = { name = "X-C" } }'] = "canary: header.always: must be given",
       ["{ " .. both .. "rollback = { request = 5 } }"] = 'canary: unknown option "rollback.request", did you mean "requests"?',
       ["{ " .. both .. 'rollback = { window = "soon" } }'] = "canary: rollback.window: expected a time",
+      ["{ " .. both .. 'cookie_age = "500d" }'] = "canary: cookie: ",
       ["{ " .. both .. "rollback = true }"] = "canary: rollback: expected a table or false, got true",
     })
   end)

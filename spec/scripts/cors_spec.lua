@@ -74,6 +74,74 @@ describe("scripts.cors", function()
     assert.equal("Accept, origin", get(port, "https://a.example")["Vary"])
   end)
 
+  it("replaces what the application says itself", function()
+    local own = { ["Access-Control-Allow-Origin"] = "*", ["Access-Control-Allow-Credentials"] = "true",
+      ["Access-Control-Expose-Headers"] = "X-All" }
+    local port = start('{ origins = { "https://a.example" } }', { headers = own })
+    local headers = get(port, "https://evil.example")
+    for name in pairs(own) do assert.is_nil(headers[name], name) end
+    headers = get(port, "https://a.example")
+    assert.same({ "https://a.example" }, headers:all "Access-Control-Allow-Origin")
+    assert.is_nil(headers["Access-Control-Allow-Credentials"])
+  end)
+
+  it("asks a function, and takes null for an origin where it is listed", function()
+    local port = start '{ origins = function(origin, req) return origin == "https://" .. req.args.tenant end }'
+    local function allowed(target)
+      local headers = { ["Origin"] = "https://a.example" }
+      return http.get(port, target, { headers = headers }).headers["Access-Control-Allow-Origin"]
+    end
+    assert.equal("https://a.example", allowed "/?tenant=a.example")
+    assert.is_nil(allowed "/?tenant=b.example")
+    port = start '{ origins = { "null" } }'
+    assert.equal("null", get(port, "null")["Access-Control-Allow-Origin"])
+    assert.is_nil(get(port, "https://a.example")["Access-Control-Allow-Origin"])
+  end)
+
+  it("echoes no more than names in a preflight", function()
+    local port = start '{ origins = "*" }'
+    assert.equal("x-a, x-b", preflight(port, "https://a.example", "x-a, x-b").headers["Access-Control-Allow-Headers"])
+    for _, asked in ipairs { "x-a; x", "<x>", ("x"):rep(5000) } do
+      assert.is_nil(preflight(port, "https://a.example", asked).headers["Access-Control-Allow-Headers"])
+    end
+  end)
+
+  it("lets pages into a private network only if it is told so", function()
+    for more, said in pairs { [""] = false, ["private_network = true"] = "true" } do
+      local response = http.exchange(start('{ origins = "*", ' .. more .. " }"), "OPTIONS", "/", { headers = {
+        ["Origin"] = "https://a.example", ["Access-Control-Request-Method"] = "GET",
+        ["Access-Control-Request-Private-Network"] = "true",
+      } })
+      assert.equal(said or nil, response.headers["Access-Control-Allow-Private-Network"])
+    end
+  end)
+
+  it("holds for some paths only, and tells times if it is told so", function()
+    local port = start '{ origins = "*", paths = { "/api" }, timing = true }'
+    local function headers(target)
+      return http.get(port, target, { headers = { ["Origin"] = "https://a.b" } }).headers
+    end
+    assert.equal("*", headers "/api/x"["Access-Control-Allow-Origin"])
+    assert.equal("*", headers "/api/x"["Timing-Allow-Origin"])
+    assert.is_nil(headers "/apis"["Access-Control-Allow-Origin"])
+  end)
+
+  it("keeps out what would change something and comes from elsewhere, if it is told so", function()
+    local port, backend = start '{ origins = { "https://a.example" }, refuse = true }'
+    local function post(origin, method)
+      local headers = { ["Origin"] = origin, ["Host"] = "www.example" }
+      return http.exchange(port, method or "POST", "/", { headers = headers }).status
+    end
+    assert.equal(403, post "https://evil.example")
+    assert.equal(403, post "null")
+    assert.equal(0, #backend.requests)
+    assert.equal(200, post "https://a.example")
+    assert.equal(200, post "http://www.example")
+    assert.equal(403, post "https://www.example") -- the same host is another origin by another scheme
+    assert.equal(200, post(nil))
+    assert.equal(200, post("https://evil.example", "GET"))
+  end)
+
   it("refuses wrong options", function()
     policy.assert_refused("cors", {
       ["{}"] = "cors: origins: say who may read",
@@ -81,8 +149,10 @@ describe("scripts.cors", function()
       ['{ origins = { "https://app.example.com/" } }'] = "cors: origins[1]: expected one such as",
       ['{ origins = { "https://*example.com" } }'] = "cors: origins[1]: a * stands for the first labels only",
       ['{ origins = "*", credentials = true }'] = "cors: credentials: browsers refuse them",
-      ['{ origins = "*", methods = { "GET, PUT" } }'] = "cors: methods[1]: expected a name",
-      ['{ origin = "*" }'] = 'cors: unknown option "origin"',
+      ['{ origins = "*", methods = { "GET, PUT" } }'] = "cors: methods: expected a name",
+      ['{ origins = 1 }'] = "cors: origins: expected a list of origins",
+      ['{ origins = "*", max_age = "long" }'] = "cors: max_age: expected a time",
+      ['{ origin = "*" }'] = 'cors: unknown option "origin", did you mean "origins"?',
     })
   end)
 end)

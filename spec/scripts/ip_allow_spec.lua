@@ -1,4 +1,5 @@
 local support = require "support"
+local testing = require "moongate.testing"
 local policy = require "scripts.policy"
 local it, http = support.it, support.http
 
@@ -47,6 +48,22 @@ describe("scripts.ip_allow", function()
     assert.equal(403, http.get(proxy.port).status)
   end)
 
+  it("reads lists from a file beside the config, and says what is wrong with it", function()
+    local folder = support.temp_dir()
+    support.process.write_file(folder .. "/blocked.txt", "192.0.2.0/24\n# a comment\n2001:db8::/32 text\n")
+    support.process.write_file(folder .. "/site.lua", [[return { listen = 8080, on_request = 204,
+      use = { require "scripts.ip_allow" { deny = { file = "blocked.txt" } } } }]])
+    local kit = testing.load(folder .. "/site.lua")
+    local function status_of(ip) return kit:request({ client = { ip = ip } }).status end
+    assert.equal(403, status_of "192.0.2.1")
+    assert.equal(403, status_of "2001:db8::1")
+    assert.equal(204, status_of "10.0.0.2")
+    policy.assert_refused("ip_allow", {
+      ['{ deny = { file = "missing.txt" } }'] = "ip_allow: deny: ",
+      ['{ deny = { "10.0.0.1", file = "blocked.txt" } }'] = "ip_allow: deny: expected either a list or a file",
+    })
+  end)
+
   it("answers as it is told", function()
     local port = policy.start("ip_allow", '{ deny = { "127.0.0.1" }, status = 404, body = "nothing here\\n" }')
     local response = http.get(port)
@@ -58,7 +75,7 @@ describe("scripts.ip_allow", function()
     local expected = 'ip_allow: allow[1]: expected an address or range such as "10.0.0.0/8", got '
     local problems = {
       ["{}"] = "ip_allow: expected allow, deny or both",
-      ['{ allow = { "10.0.0.1" }, staus = 404 }'] = 'ip_allow: unknown option "staus"',
+      ['{ allow = { "10.0.0.1" }, staus = 404 }'] = 'ip_allow: unknown option "staus", did you mean "status"?',
       ['{ deny = { "10.0.0.1" }, status = 200 }'] = "ip_allow: status: expected one from 400 to 599",
       ['{ deny = { "::1", "10.0.0.0/33" } }'] = "ip_allow: deny[2]: expected an address",
     }

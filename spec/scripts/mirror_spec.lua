@@ -1,3 +1,4 @@
+-- luacheck: no max line length (cases stand in one line)
 local kits = require "scripts.kit"
 local policy = require "scripts.policy"
 local support = require "support"

@@ -1,3 +1,4 @@
+-- luacheck: no max line length (cases stand in one line)
 local support = require "support"
 local policy = require "scripts.policy"
 local it, http = support.it, support.http
@@ -31,12 +32,42 @@ describe("scripts.redirect_https", function()
     assert.equal(308, http.get(port, "/", { headers = { ["X-Forwarded-Proto"] = "http" } }).status)
   end)
 
+  it("understands targets of every form", function()
+    local port = policy.start("redirect_https", "{ max_age = 60 }")
+    local cases = {
+      ["/a?b=http://c/"] = "/a?b=http://c/", ["http://other.example/x?y"] = "/x?y", ["http://other.example"] = "/",
+      ["http://other.example?y"] = "/?y", ["//evil.example/"] = "//evil.example/", ["/a%0d%0aSet-Cookie:x"] = "/a%0d%0aSet-Cookie:x",
+    }
+    for target, path in pairs(cases) do
+      local response = http.get(port, target, { headers = { Host = "other.example" } })
+      assert.equal("https://other.example" .. path, response.headers["Location"], target)
+      assert.equal("max-age=60", response.headers["Cache-Control"])
+    end
+  end)
+
+  it("does not guess the host of a request that names none", function()
+    local port, backend = policy.start("redirect_https", "{}")
+    local conn = support.net.connect(port)
+    conn:send "GET / HTTP/1.0\r\n\r\n"
+    assert.equal(400, http.response(conn).status)
+    port = policy.start("redirect_https", '{ host = "www.example.com" }')
+    conn = support.net.connect(port)
+    conn:send "GET /x HTTP/1.0\r\n\r\n"
+    assert.equal("https://www.example.com/x", http.response(conn).headers["Location"])
+    assert.equal(0, #backend.requests)
+  end)
+
+  it("believes nobody else who says https", function()
+    local port = policy.start("redirect_https", "{}")
+    assert.equal(308, http.get(port, "/", { headers = { ["X-Forwarded-Proto"] = "https", Forwarded = "proto=https" } }).status)
+  end)
+
   it("refuses wrong options", function()
     policy.assert_refused("redirect_https", {
       ["{ status = 200 }"] = "redirect_https: status: expected 301, 302, 307 or 308",
       ["{ port = 0 }"] = "redirect_https: port: expected a number from 1 to 65535",
-      ['{ except = { "a" } }'] = "redirect_https: except[1]: expected a path that begins with /",
-      ["{ to = 1 }"] = 'redirect_https: unknown option "to"',
+      ['{ except = { "a" } }'] = "redirect_https: except: expected a path that begins with / at [1]",
+      ["{ hots = 'a' }"] = 'redirect_https: unknown option "hots", did you mean "host"?',
     })
   end)
 end)

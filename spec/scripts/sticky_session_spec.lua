@@ -111,6 +111,11 @@ describe("scripts.sticky_session", function()
       end
     end)
 
+    it("keeps what a cookie's name promises, also on plain http", function()
+      local _, line = kits.cookie(ask(load(SECRET .. ', cookie = "__Host-at"')), "__Host%-at")
+      assert.matches("; Secure", line)
+    end)
+
     it("leaves requests alone that it is not for", function()
       local kit = load(SECRET .. ', when = function(req) return req.path ~= "/" end')
       local res = ask(kit, { Cookie = "server=x" })
@@ -196,6 +201,7 @@ describe("scripts.sticky_session", function()
       ['{ backend = "app" }'] = "sticky_session: expected either secret (a cookie) or by (a hash)",
       ['{ backend = "app", secret = "short" }'] = "sticky_session: secret: expected a secret of at least 16 bytes",
       ['{ backend = "app", by = "ip", max_age = 5 }'] = "sticky_session: max_age: is of the cookie",
+      ["{ backend = 'app', " .. SECRET .. ", cookie = '__Host-at', domain = 'a.example' }"] = "cookie: ",
       ['{ backend = "app", by = "X-User" }'] = 'sticky_session: by: expected "ip"',
       ['{ backend = "app", by = "ip", drains = {} }'] = 'unknown option "drains", did you mean "drain"?',
     })

@@ -204,7 +204,7 @@ local readers = {
     local block, last = { strip(frame) }, frame
     while last.flags & h2.END_HEADERS == 0 do
       last = read_raw(peer)
-      if last.type ~= "CONTINUATION" or last.stream ~= frame.stream then async.fail "a head without its continuation" end
+      if last.type ~= "CONTINUATION" or last.stream ~= frame.stream then async.fail "a head that does not go on" end
       block[#block + 1] = last.payload
     end
     frame.fields = http.headers(peer.decoder:decode(table.concat(block)))
@@ -259,7 +259,7 @@ function Peer:expect(kind, stream, timeout)
   return self:await(function(frame) return frame.type == kind and (not stream or frame.stream == stream) end, timeout)
 end
 
----Waits for a GOAWAY other than the polite one of NO_ERROR; returns its error's word. A conn that ends without any: nil.
+---Waits for a GOAWAY other than the polite one of NO_ERROR; returns its error's word, nil if the conn ends without.
 ---@return string?
 function Peer:dismissed()
   while true do
@@ -277,7 +277,23 @@ function Peer:sync()
   self:await(function(frame) return frame.type == "PING" and frame.flags & h2.ACK ~= 0 and frame.payload == payload end)
 end
 
-local function is_of(stream) return function(frame) return frame.stream == stream and frame.type ~= "WINDOW_UPDATE" end end
+---Exactly `n` bytes of content of a stream, in however many frames.
+---@param stream integer
+---@param n integer
+---@return string
+function Peer:content(stream, n)
+  local pieces, got = {}, 0
+  while got < n do
+    local bytes = self:expect("DATA", stream).bytes
+    pieces[#pieces + 1], got = bytes, got + #bytes
+  end
+  if got > n then async.fail(("%d bytes of content where %d were expected"):format(got, n)) end
+  return table.concat(pieces)
+end
+
+local function is_of(stream)
+  return function(frame) return frame.stream == stream and frame.type ~= "WINDOW_UPDATE" end
+end
 
 -- What follows a head: content, trailers, or a reset.
 local function read_message(peer, stream, message, ended)
@@ -309,7 +325,8 @@ function Peer:response(stream)
   while true do
     local frame = self:await(is_of(stream))
     if frame.type == "RST_STREAM" then return { stream = stream, error = frame.error, interim = interim } end
-    local message = { version = "2", status = tonumber(frame.fields[":status"]), headers = frame.fields, interim = interim }
+    local status = tonumber(frame.fields[":status"])
+    local message = { version = "2", status = status, headers = frame.fields, interim = interim }
     if message.status >= 200 then return read_message(self, stream, message, frame.flags & h2.END_STREAM ~= 0) end
     interim[#interim + 1] = message
   end

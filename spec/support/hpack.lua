@@ -14,7 +14,8 @@ accept-language|accept-ranges|accept|access-control-allow-origin|age|allow|autho
 content-disposition|content-encoding|content-language|content-length|content-location|content-range|content-type|
 cookie|date|etag|expect|expires|from|host|if-match|if-modified-since|if-none-match|if-range|if-unmodified-since|
 last-modified|link|location|max-forwards|proxy-authenticate|proxy-authorization|range|referer|refresh|retry-after|
-server|set-cookie|strict-transport-security|transfer-encoding|user-agent|vary|via|www-authenticate|]]):gmatch "\n?([^|]+)|" do
+server|set-cookie|strict-transport-security|transfer-encoding|user-agent|vary|via|www-authenticate|
+]]):gmatch "\n?([^|\n]+)|" do
   local name, value = entry:match "^([^=]+)=?(.*)$"
   static[#static + 1] = { name, value }
 end
@@ -121,10 +122,10 @@ end
 function Decoder:decode(block)
   local fields, at = {}, 1
   while at <= #block do
-    local byte, field, index = block:byte(at), nil, nil
+    local byte, field = block:byte(at), nil
     if byte >= 128 then
-      index, at = integer(block, at, 7)
-      field = self:entry(index)
+      field, at = integer(block, at, 7)
+      field = self:entry(field)
     elseif byte >= 64 then
       field, at = self:literal(block, at, 6)
       self:add(field)

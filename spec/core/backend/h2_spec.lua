@@ -1,7 +1,8 @@
 -- HTTP/2 to servers, frame by frame: streams that share a connection, and what becomes of requests when one breaks.
 
 local support = require "support"
-local it, http, net, h2, moongate, tls = support.it, support.http, support.net, support.h2, support.moongate, support.tls
+local it, http, net, h2, moongate = support.it, support.http, support.net, support.h2, support.moongate
+local tls = support.tls
 
 -- A proxy whose backend, of these settings, speaks HTTP/2; `site` is more of its site.
 local function start(backend, settings, site, options)
@@ -45,7 +46,8 @@ describe("a backend with h2", function()
     local backend = h2.backend(function() return 200, nil, "body", { { "x-sum", "7" } } end)
     local gate = start(backend)
     local conn = net.connect(gate.port)
-    conn:send("POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-End: 1\r\n\r\n")
+    conn:send("POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n\r\n"
+      .. "3\r\nabc\r\n0\r\nX-End: 1\r\n\r\n")
     local response = http.response(conn)
     assert.equal("body", response.body)
     assert.equal("7", response.trailers["X-Sum"])
@@ -150,9 +152,9 @@ describe("a backend with h2", function()
     client:expect("HEADERS", stream)
     for i = 1, 5 do
       client:data(stream, "ping" .. i)
-      assert.equal("ping" .. i, server:expect("DATA", request.stream).bytes)
+      assert.equal("ping" .. i, server:content(request.stream, 5))
       server:data(request.stream, "pong" .. i)
-      assert.equal("pong" .. i, client:expect("DATA", stream).bytes)
+      assert.equal("pong" .. i, client:content(stream, 5))
     end
     client:data(stream, "", true)
     server:finish_request(request)
@@ -253,7 +255,7 @@ describe("a connection that many share", function()
 
   it("that says it takes no more serves what it has; what comes then has another", function()
     local x = begin()
-    x.peer:goaway(x.requests[2].stream, "NO_ERROR")
+    x.peer:goaway(math.max(x.requests[1].stream, x.requests[2].stream), "NO_ERROR")
     x.peer:sync()
     local third = get(x.gate, "/3")
     local other = accept(x.backend)
@@ -369,13 +371,15 @@ describe("a TLS backend with h2", function()
   end
 
   local function start_tls(backend)
-    return moongate.start { workers = 1, args = { "--keys", dir }, values = { BACKEND = backend, CERTS = dir }, config = [[
+    local values = { BACKEND = backend, CERTS = dir }
+    return moongate.start { workers = 1, args = { "--keys", dir }, values = values, config = [[
       return { listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND", h2 = true, ]] .. trusting .. [[ } } }
     ]] }
   end
 
   it("that agrees is spoken to in HTTP/2", function()
-    local backend = h2.backend(function(request) return 200, nil, request.headers[":scheme"] end, serve { h2 = true }.options)
+    local function tell_scheme(request) return 200, nil, request.headers[":scheme"] end
+    local backend = h2.backend(tell_scheme, serve { h2 = true }.options)
     local gate = start_tls(backend)
     assert.equal("https", http.get(gate.port, "/").body)
     assert.equal("https", http.get(gate.port, "/").body)
@@ -431,7 +435,8 @@ describe("nghttpd", function()
     local gate = start("127.0.0.1:" .. port)
     assert.equal(size, #http.get(gate.port, "/page").body)
     assert.equal(404, http.get(gate.port, "/none").status)
-    local _, out = support.run { "h2load", "-n", tostring(times), "-c", "2", "-m", "20", ("http://127.0.0.1:%d/page"):format(gate.port) }
+    local url = ("http://127.0.0.1:%d/page"):format(gate.port)
+    local _, out = support.run { "h2load", "-n", tostring(times), "-c", "2", "-m", "20", url }
     assert.truthy(out:find(times .. " succeeded, 0 failed", 1, true))
   end)
 end)

@@ -106,6 +106,18 @@ describe("the parent of a forward proxy", function()
   end)
 end)
 
+describe("a parent that is the proxy itself", function()
+  it("is not asked, whatever port the system gave it", function()
+    local gate = moongate.start { values = { OWN = net.free_port() }, config = [[
+      return { listen = "127.0.0.1:$OWN", forward = { parent = "http://127.0.0.1:$OWN" } }
+    ]] }
+    local client = net.connect(gate.values.OWN)
+    client:send "CONNECT a.test:443 HTTP/1.1\r\nHost: a\r\n\r\n"
+    assert.equal(403, http.response(client).status)
+    assert.equal(403, http.get(gate.values.OWN, "http://a.test/").status)
+  end)
+end)
+
 describe("the parent of a backend", function()
   it("is asked for each of its servers by name, and connections to them do not mix", function()
     local parent = net.listen()

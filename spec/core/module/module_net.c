@@ -6,6 +6,7 @@
 #include "module.h"
 #include "net/addr.h"
 #include "net/egress.h"
+#include "net/tls.h"
 
 #include <stdlib.h>
 
@@ -482,6 +483,12 @@ static int net_addr_is_listened(lua_State *L) {
     return 1;
 }
 
+/* tls_replay_note(hello, now): is it new? */
+static int net_tls_replay_note(lua_State *L) {
+    lua_pushboolean(L, tls_replay_note(module_check_slice(L, 1), luaL_checknumber(L, 2)));
+    return 1;
+}
+
 static const luaL_Reg net_functions[] = {
     { "loop", net_loop },
     { "addr_parse", net_addr_parse },
@@ -491,6 +498,7 @@ static const luaL_Reg net_functions[] = {
     { "cidr_match", net_cidr_match },
     { "egress_allows", net_egress_allows },
     { "addr_is_listened", net_addr_is_listened },
+    { "tls_replay_note", net_tls_replay_note },
     { NULL, NULL },
 };
 

@@ -67,8 +67,9 @@ describe("a gRPC call", function()
     [500] = 13, [501] = 12, [502] = 14, [503] = 14, [504] = 4,
   } do
     it(("that a script answers with %d has status %d"):format(status, code), function()
-      local response = ask(start(nil, ("on_request = function() return gate.reply(%d, 'caf\\u{e9} 100%%\\n', { ['X-A'] = '1' }) end")
-        :format(status)))
+      local response = ask(start(nil, ([[on_request = function()
+        return gate.reply(%d, "caf\u{e9} 100%%\n", { ["X-A"] = "1" })
+      end]]):format(status)))
       assert.equal(200, response.status)
       assert.equal(tostring(code), response.headers["grpc-status"])
       assert.equal("caf%C3%A9 100%25", response.headers["grpc-message"])

@@ -141,17 +141,18 @@ describe("a client of HTTP/2 that does not take its answers", function()
       for _ = 1, 100 do peers[i]:expect "HEADERS" end
       peers[i]:sync()
     end
-    assert.truthy((gate:rss() - before) / #peers < 24 << 20)
+    -- A sanitizer has shadows of its own.
+    if support.async.slow == 1 then assert.truthy((gate:rss() - before) / #peers < 24 << 20) end
     peers[1]:open_window(1, 1000)
-    assert.equal(1000, #peers[1]:expect("DATA", 1).bytes)
+    peers[1]:content(1, 1000)
   end)
 
   it("gets them when it does, all of them whole", function()
-    local body = ("0123456789"):rep(hard and 200 or 30000)
+    local body = ("0123456789"):rep(hard and 200 or 10000)
     local gate = start(http.backend(body))
     local peer = h2.connect(gate.port, { thrifty = true, settings = { INITIAL_WINDOW_SIZE = 0 } })
     local streams = {}
-    for i = 1, 60 do streams[i] = peer:request "/" end
+    for i = 1, 40 do streams[i] = peer:request "/" end
     for _, stream in ipairs(streams) do peer:expect("HEADERS", stream) end
     peer:sync()
     peer:open_window(0, 100000000)

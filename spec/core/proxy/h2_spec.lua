@@ -82,7 +82,7 @@ describe("a request of HTTP/2", function()
     assert.equal("some bytes", request.body)
   end)
 
-  it("is chunked for HTTP/1.1 when nothing says its length, and its trailers follow, but for those that route", function()
+  it("is chunked for HTTP/1.1 when nothing says its length; trailers follow, but for those that route", function()
     local backend = http.backend()
     local peer = h2.connect(start(backend).port)
     peer:exchange("/", { method = "POST", body = "abc", trailers = {
@@ -174,7 +174,8 @@ describe("a request of HTTP/2", function()
     local gate = start(http.backend(), "max_body = 1000")
     local peer = h2.connect(gate.port)
     local body = ("a"):rep(5000)
-    assert.equal(413, peer:exchange("/", { method = "POST", body = body, headers = { { "content-length", "5000" } } }).status)
+    local told = { { "content-length", "5000" } }
+    assert.equal(413, peer:exchange("/", { method = "POST", body = body, headers = told }).status)
     local stream = peer:request("/", { method = "POST", open = true })
     peer:data(stream, body)
     local response = peer:response(stream)
@@ -283,7 +284,7 @@ describe("an answer over HTTP/2", function()
       peer:headers(stream, { { "x-sum", "7" } }, true)
       peer:sync()
       peer:open_window(stream, 100)
-      assert.equal("no", peer:expect("DATA", stream).bytes)
+      assert.equal("no", peer:content(stream, 2))
     end
   end)
 
@@ -296,7 +297,7 @@ describe("an answer over HTTP/2", function()
       local conn = backend:accept()
       http.request(conn)
       conn:send "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n"
-      assert.equal("one", peer:expect("DATA", stream).bytes)
+      assert.equal("one", peer:content(stream, 3))
       conn:send "3\r\ntwo\r\n0\r\n\r\n"
       peer:await(function(frame) return frame.stream == stream and frame.flags & h2.END_STREAM ~= 0 end)
       conn:close()
@@ -381,9 +382,9 @@ describe("a stream", function()
     assert.is_nil(head.fields["sec-websocket-accept"])
     assert.is_nil(head.fields["content-length"])
     peer:data(1, "\x81\x85\0\0\0\0hello")
-    assert.equal("\x81\x05hello", peer:expect("DATA", 1).bytes)
+    assert.equal("\x81\x05hello", peer:content(1, 7))
     peer:data(1, "\x88\x82\0\0\0\0\x03\xe8")
-    assert.equal("\x88\x02\x03\xe8", peer:expect("DATA", 1).bytes)
+    assert.equal("\x88\x02\x03\xe8", peer:content(1, 4))
     peer:await(function(frame) return frame.stream == 1 and frame.flags & h2.END_STREAM ~= 0 end)
   end)
 
@@ -482,12 +483,12 @@ describe("a connection of HTTP/2", function()
     local conn = backend:accept()
     http.request_head(conn)
     conn:send "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n"
-    assert.equal("one", peer:expect("DATA", stream).bytes)
+    assert.equal("one", peer:content(stream, 3))
     support.sleep(0.8)
     peer:data(stream, "late", true)
     assert.equal("late", http.chunk(conn))
     conn:send "3\r\ntwo\r\n0\r\n\r\n"
-    assert.equal("two", peer:expect("DATA", stream).bytes)
+    assert.equal("two", peer:content(stream, 3))
   end)
 
   it("loses the streams that it does not take", function()
@@ -525,7 +526,8 @@ describe("a connection of HTTP/2", function()
     local dir = support.temp_dir()
     local certificate = support.tls.certificate(dir, "a", { names = { "DNS:a.test" } })
     require "luv".fs_chmod(dir, tonumber("755", 8))
-    local gate = moongate.start { args = { "--keys", dir }, values = { BACKEND = http.backend "hello", CERTS = dir }, config = [[
+    local values = { BACKEND = http.backend "hello", CERTS = dir }
+    local gate = moongate.start { args = { "--keys", dir }, values = values, config = [[
       return { listen = { "127.0.0.1:$PORT", tls = { cert = "$CERTS/a.pem", key = "$CERTS/a.key" } },
         backends = { app = { "$BACKEND" } } }
     ]] }

@@ -319,7 +319,8 @@ describe("a TLS listener", function()
     }]])
     local plain = net.connect(gate.port)
     plain:send "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-    support.eventually("it to be refused", function() return plain.eof or plain.lost end)
+    assert.equal(400, http.response(plain).status)
+    plain:expect_eof()
     net.connect(gate.port):close()
     local half = net.connect(gate.port)
     half:send "\22\3\1\2\0\1"
@@ -328,6 +329,30 @@ describe("a TLS listener", function()
     slow:send "\22\3\1"
     support.eventually("the slow one to be closed", function() return slow.eof or slow.lost end)
     assert.equal(204, http.get(nil, "/", { conn = net.connect_tls(gate.port) }).status)
+  end)
+
+  it("tells who speaks plain HTTP to it what it speaks, in clear", function()
+    local gate = start([[return { admin = "127.0.0.1:$PORT2", log = { access = "$CERTS/access.log" }, sites = { {
+      listen = { "127.0.0.1:$PORT", tls = ]] .. own .. [[ }, on_request = 204 } } }]])
+    for _, request in ipairs { "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+      "PROPFIND /x HTTP/1.1\r\nHost: a\r\n\r\n", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc" } do
+      local conn = net.connect(gate.port)
+      for i = 1, #request, 7 do conn:send(request:sub(i, i + 6)) end
+      local answer = http.response(conn)
+      assert.equal(400, answer.status)
+      assert.matches("this port speaks TLS", answer.body, 1, true)
+      assert.equal("close", answer.headers.Connection)
+      conn:expect_eof()
+    end
+    local malformed = net.connect(gate.port)
+    malformed:send "GET / HTTP\r\n\r\n"
+    assert.equal(400, http.response(malformed).status)
+    local figures = http.get(gate.values.PORT2, "/metrics").body
+    assert.matches('moongate_misplaced_total{came="http"} 4', figures, 1, true)
+    assert.matches('moongate_tls_handshakes_total{result="failed"} 0', figures, 1, true)
+    gate:stop()
+    local _, told = support.process.read_file(dir .. "/access.log"):gsub('" 400 ', "")
+    assert.equal(4, told)
   end)
 
   it("counts handshakes and those that failed", function()
@@ -351,6 +376,22 @@ describe("a TLS listener", function()
     assert.equal(204, http.get(nil, "/", { conn = old }).status)
   end)
 
+  it("meets who still waits in the queue of a listener that leaves as it met others", function()
+    local gate = start([[return { max_connections = 1, sites = { {
+      listen = { "127.0.0.1:$PORT", tls = ]] .. own .. [[ }, on_request = 204 } } }]])
+    local first = net.connect_tls(gate.port)
+    assert.equal(204, http.get(nil, "/", { conn = first }).status)
+    local late = support.spawn(function()
+      local conn = net.connect_tls(gate.port, nil, "one.test") -- is accepted when nobody listens there any more
+      return conn.handle.secure:getpeercertificate():subject()[1].value, http.get(nil, "/", { conn = conn }).status
+    end)
+    gate:reload_with [[return { listen = "127.0.0.1:$PORT2", on_request = 204 }]]
+    local name, status = late:join()
+    assert.equal("one", name)
+    assert.equal(421, status)
+    assert.equal("ECONNREFUSED", select(2, net.try_connect(gate.port)))
+  end)
+
   it("makes a certificate for development, and keeps it", function()
     local state = support.temp_dir()
     uv.fs_chmod(state, tonumber("777", 8))
@@ -362,6 +403,19 @@ describe("a TLS listener", function()
     gate = simple('"internal"', nil, { env = { XDG_STATE_HOME = state } })
     assert.equal(first, net.connect_tls(gate.port).handle.secure:getpeercertificate():digest "sha256")
     assert.equal(tonumber("600", 8), uv.fs_stat(state .. "/moongate/internal.pem").mode & tonumber("777", 8))
+  end)
+
+  it("has a plain counterpart that closes on TLS, without a page", function()
+    for _, options in ipairs { "", ", h2c = true" } do
+      local gate = start([[return { admin = "127.0.0.1:$PORT2", log = { level = "debug" }, sites = { {
+        listen = { { "127.0.0.1:$PORT"]] .. options .. [[ } }, on_request = 204 } } }]])
+      local conn = net.connect(gate.port)
+      conn:send(support.process.read_file(dir .. "/hello"))
+      conn:expect_closed()
+      assert.equal("", conn:pending())
+      gate:wait_log "speaks TLS, which this listener does not"
+      assert.matches('moongate_misplaced_total{came="tls"} 1', http.get(gate.values.PORT2, "/metrics").body, 1, true)
+    end
   end)
 
   describe("asks on_certificate", function()
@@ -462,7 +516,8 @@ describe("a TLS listener", function()
       says("tls: expected a table such as", 'return { listen = 8443, tls = true, on_request = 204 }')
       says("has `tls`, but none of its listeners",
         'return { listen = 8443, tls = { cert = "one.pem", key = "one.key" }, on_request = 204 }')
-      says("early data comes with a later version", listener '{ cert = "one.pem", key = "one.key", early_data = true }')
+      says("listen.tls.early_data: expected true or false",
+        listener '{ cert = "one.pem", key = "one.key", early_data = 5 }')
     end)
 
     it("when a key can be read by others", function()

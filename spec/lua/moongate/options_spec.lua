@@ -1,3 +1,4 @@
+-- luacheck: no max line length (cases stand in one line)
 -- What the options of ready-made policies are checked with, as far as the specs of scripts/ do not show it.
 
 local testing = require "moongate.testing"

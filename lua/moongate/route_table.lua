@@ -1,6 +1,6 @@
 -- A table of routes, made for looking up: by host, path, method and version.
 --
---     local table = routes.compile(list)      -- each: { path =, host =, methods =, version =, … }
+--     local table = route_table.compile(list)      -- each: { path =, host =, methods =, version =, … }
 --     local route, values = table:find(host, path, method, version)
 --
 -- Of all routes that a path fits, the most specific one that takes the method is found: for each segment from the left
@@ -11,7 +11,7 @@
 -- their text, and at the places below what is no text. A look-up costs a step for each segment, however many routes
 -- there are; only where literals and parameters stand beside each other may it come back and try the other.
 
-local routes = {}
+local route_table = {}
 
 -- Places in a node of the tree.
 local PARAM <const>, REST <const>, LEAF <const> = 1, 2, 3
@@ -35,7 +35,7 @@ end
 ---@param pattern any
 ---@return { text: string, kind: integer? }[]? segments
 ---@return string[]|string names or what is wrong
-function routes.parse(pattern)
+function route_table.parse(pattern)
   if type(pattern) ~= "string" or pattern:sub(1, 1) ~= "/" then return nil, "expected a path that begins with /" end
   if pattern:find "[?#%c%s]" then return nil, "a path has no query, fragment or white space" end
   local segments, names, seen = {}, {}, {}
@@ -54,8 +54,9 @@ end
 ---A kind of moongate.options: the pattern of a host.
 ---@param host any
 ---@return string?
-function routes.host_problem(host)
-  if type(host) ~= "string" or not (host:find "^[%l%d._-]+$" or host:find "^%*%.[%l%d._-]+$" or host:find "^%[[%x:]+%]$") then
+function route_table.is_host(host)
+  local name = type(host) == "string" and (host:gsub("^%*%.", "")) or ""
+  if not (name:find "^[%l%d._-]+$" or name:find "^%[[%x:]+%]$") then
     return 'a name in lower case, such as "api.example.com" or "*.example.com"'
   end
 end
@@ -103,10 +104,10 @@ Table.__index = Table
 ---@return table?
 ---@return string? problem
 ---@return integer? at
-function routes.compile(list)
+function route_table.compile(list)
   local self = setmetatable({ hosts = {}, any = nil, wildcards = false, names = {} }, Table)
   for i, route in ipairs(list) do
-    local segments, names = routes.parse(route.path)
+    local segments, names = route_table.parse(route.path)
     if not segments then return nil, names, i end
     local set = route.host and self.hosts[route.host] or not route.host and self.any
     if not set then
@@ -211,4 +212,4 @@ end
 ---@return string[]?
 function Table:names_of(route) return self.names[route] end
 
-return routes
+return route_table
