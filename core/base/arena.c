@@ -1,8 +1,9 @@
-/* Bump allocation in blocks from slabs. The first is 1 KiB, in which a small request (350 bytes of head, a dozen fields)
- * fits whole, so that ten thousand which wait do not each hold twice of what they use; those after it are 2 KiB.
+/* Bump allocation in blocks from slabs. The first is 1 KiB, in which a small request (350 bytes of head, a dozen
+ * fields) fits whole, so that ten thousand which wait do not each hold twice of what they use; those after it are
+ * 2 KiB.
  *
- * What does not fit and is larger than a quarter of the latter gets a block of its own, linked *behind* the current one, so
- * that the rest of the current block is not lost. Smaller things start a new block.
+ * What does not fit and is larger than a quarter of the latter gets a block of its own, linked *behind* the current
+ * one, so that the rest of the current block is not lost. Smaller things start a new block.
  *
  * Under AddressSanitizer every allocation is a block of its own, so that a write past the end of a slice is seen. In
  * the hard build blocks are tiny, so that every path crosses a border. */
