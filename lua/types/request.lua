@@ -15,8 +15,8 @@
 ---```
 ---@class moongate.Request
 ---@field method string "GET"; assignable: a token, neither CONNECT nor from or to HEAD
----@field scheme string "http" or "https", as the client spoke it (behind trusted proxies, as they say), or as the target
----of a forward request names it; read-only
+---@field scheme string "http" or "https", as the client spoke it (behind trusted proxies, as they say), or as the
+---target of a forward request names it; read-only
 ---lower case, without the port, "" if there is none; assigning "name" or "name:port" also sets the Host field
 ---@field host string
 ---@field port integer the one in Host, else the scheme's; read-only (assign host)

@@ -95,8 +95,8 @@
 ---@field fail? table<string, "continue"> hooks whose failure does not stop the request
 local Site = {}
 
----Rules for the addresses that may be connected to: all public ones, and what stands here. The narrowest range that holds
----an address decides.
+---Rules for the addresses that may be connected to: all public ones, and what stands here. The narrowest range that
+---holds an address decides.
 ---@class moongate.Egress
 ---@field private? boolean all addresses
 ---@field allow? string|string[] ranges: "10.1.0.0/16", "::1", "unix"
