@@ -1,5 +1,5 @@
--- Asks the clients of a forward proxy for a name and a password (RFC 9110 11.7.1, RFC 7617). Both are readable on the way:
--- let clients reach the proxy by TLS, or by a network you trust.
+-- Asks the clients of a forward proxy for a name and a password (RFC 9110 11.7.1, RFC 7617). Both are readable on the
+-- way: let clients reach the proxy by TLS, or by a network you trust.
 --
 --     use = { require "scripts.proxy_auth" { users = { ada = "$scrypt$ln=15,r=8,p=1$…$…" } } }
 --
@@ -11,9 +11,9 @@
 --       return answer and answer.status == 200
 --     end
 --
--- A hash takes long to verify, which is its purpose, and a proxy is asked with every request. So a yes is kept for `ttl`
--- seconds, by worker, as a digest under a key that nobody else has. A no is not kept; when more are being verified than
--- there is time for, the answer is 503. Names and addresses that guess are for gate.limit.
+-- A hash takes long to verify, which is its purpose, and a proxy is asked with every request. So a yes is kept for
+-- `ttl` seconds, by worker, as a digest under a key that nobody else has. A no is not kept; when more are being
+-- verified than there is time for, the answer is 503. Names and addresses that guess are for gate.limit.
 --
 -- Who it is stands in `req.ctx.user`. Requests that do not name their own target, on a site that has backends as well,
 -- are not asked.

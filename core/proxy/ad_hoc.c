@@ -106,6 +106,7 @@ static void add(struct text *t, const char *format, ...) {
 
 /* Connections of different trust must not mix, so neither do backends. Its digest stands for it, a parent's address for
  * the parent; they are no part of the name. False: it is too long. */
+/* NOLINTNEXTLINE(readability-non-const-parameter): it is written through `t` */
 static bool write_key(char key[KEY_SIZE], const struct ad_hoc_way *way, uint16_t port, size_t *name_size) {
     struct text t = { .at = key };
     add(&t, "%.*s://%.*s:%u", FMT(way->url->scheme), FMT(way->url->host), port);

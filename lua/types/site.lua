@@ -102,7 +102,7 @@ local Site = {}
 ---true: its sites have the certificates; "internal": one for development, signed by itself
 ---@field tls? boolean|"internal"|moongate.ListenerTls
 ---@field h2c? boolean HTTP/2 without TLS, too
----@field proxy_protocol? false comes with a later version
+---@field proxy_protocol? boolean every connection begins with a PROXY header, versions 1 and 2
 
 ---A certificate. Files are relative to the config.
 ---@class moongate.Certificate
@@ -120,6 +120,7 @@ local Site = {}
 ---@field client_ca? string PEM: who may have signed clients' certificates
 ---@field client_verify? "require"|"request" default "require"
 ---@field crl? string PEM: lists of revoked client certificates
+---@field early_data? boolean requests may come with the first bytes of a resumed TLS 1.3 session; only safe ones are taken
 
 ---Rules for the addresses that may be connected to: all public ones, and what stands here. The narrowest range that
 ---holds an address decides.
@@ -173,6 +174,7 @@ local Site = {}
 ---@field max_connections? integer to each server, over all workers; 0: no limit
 ---@field tls? boolean|moongate.TlsOptions TLS to its servers; true: verified with the system's roots
 ---@field parent? string|moongate.Parent another proxy, through which its servers are reached
+---@field proxy_protocol? 1|2 connections to its servers begin with a PROXY header of this version
 
 ---@class moongate.ServerSettings
 ---@field [1] string "host:port" or "unix:…"

@@ -17,7 +17,9 @@ describe("scripts.proxy_auth", function()
     url = "http://" .. target.address .. "/"
   end)
 
-  local function start(options) return policy.start("proxy_auth", (options:gsub("HASH", function() return hash end)), open) end
+  local function start(options)
+    return policy.start("proxy_auth", (options:gsub("HASH", function() return hash end)), open)
+  end
 
   it("asks who brings nothing, also for tunnels", function()
     local port = start '{ realm = "staff", users = { ada = "HASH" } }'
