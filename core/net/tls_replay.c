@@ -16,11 +16,9 @@
  * is full refuses: a flood of early data costs a round trip, never the promise. */
 #include "base/clock.h"
 #include "base/map.h"
-#include "base/must.h"
 #include "net/tls_openssl.h"
 
 #include <pthread.h>
-#include <stdlib.h>
 
 #ifdef MOONGATE_HARD
 enum { PLACES = 8 };
@@ -29,7 +27,9 @@ enum { PLACES = 1 << 17 };
 #endif
 static const double FRESH_SECONDS = 15; /* OpenSSL's ten, its rounding, and some */
 
-/* The hashes of what was seen, open addressing; 0: an empty place. */
+/* The hashes of what was seen, open addressing; 0: an empty place. Pages that nobody touched take no memory. */
+static uint64_t places[2][PLACES];
+
 struct half {
     uint64_t *places;
     unsigned count;
@@ -40,7 +40,7 @@ static struct {
     pthread_mutex_t lock;
     struct half new, old;
     double forgotten; /* when the last of what was forgotten was seen */
-} seen = { .lock = PTHREAD_MUTEX_INITIALIZER };
+} seen = { .lock = PTHREAD_MUTEX_INITIALIZER, .new.places = places[0], .old.places = places[1] };
 
 static uint64_t *find_place(const struct half *h, uint64_t hash) {
     size_t i = hash % PLACES;
@@ -55,7 +55,7 @@ static void turn_over(double now) {
     if (leaves.count) seen.forgotten = leaves.last;
     seen.old = seen.new;
     seen.new = (struct half){ .places = leaves.places, .began = now };
-    if (seen.new.places) memset(seen.new.places, 0, PLACES * sizeof *seen.new.places);
+    if (leaves.count) memset(leaves.places, 0, sizeof places[0]);
 }
 
 /* The lock is held. */
@@ -63,7 +63,6 @@ static bool note(uint64_t hash, double now) {
     if (now >= seen.new.began + FRESH_SECONDS) turn_over(now);
     if (now < seen.forgotten + FRESH_SECONDS || now < seen.new.began) return false;
     if (has(&seen.new, hash) || has(&seen.old, hash) || seen.new.count >= PLACES / 2) return false;
-    if (!seen.new.places) seen.new.places = must_calloc(PLACES, sizeof *seen.new.places);
     *find_place(&seen.new, hash) = hash;
     seen.new.count++;
     seen.new.last = now;

@@ -7,7 +7,7 @@
  * Reading ahead. A thousand sites have two thousand files that only root may read, and a question costs two changes of
  * process. A load mostly wants what the former one wanted, in the same order: so a question about a file is also one
  * about those that followed it then, as many as fit into an answer, and what comes is kept open until it is asked for,
- * or the load ends. */
+ * or the load ends. One batch is asked for while another is used up, so that both processes work at a time. */
 #include "server/ask.h"
 
 #include "base/must.h"
@@ -23,6 +23,26 @@
 static int asks = -1;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
+struct paths {
+    char **list;
+    size_t count, room;
+};
+
+/* A question about many files, and what was answered. Whoever waits for an answer must take that of a batch first. */
+struct batch {
+    bool asked;                  /* and not yet answered */
+    size_t first, count;         /* of the former load's paths */
+    int fds[MESSAGE_FDS];        /* -1: taken, or refused */
+    int32_t errors[MESSAGE_FDS]; /* why it was refused; 0: it was not */
+};
+
+/* One load at a time, in one helper thread; but `coming` is anybody's who asks, under the lock. */
+static struct {
+    struct paths former, present; /* what was asked for, in order: by the former load, by this one */
+    size_t next;                  /* in `former`: what is expected now */
+    struct batch here, coming;
+} ahead;
+
 void ask_open(int fd) { asks = fd; }
 
 void ask_close(void) {
@@ -30,11 +50,14 @@ void ask_close(void) {
     asks = -1;
 }
 
+static void receive_batch(struct batch *);
+
 /* 0 and an answer for message_fini, or an errno. */
 static int ask_with(const struct message *question, struct message *answer) {
     *answer = (struct message){ 0 };
     if (asks < 0) return EACCES;
     pthread_mutex_lock(&lock);
+    receive_batch(&ahead.coming);
     bool answered = channel_send(asks, question) && channel_receive(asks, true, answer) == CHANNEL_MESSAGE;
     pthread_mutex_unlock(&lock);
     if (!answered) return EPIPE;
@@ -61,20 +84,6 @@ static int ask_for_file(enum message_kind kind, const char *path, int status) {
 
 /* ---- reading */
 
-struct paths {
-    char **list;
-    size_t count, room;
-};
-
-/* Helper threads only; there is one load at a time. */
-static struct {
-    struct paths former, present; /* what was asked for, in order: by the former load, by this one */
-    size_t next;                  /* in `former`: what is expected now */
-    size_t first, count;          /* in `former`: what was answered ahead */
-    int fds[MESSAGE_FDS];         /* of these; -1: taken, or refused */
-    int32_t errors[MESSAGE_FDS];  /* why it was refused; 0: it was not */
-} ahead;
-
 static void forget_paths(struct paths *p) {
     for (size_t i = 0; i < p->count; i++) free(p->list[i]);
     free(p->list);
@@ -89,10 +98,60 @@ static void note_path(struct paths *p, const char *path) {
     p->list[p->count++] = must_strdup(path);
 }
 
+static void drop_batch(struct batch *b) {
+    for (size_t i = 0; i < b->count; i++)
+        if (b->fds[i] >= 0) close(b->fds[i]);
+    b->count = 0;
+}
+
+/* Its descriptors become ours. The lock is held. */
+static void receive_batch(struct batch *b) {
+    struct message answer = { 0 };
+    if (!b->asked) return;
+    b->asked = false;
+    bool good = channel_receive(asks, true, &answer) == CHANNEL_MESSAGE && answer.status == 0 &&
+                answer.size == b->count * sizeof *b->errors;
+    if (!good) b->count = 0;
+    else memcpy(b->errors, answer.text, answer.size);
+    for (size_t i = 0, fd = 0; i < b->count; i++) {
+        bool granted = b->errors[i] == 0 && fd < answer.fd_count;
+        b->fds[i] = granted ? answer.fds[fd] : -1;
+        if (granted) answer.fds[fd++] = -1;
+    }
+    message_fini(&answer);
+}
+
+/* Asks for the former load's files from `first` on, and does not wait. */
+static void ask_batch(struct batch *b, size_t first) {
+    struct message ask = { .kind = MESSAGE_READ_MANY };
+    b->first = first;
+    b->count = 0;
+    while (b->count < MESSAGE_FDS && first + b->count < ahead.former.count)
+        message_add_text(&ask, ahead.former.list[first + b->count++]);
+    pthread_mutex_lock(&lock);
+    b->asked = b->count > 0 && channel_send(asks, &ask);
+    pthread_mutex_unlock(&lock);
+    if (!b->asked) b->count = 0;
+    free(ask.text);
+}
+
+/* The next batch is here, and the one behind it under way. */
+static void turn_batch(void) {
+    pthread_mutex_lock(&lock);
+    receive_batch(&ahead.coming);
+    pthread_mutex_unlock(&lock);
+    drop_batch(&ahead.here);
+    ahead.here = ahead.coming;
+    ahead.coming.count = 0;
+    ask_batch(&ahead.coming, ahead.here.first + ahead.here.count);
+}
+
 static void drop_ahead(void) {
-    for (size_t i = 0; i < ahead.count; i++)
-        if (ahead.fds[i] >= 0) close(ahead.fds[i]);
-    ahead.count = 0;
+    pthread_mutex_lock(&lock);
+    receive_batch(&ahead.coming);
+    pthread_mutex_unlock(&lock);
+    drop_batch(&ahead.coming);
+    drop_batch(&ahead.here);
 }
 
 void ask_load_begin(void) {
@@ -104,6 +163,8 @@ void ask_load_begin(void) {
 }
 
 void ask_load_end(void) { drop_ahead(); }
+
+static bool covers(const struct batch *b, size_t at) { return at >= b->first && at < b->first + b->count; }
 
 /* Is the path one that the former load asked for? Then `next` is there. Mostly it is the next one. */
 static bool find_expected(const char *path) {
@@ -117,41 +178,20 @@ static bool find_expected(const char *path) {
     return false;
 }
 
-/* The descriptors become ours. */
-static void keep_answers(struct message *answer, size_t count) {
-    unsigned fd = 0;
-    memcpy(ahead.errors, answer->text, answer->size);
-    for (size_t i = 0; i < count; i++) {
-        bool granted = ahead.errors[i] == 0 && fd < answer->fd_count;
-        ahead.fds[i] = granted ? answer->fds[fd] : -1;
-        if (granted) answer->fds[fd++] = -1;
-    }
-    ahead.first = ahead.next;
-    ahead.count = count;
-}
-
-/* Asks for the file at `next` and for those behind it. False: there was no answer. */
-static bool ask_ahead(void) {
-    struct message ask = { .kind = MESSAGE_READ_MANY }, answer;
-    size_t count = 0;
-    drop_ahead();
-    while (count < MESSAGE_FDS && ahead.next + count < ahead.former.count)
-        message_add_text(&ask, ahead.former.list[ahead.next + count++]);
-    bool answered = ask_with(&ask, &answer) == 0 && answer.size == count * sizeof *ahead.errors;
-    if (answered) keep_answers(&answer, count);
-    free(ask.text);
-    message_fini(&answer);
-    return answered;
-}
-
 /* The answer about the file at `next`, if there is one: a descriptor, or -1 with errno. Once. */
 static bool take_ahead(int *fd) {
-    if (ahead.next < ahead.first || ahead.next >= ahead.first + ahead.count) return false;
-    size_t i = ahead.next - ahead.first;
-    if (ahead.fds[i] < 0 && ahead.errors[i] == 0) return false;
-    *fd = ahead.fds[i];
-    ahead.fds[i] = -1;
-    errno = ahead.errors[i];
+    if (!covers(&ahead.here, ahead.next)) {
+        if (!covers(&ahead.coming, ahead.next)) {
+            drop_ahead();
+            ask_batch(&ahead.coming, ahead.next);
+        }
+        turn_batch();
+    }
+    size_t i = ahead.next - ahead.here.first;
+    if (!covers(&ahead.here, ahead.next) || (ahead.here.fds[i] < 0 && ahead.here.errors[i] == 0)) return false;
+    *fd = ahead.here.fds[i];
+    ahead.here.fds[i] = -1;
+    errno = ahead.here.errors[i];
     ahead.next++;
     return true;
 }
@@ -160,8 +200,7 @@ int ask_read(const char *path) {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
     if (fd >= 0 || errno != EACCES || asks < 0) return fd;
     note_path(&ahead.present, path);
-    bool expected = find_expected(path);
-    if (expected && (take_ahead(&fd) || (ask_ahead() && take_ahead(&fd)))) return fd;
+    if (find_expected(path) && take_ahead(&fd)) return fd;
     return ask_for_file(MESSAGE_READ, path, 0);
 }
 

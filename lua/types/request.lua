@@ -67,7 +67,7 @@ local Client = {}
 ---@field sni string? the name it asked for
 ---@field alpn string? what was agreed on
 ---@field resumed boolean it took up a former session
----@field early boolean the request came as early data (RFC 8470), and no end of the handshake has shown yet that it is no replay
+---@field early boolean it came as early data (RFC 8470), and may be a replay: the handshake is not over yet
 ---@field verified boolean it showed a certificate, and that is good
 ---@field subject string? "CN=me,O=us" (RFC 4514); as all below nil if it showed no certificate
 ---@field issuer string?

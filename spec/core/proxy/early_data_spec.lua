@@ -45,8 +45,8 @@ describe("early data", function()
   -- A session to be taken up: the file it lies in.
   local function meet(gate, ...)
     local session = ("%s/session-%d"):format(dir, gate.port)
-    local _, out = support.run({ "openssl", "s_client", "-connect", "127.0.0.1:" .. gate.port, "-servername", "own.test",
-      "-ign_eof", "-sess_out", session, ... }, { stdin = "GET /first HTTP/1.1" .. ending, timeout = 10 })
+    local _, out = support.run({ "openssl", "s_client", "-connect", "127.0.0.1:" .. gate.port, "-servername",
+      "own.test", "-ign_eof", "-sess_out", session, ... }, { stdin = "GET /first HTTP/1.1" .. ending, timeout = 10 })
     assert.matches("Max Early Data: 16384", out)
     return session
   end
