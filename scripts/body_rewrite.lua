@@ -53,9 +53,9 @@ local known_rule = {
   unreadable = function(value) if value ~= "fail" and value ~= "pass" then return '"fail" or "pass"' end end,
 }
 
-local function list_of(rules)
-  if rules == nil then return {} end
-  return type(rules) == "table" and (rules[1] == nil and next(rules) ~= nil) and { rules } or rules
+local function list_of(given)
+  if given == nil then return {} end
+  return type(given) == "table" and (given[1] == nil and next(given) ~= nil) and { given } or given
 end
 
 local function problem_of(given)
@@ -105,10 +105,10 @@ local function change(rule, body, req, res)
 end
 
 -- Applies those rules that are for the type. False: one could not be, and that is not to be passed over.
-local function apply(rules, message, req, res)
+local function apply(list, message, req, res)
   local kind = message.body and rewrite.type_of(message.headers)
-  for i = 1, kind and #rules or 0 do
-    local rule = rules[i]
+  for i = 1, kind and #list or 0 do
+    local rule = list[i]
     local ok, why = true, nil
     if rule.is_type(kind) then ok, why = change(rule, message.body, req, res) end
     if not ok then gate.log(rule.passes and "info" or "warn", "body_rewrite:", req.path, why) end
@@ -138,9 +138,9 @@ return function(given)
     if not apply(fitting(for_request, req), req, req) then
       return gate.reply(415, "this body's coding cannot be read here\n")
     end
-    local rules = fitting(for_response, req)
-    if not rules[1] then return end
-    req.ctx[slot] = rules
+    local list = fitting(for_response, req)
+    if not list[1] then return end
+    req.ctx[slot] = list
     rewrite.prepare(req)
   end
 

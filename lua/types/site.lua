@@ -120,7 +120,8 @@ local Site = {}
 ---@field client_ca? string PEM: who may have signed clients' certificates
 ---@field client_verify? "require"|"request" default "require"
 ---@field crl? string PEM: lists of revoked client certificates
----@field early_data? boolean requests may come with the first bytes of a resumed TLS 1.3 session; only safe ones are taken
+---requests may come with the first bytes of a resumed TLS 1.3 session; only safe ones are taken
+---@field early_data? boolean
 
 ---Rules for the addresses that may be connected to: all public ones, and what stands here. The narrowest range that
 ---holds an address decides.

@@ -68,7 +68,8 @@ describe("/metrics", function()
   it("times each hook of a site that has several", function()
     local gate = start { workers = 1, config = [[
       local function nothing() end
-      local site = { listen = "127.0.0.1:$PORT", hosts = { "a.example", "localhost" }, backends = { app = { "$BACKEND" } } }
+      local site = { listen = "127.0.0.1:$PORT", hosts = { "a.example", "localhost" },
+        backends = { app = { "$BACKEND" } } }
       site.on_request, site.pick_backend, site.on_response, site.on_log = nothing, nothing, nothing, nothing
       return { admin = "127.0.0.1:$PORT2", sites = { site } }
     ]] }
