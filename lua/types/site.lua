@@ -102,7 +102,8 @@ local Site = {}
 ---true: its sites have the certificates; "internal": one for development, signed by itself
 ---@field tls? boolean|"internal"|moongate.ListenerTls
 ---@field h2c? boolean HTTP/2 without TLS, too
----@field proxy_protocol? boolean every connection begins with a PROXY header, versions 1 and 2
+---clients begin with a PROXY header; true: whose address is not public; ranges: who comes from there
+---@field proxy_protocol? boolean|string|string[]
 
 ---A certificate. Files are relative to the config.
 ---@class moongate.Certificate
@@ -174,6 +175,7 @@ local Site = {}
 ---@field timeouts? moongate.BackendTimeouts
 ---@field max_connections? integer to each server, over all workers; 0: no limit
 ---@field tls? boolean|moongate.TlsOptions TLS to its servers; true: verified with the system's roots
+---@field proxy_protocol? 0|1|2 the version of the PROXY header that connections begin with; 0: none
 ---@field parent? string|moongate.Parent another proxy, through which its servers are reached
 ---@field proxy_protocol? 1|2 connections to its servers begin with a PROXY header of this version
 
