@@ -177,7 +177,6 @@ local Site = {}
 ---@field tls? boolean|moongate.TlsOptions TLS to its servers; true: verified with the system's roots
 ---@field proxy_protocol? 0|1|2 the version of the PROXY header that connections begin with; 0: none
 ---@field parent? string|moongate.Parent another proxy, through which its servers are reached
----@field proxy_protocol? 1|2 connections to its servers begin with a PROXY header of this version
 
 ---@class moongate.ServerSettings
 ---@field [1] string "host:port" or "unix:…"

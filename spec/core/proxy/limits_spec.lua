@@ -61,7 +61,7 @@ describe("limits", function()
     end)
 
     it("something that is no HTTP at all is answered 400", function()
-      local client = send "\1\3\1\2\0\1\0\1\252\3\3"
+      local client = send "\1\2\3\2\0\1\0\1\252\3\3"
       assert_page(http.response(client), 400)
       client:expect_closed()
     end)
