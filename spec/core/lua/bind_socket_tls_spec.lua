@@ -37,7 +37,7 @@ describe("TLS on a socket", function()
     ca = tls.certificate(dir, "ca", { authority = true })
     server = tls.certificate(dir, "server", { ca = ca, names = { "DNS:localhost", "IP:127.0.0.1" } })
     other = tls.certificate(dir, "other", { ca = ca, names = { "DNS:other.test" } })
-    proxy = support.moongate.start { config = config, values = { CERTS = dir } }
+    proxy = support.moongate.start { config = config, values = { CERTS = dir }, workers = 1 }
   end)
 
   local function echo(conn)
