@@ -17,7 +17,7 @@ return {
 
 ---@param script string its name in scripts/
 ---@param options string Lua text
----@param settings? { site?: string, headers?: table }  more settings of the site; fields of the backend's answers
+---@param settings? { site?: string, headers?: table, workers?: integer } more of the site; fields of its backend's answers
 ---@return integer port
 ---@return support.Backend backend
 ---@return support.Moongate proxy
@@ -25,7 +25,8 @@ function policy.start(script, options, settings)
   settings = settings or {}
   local backend = support.http.backend(function() return 200, settings.headers, "ok" end)
   local values = { BACKEND = backend, SCRIPT = script, OPTIONS = options, SETTINGS = settings.site or "" }
-  local proxy = support.moongate.start { config = config, values = values }
+  local workers = settings.workers
+  local proxy = support.moongate.start { config = config, values = values, workers = workers }
   return proxy.port, backend, proxy
 end
 

@@ -8,7 +8,8 @@ local hash <const> = "$pbkdf2-sha256$1000$c2FsdHNhbHQ$z1zcedibhUbbCApzs8H.Up7Nf7
 local function field(text) return { headers = { ["Proxy-Authorization"] = text } } end
 local ada = field "Basic YWRhOm1vb24=" -- ada:moon
 
-local open = { site = 'forward = { ports = "1-65535", private = true },' }
+-- One worker: each remembers by itself who may pass.
+local open = { site = 'forward = { ports = "1-65535", private = true },', workers = 1 }
 
 describe("scripts.proxy_auth", function()
   local target, url
