@@ -220,7 +220,7 @@ describe("conns", function()
   end)
 
   it("are refused by a free port and hang in a black hole", function()
-    assert.same({ nil, "ECONNREFUSED" }, { net.try_connect(net.free_port()) })
+    assert.same({ nil, "ECONNREFUSED" }, { net.try_connect(net.refusing_port()) })
     local port, outcome = net.black_hole(), nil
     support.spawn(function() outcome = net.try_connect(port, { timeout = 60 }) end)
     support.sleep(0.05)

@@ -122,7 +122,7 @@ local function play(answer, conn)
 end
 
 local function start_servers(case, record)
-  local values = { DEAD = "127.0.0.1:" .. support.free_port() }
+  local values = { DEAD = "127.0.0.1:" .. support.refusing_port() }
   for _, name in ipairs(servers) do
     values[name:upper()] = http.backend(function(request)
       record[#record + 1] = { name = name, request = request }

@@ -18,7 +18,8 @@ local support = {
 }
 
 support.spawn, support.all, support.sleep = async.spawn, async.all, async.sleep
-support.eventually, support.free_port = async.eventually, support.net.free_port
+support.eventually = async.eventually
+support.free_port, support.refusing_port = support.net.free_port, support.net.refusing_port
 support.run, support.temp_dir = support.process.run, support.process.temp_dir
 
 ---`it` for bodies that wait.

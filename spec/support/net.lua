@@ -497,8 +497,21 @@ function net.black_hole()
   return port --[[@as integer]]
 end
 
--- Ports are taken from a range below the kernel's ephemeral ones, each process beginning elsewhere, none given twice.
-local first, span = 10000, 22000
+---A port whose connects are refused, and which nobody else can take: it is bound, and not listened on.
+---@return integer port
+function net.refusing_port()
+  local holder = assert(socket.tcp4())
+  assert(holder:bind("127.0.0.1", 0))
+  async.scope():own(holder, function() holder:close() end)
+  local _, port = holder:getsockname()
+  return math.tointeger(port)
+end
+
+-- Ports are taken from a range below the kernel's ephemeral ones, none given twice. The runner gives each of the
+-- processes that run side by side a part of it; of several runs on a machine each begins elsewhere.
+local first, last = (os.getenv "MOONGATE_SPEC_PORTS" or "10000-31999"):match "^(%d+)-(%d+)$"
+first = math.tointeger(first)
+local span = math.tointeger(last) - first + 1
 local next_port = first + math.tointeger(uv.os_getpid()) * 97 % span
 
 ---A port nobody listens on now.

@@ -105,7 +105,7 @@ describe("gate.fetch", function()
   it("says why there is no answer", function()
     assert.equal("connect_refused", failed "'dead'")
     assert.equal("nil|connect_refused|the server refused the connection",
-      probe.request(("return gate.fetch 'http://127.0.0.1:%d/'"):format(support.free_port())))
+      probe.request(("return gate.fetch 'http://127.0.0.1:%d/'"):format(support.refusing_port())))
     local nonsense = net.listen(function(conn) http.request_head(conn) conn:send "nonsense\r\n\r\n" conn:close() end)
     assert.equal("bad_response", failed(("'http://%s/'"):format(nonsense.address)))
     local cut = net.listen(function(conn)

@@ -65,7 +65,7 @@ describe("gate.socket", function()
 
     it("says why there is no connection, and may try again", function()
       local run = with_peer(echo)
-      local refused = support.free_port()
+      local refused = support.refusing_port()
       assert.equal("nil|connect_refused|1|you said again", run(([[
         local sock = gate.socket.tcp()
         local ok, word = sock:connect(HOST, %d)

@@ -110,7 +110,7 @@ function probe.start()
     if type(probe.answer) == "function" then return probe.answer(request) end
     return 200, nil, probe.answer
   end)
-  local values = { BACKEND = probe.backend, DEAD = support.free_port() }
+  local values = { BACKEND = probe.backend, DEAD = support.refusing_port() }
   probe.proxy = support.moongate.start { config = config, values = values, workers = 1 }
   probe.port = probe.proxy.port
 end

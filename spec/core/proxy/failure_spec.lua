@@ -11,7 +11,7 @@ describe("a backend", function()
 
   support.setup(function()
     backend = net.listen()
-    local values = { BACKEND = backend, REFUSING = net.free_port(), HOLE = net.black_hole(), FULL = net.listen() }
+    local values = { BACKEND = backend, REFUSING = net.refusing_port(), HOLE = net.black_hole(), FULL = net.listen() }
     gate = moongate.start { values = values, config = [[
       local function site(listen, server, settings, backend_settings)
         local backend = backend_settings or {}
@@ -244,7 +244,7 @@ describe("a backend", function()
   end)
 
   it("is named in the access log with its failure", function()
-    local values = { BACKEND = backend, REFUSING = net.free_port() }
+    local values = { BACKEND = backend, REFUSING = net.refusing_port() }
     local logging = moongate.start { values = values, config = [[
       return { drain = "2s", listen = "127.0.0.1:$PORT", backends = { dead = { "127.0.0.1:$REFUSING" } },
                log = { access = "$DIR/access.log", access_format = "json" } }

@@ -144,7 +144,7 @@ describe("a CONNECT", function()
   end)
 
   it("to nobody is 502, and 504 where nobody answers", function()
-    assert.equal(502, http.response(connect_to(gate, "127.0.0.1:" .. net.free_port())).status)
+    assert.equal(502, http.response(connect_to(gate, "127.0.0.1:" .. net.refusing_port())).status)
     local quick = start 'timeouts = { connect = "200ms" }'
     assert.equal(504, http.response(connect_to(quick, "127.0.0.1:" .. net.black_hole())).status)
   end)
@@ -661,7 +661,7 @@ describe("policy of a forward proxy", function()
   it("is asked about failures, and logs", function()
     local gate = start [[on_error = function(_, err) return gate.reply(err.status, err.word) end,
       on_log = function(req, res) print(req.method, req.target, res.status) end]]
-    assert.equal("connect_refused", http.response(connect_to(gate, "127.0.0.1:" .. net.free_port())).body)
+    assert.equal("connect_refused", http.response(connect_to(gate, "127.0.0.1:" .. net.refusing_port())).body)
     gate:wait_log "CONNECT%s+127.0.0.1:%d+%s+502"
   end)
 end)

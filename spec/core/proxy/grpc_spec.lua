@@ -48,7 +48,7 @@ describe("a gRPC call", function()
   end)
 
   it("whose server cannot be reached is unavailable", function()
-    local gate = start(("127.0.0.1:%d"):format(support.free_port()))
+    local gate = start(("127.0.0.1:%d"):format(support.refusing_port()))
     local response = ask(gate)
     assert.equal(200, response.status)
     assert.equal("14", response.headers["grpc-status"])
@@ -86,7 +86,7 @@ describe("a gRPC call", function()
   end)
 
   it("is seen by policy with the status it would have had", function()
-    local gate = start(("127.0.0.1:%d"):format(support.free_port()),
+    local gate = start(("127.0.0.1:%d"):format(support.refusing_port()),
       [[on_response = function(req, res) res.headers["X-Status"] = tostring(res.status) end]])
     local response = ask(gate)
     assert.equal("502", response.headers["x-status"])
@@ -100,7 +100,7 @@ end)
 
 describe("a request that is not gRPC", function()
   it("gets the status and the page", function()
-    local gate = start(("127.0.0.1:%d"):format(support.free_port()))
+    local gate = start(("127.0.0.1:%d"):format(support.refusing_port()))
     local response = h2.connect(gate.port):exchange("/", { method = "POST", body = "x" })
     assert.equal(502, response.status)
     assert.is_nil(response.headers["grpc-status"])

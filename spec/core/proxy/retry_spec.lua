@@ -30,7 +30,7 @@ describe("a failed try", function()
 
   support.setup(function()
     one, two = net.listen(), net.listen()
-    local values = { ONE = one, TWO = two, REFUSING = net.free_port(), REFUSING2 = net.free_port(),
+    local values = { ONE = one, TWO = two, REFUSING = net.refusing_port(), REFUSING2 = net.refusing_port(),
       HOLE = net.black_hole() }
     gate = moongate.start { values = values, workers = 1, config = [[
       local function site(listen, backend)
@@ -305,7 +305,7 @@ describe("pick_backend", function()
 
   support.setup(function()
     one, two = net.listen(), net.listen()
-    local values = { ONE = one, TWO = two, REFUSING = net.free_port() }
+    local values = { ONE = one, TWO = two, REFUSING = net.refusing_port() }
     gate = moongate.start { values = values, workers = 1, config = [[
       local gate = require "moongate"
       local function site(listen, pick, on)

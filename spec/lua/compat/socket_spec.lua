@@ -113,7 +113,7 @@ describe("require \"socket\"", function()
 
     it("raise what the server refuses", function()
       assert.matches("^raised: .*redis error: WRONGTYPE", run(connect .. "client:set('text', 'x') client:lpush('text', 1)"))
-      assert.matches("^raised: .*could not connect to .*connect_refused", run(("redis.connect('127.0.0.1', %d)"):format(support.free_port())))
+      assert.matches("^raised: .*could not connect to .*connect_refused", run(("redis.connect('127.0.0.1', %d)"):format(support.refusing_port())))
     end)
 
     it("use a Unix socket, and a timeout", function()
@@ -151,7 +151,7 @@ describe("require \"socket\"", function()
     assert.matches("^LuaSocket 3", run "return socket._VERSION")
     assert.equal("c", run "return socket.skip(2, 'a', 'b', 'c')")
     assert.equal("nil|connect_refused|the server refused the connection",
-      run(("return socket.connect('127.0.0.1', %d)"):format(support.free_port())))
+      run(("return socket.connect('127.0.0.1', %d)"):format(support.refusing_port())))
   end)
 
   it("catches with protect what try raised, and nothing else", function()
