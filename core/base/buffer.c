@@ -26,9 +26,15 @@
 
 struct chunk {
     uint32_t refs;
-    size_t size; /* of bytes; only CHUNK_BYTES ones are the slab's */
+    size_t size; /* of bytes; only CHUNK_BYTES ones are the slab's. 0: a hold on bytes of somebody else's */
     size_t used; /* the mark: bytes below belong to segments, or are claimed */
     char bytes[];
+};
+
+/* What stands in `bytes` of a chunk without room: its segments' bytes lie elsewhere. */
+struct hold {
+    void (*release)(void *owner);
+    void *owner;
 };
 
 struct segment {
@@ -39,10 +45,11 @@ struct segment {
     size_t room; /* claimed behind p + n by buffer_room, until commit */
 };
 
-enum { CHUNKS_KEPT = 64, SEGMENTS_KEPT = 256, PRINTF_FIRST = 128 };
+enum { CHUNKS_KEPT = 64, SEGMENTS_KEPT = 256, HOLDS_KEPT = 64, PRINTF_FIRST = 128 };
 
 static _Thread_local struct slab chunks = SLAB_BYTES(sizeof(struct chunk) + CHUNK_BYTES, CHUNKS_KEPT);
 static _Thread_local struct slab segments = SLAB(struct segment, SEGMENTS_KEPT);
+static _Thread_local struct slab holds = SLAB_BYTES(sizeof(struct chunk) + sizeof(struct hold), HOLDS_KEPT);
 static _Thread_local size_t chunk_bytes;
 
 size_t buffer_chunk_bytes(void) { return chunk_bytes; }
@@ -50,6 +57,7 @@ size_t buffer_chunk_bytes(void) { return chunk_bytes; }
 void buffer_thread_fini(void) {
     slab_fini(&chunks);
     slab_fini(&segments);
+    slab_fini(&holds);
 }
 
 /* ---- chunks and segments */
@@ -70,7 +78,18 @@ static struct chunk *take_chunk(size_t n) {
     return chunk;
 }
 
+static void give_hold(struct chunk *chunk) {
+    struct hold h;
+    memcpy(&h, chunk->bytes, sizeof h);
+    slab_give(&holds, chunk);
+    h.release(h.owner);
+}
+
 static void give_chunk(struct chunk *chunk) {
+    if (chunk->size == 0) {
+        give_hold(chunk);
+        return;
+    }
     chunk_bytes -= chunk->size;
     if (chunk->size == CHUNK_BYTES) slab_give(&chunks, chunk);
     else free(chunk);
@@ -234,6 +253,19 @@ void buffer_append_static(struct buffer *b, const void *bytes, size_t n) {
     }
     settle(b);
     link_segment(b, make_segment(NULL, (char *)(uintptr_t)bytes, n));
+}
+
+void buffer_append_held(struct buffer *b, const void *bytes, size_t n, void (*release)(void *owner), void *owner) {
+    if (n < COPY_BELOW) {
+        buffer_append(b, bytes, n);
+        release(owner);
+        return;
+    }
+    struct chunk *chunk = slab_take(&holds);
+    *chunk = (struct chunk){ .refs = 1 };
+    memcpy(chunk->bytes, &(struct hold){ release, owner }, sizeof(struct hold));
+    settle(b);
+    link_segment(b, make_segment(chunk, (char *)(uintptr_t)bytes, n));
 }
 
 void buffer_printf(struct buffer *b, const char *format, ...) {

@@ -27,9 +27,11 @@ struct buffer {
 void buffer_init(struct buffer *);
 void buffer_fini(struct buffer *); /* drops everything; usable afterwards */
 
-/* Appends. `append` copies; `append_static` keeps the pointer, whose bytes must outlive every buffer. */
+/* Appends. `append` copies; `append_static` keeps the pointer, whose bytes must outlive every buffer; `append_held` keeps
+ * it until no buffer has any of the bytes, and then calls release(owner), in this thread. */
 void buffer_append(struct buffer *, const void *bytes, size_t n);
 void buffer_append_static(struct buffer *, const void *bytes, size_t n);
+void buffer_append_held(struct buffer *, const void *bytes, size_t n, void (*release)(void *owner), void *owner);
 void buffer_printf(struct buffer *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Room for at least `n` bytes (any n), contiguous, at the end, to be written into and then committed with

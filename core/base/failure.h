@@ -56,6 +56,7 @@ enum retry_class { RETRY_NEVER, RETRY_CONNECT, RETRY_RESET, RETRY_TIMEOUT };
     FAILURE(RESET, 502, RETRY_RESET, "reset", "the server closed the connection before it answered")                   \
     FAILURE(FIRST_BYTE_TIMEOUT, 504, RETRY_TIMEOUT, "first_byte_timeout", "the server did not answer in time")         \
     FAILURE(BETWEEN_TIMEOUT, 504, RETRY_NEVER, "between_timeout", "the server stopped in the middle of its answer")    \
+    FAILURE(NOT_CACHED, 504, RETRY_NEVER, "not_cached", "nothing stored fits, and the request wants nothing else")     \
     FAILURE(TOTAL_TIMEOUT, 504, RETRY_NEVER, "total_timeout", "the request took longer than it may")                   \
     FAILURE(BAD_RESPONSE, 502, RETRY_NEVER, "bad_response", "the server's answer is malformed")                        \
     FAILURE(RESPONSE_HEADERS_TOO_LARGE, 502, RETRY_NEVER, "response_headers_too_large",                                \

@@ -76,7 +76,6 @@ void body_leave(struct body *);
 struct view {
     struct exchange *exchange;
     size_t written;        /* bytes scripts have written into the exchange */
-    bool refresh;          /* req.cache.refresh */
     struct body bodies[2]; /* by enum side */
 };
 

@@ -5,7 +5,7 @@
 static const struct handle_kind kind = { .name = "moongate.cache" };
 
 static void get_bypass(lua_State *L, void *v) { lua_pushboolean(L, ((struct view *)v)->exchange->cache_bypass); }
-static void get_refresh(lua_State *L, void *v) { lua_pushboolean(L, ((struct view *)v)->refresh); }
+static void get_refresh(lua_State *L, void *v) { lua_pushboolean(L, ((struct view *)v)->exchange->cache_refresh); }
 
 static bool assigned_boolean(lua_State *L, const struct view *v, const char *name) {
     view_check_request(L, v);
@@ -17,7 +17,7 @@ static bool assigned_boolean(lua_State *L, const struct view *v, const char *nam
 static void set_bypass(lua_State *L, void *v) {
     ((struct view *)v)->exchange->cache_bypass = assigned_boolean(L, v, "bypass");
 }
-static void set_refresh(lua_State *L, void *v) { ((struct view *)v)->refresh = assigned_boolean(L, v, "refresh"); }
+static void set_refresh(lua_State *L, void *v) { ((struct view *)v)->exchange->cache_refresh = assigned_boolean(L, v, "refresh"); }
 
 static const struct field fields[] = {
     { "bypass", get_bypass, set_bypass },

@@ -144,3 +144,8 @@ void answer_set_body(struct exchange *x, struct slice body) {
     forget_content(x);
     fill_body(x, body);
 }
+
+void answer_empty(struct exchange *x) {
+    forget_content(x);
+    fill_body(x, SLICE(""));
+}

@@ -12,3 +12,5 @@ void answer_reply(struct exchange *, const struct reply *, enum response_source)
 void answer_suit_client(struct exchange *);
 /* Replaces the answer's body: length as given, no ETag, no ranges, no content coding (they told of the former body). */
 void answer_set_body(struct exchange *, struct slice body);
+/* No body at all; the fields stay. */
+void answer_empty(struct exchange *);

@@ -32,17 +32,17 @@ static enum next jump(struct exchange *x, enum exchange_step step) {
 
 /* ---- failure: the page, unless the head has left */
 
-/* For the log line: the fetch keeps its generation alive, and with it the backend's name. */
-static void note_fetch(struct exchange *x) {
-    const struct fetch *f = x->fetch;
+/* The fetch keeps its generation alive, and with it the backend's name; the line may come later. */
+void exchange_note_fetch(struct exchange *x, const struct fetch *f) {
     if (f->backend) x->backend_name = arena_copy(&x->arena, slice_of(f->backend->name));
     if (f->server) x->server_name = arena_copy(&x->arena, slice_of(f->server->name));
     x->tries = f->tries;
 }
 
 static void drop_fetch(struct exchange *x) {
+    caching_leave(x);
     if (!x->fetch) return;
-    if (x->step < STEP_LOG) note_fetch(x);
+    if (x->step < STEP_LOG) exchange_note_fetch(x, x->fetch);
     if (x->body == &x->fetch->body) x->body = NULL;
     fetch_waiter_forget(&x->fetch_waiter);
     fetch_close(x->fetch);
@@ -51,6 +51,7 @@ static void drop_fetch(struct exchange *x) {
 
 /* It ends, but the log line and on_log still tell of it. */
 static void stop_fetch(struct exchange *x) {
+    caching_leave(x);
     if (!x->fetch) return;
     if (x->body == &x->fetch->body) x->body = NULL;
     fetch_waiter_forget(&x->fetch_waiter);
@@ -188,10 +189,10 @@ static enum next on_request(struct exchange *x) {
                                          : GO_ON; /* the hook may have lowered max_body */
 }
 
-/* ---- 4. cache_key: the answer is checked and kept; what stores by it comes with the cache */
+/* ---- 4. cache_key */
 
 static enum next cache_key(struct exchange *x) {
-    bool asks = x->site->caches && x->request.method != METHOD_CONNECT;
+    bool asks = x->site->cache.cache && x->request.method != METHOD_CONNECT;
     if (!asks || !has_hook(x, HOOK_CACHE_KEY)) return GO_ON;
     struct decision decision;
     switch (ask(x, HOOK_CACHE_KEY, NULL, &decision)) {
@@ -203,7 +204,23 @@ static enum next cache_key(struct exchange *x) {
     }
 }
 
-/* ---- 5. fetch: begin one */
+/* ---- 5. look up: hit, stale, join a running fill, begin one; or none of it, and a fetch of its own */
+
+static enum next ask_cache(struct exchange *x) {
+    switch (caching_look_up(x)) {
+    case CACHING_WAIT: return WAIT;
+    case CACHING_SERVED: return jump(x, STEP_ON_RESPONSE);
+    case CACHING_REFUSED: return fail(x, FAIL_NOT_CACHED);
+    case CACHING_FILLS:
+        x->fetch_began = loop_now(&worker_of_exchange(x)->loop);
+        caching_fill(x);
+        return jump(x, STEP_AWAIT_HEAD);
+    case CACHING_NONE: break;
+    }
+    return GO_ON;
+}
+
+/* ---- 6. fetch: begin one */
 
 static void wake_by_watch(struct pipe_watch *w) { exchange_wake(container_of(w, struct exchange, buffer_watch)); }
 
@@ -230,7 +247,7 @@ static void mark_early(struct exchange *x) {
         headers_set(&x->request.headers, SLICE("Early-Data"), SLICE("1"));
 }
 
-static void finish_request(struct exchange *x) {
+void exchange_finish_request(struct exchange *x) {
     struct request *r = &x->request;
     x->request_sent = true;
     if (r->method == METHOD_CONNECT) return;
@@ -251,18 +268,21 @@ static enum next fail_given_body(struct exchange *x) {
     return fail(x, FAIL_HOOK_FAILED);
 }
 
-static void forward_informational(struct fetch_waiter *waiter, const struct response *r) {
-    struct exchange *x = container_of(waiter, struct exchange, fetch_waiter);
+void exchange_pass_informational(struct exchange *x, const struct response *r) {
     if (!x->stream || x->head_sent) return;
     if (r->status == 100 && !x->expects_continue) return;
     if (r->status == 100) x->expects_continue = false;
     x->stream->ops->send_informational(x->stream, r);
 }
 
+static void forward_informational(struct fetch_waiter *waiter, const struct response *r) {
+    exchange_pass_informational(container_of(waiter, struct exchange, fetch_waiter), r);
+}
+
 static enum next fetch(struct exchange *x) {
     if (still_buffering(x)) return WAIT;
     if (x->body_given) return fail_given_body(x);
-    finish_request(x);
+    exchange_finish_request(x);
     struct fetch_options options = {
         .worker = worker_of_exchange(x),
         .site = x->site,
@@ -282,7 +302,7 @@ static enum next fetch(struct exchange *x) {
     return GO_ON;
 }
 
-/* ---- 6. await head */
+/* ---- 7. await head */
 
 /* The only reader of the fetch takes its response as it is; with more readers each would need its own headers. */
 static void take_response(struct exchange *x) {
@@ -290,6 +310,13 @@ static void take_response(struct exchange *x) {
     x->source = SOURCE_BACKEND;
     x->body = &x->fetch->body;
     x->first_byte = loop_now(&worker_of_exchange(x)->loop);
+    caching_heard(x);
+}
+
+bool exchange_takes_fetch(struct exchange *x, struct fetch *f) {
+    if (x->step != STEP_AWAIT_HEAD || x->client_left) return false;
+    x->fetch = f;
+    return true;
 }
 
 static enum next take_fetch_failure(struct exchange *x) {
@@ -300,7 +327,17 @@ static enum next take_fetch_failure(struct exchange *x) {
     return fail(x, why);
 }
 
+static enum next await_fill(struct exchange *x) {
+    switch (caching_await(x)) {
+    case CACHING_WAIT: return WAIT;
+    case CACHING_SERVED: return jump(x, STEP_ON_RESPONSE);
+    default: return GO_ON; /* the fetch is its own */
+    }
+}
+
 static enum next await_head(struct exchange *x) {
+    enum next filled = caching_leads(x->caching) && !x->fetch ? await_fill(x) : GO_ON;
+    if (filled != GO_ON) return filled;
     switch (x->fetch->state) {
     case FETCH_TRYING: return WAIT;
     case FETCH_HEAD:
@@ -314,7 +351,7 @@ static enum next await_head(struct exchange *x) {
     return jump(x, x->fetch->tunnel ? STEP_SEND_HEAD : STEP_ON_RESPONSE);
 }
 
-/* ---- 7. on_error: only after a failure */
+/* ---- 8. on_error: only after a failure */
 
 static enum next on_error(struct exchange *x) {
     x->error_hook_ran = true;
@@ -327,7 +364,7 @@ static enum next on_error(struct exchange *x) {
     }
 }
 
-/* ---- 8. on_response */
+/* ---- 9. on_response */
 
 static enum next on_response(struct exchange *x) {
     if (lost_hook(x, HOOK_ON_RESPONSE) && x->source != SOURCE_ERROR) {
@@ -349,7 +386,7 @@ static enum next on_response(struct exchange *x) {
     }
 }
 
-/* ---- 9. send head */
+/* ---- 10. send head */
 
 /* A body that nobody reads any more: what is already here is dropped, so that a small one does not cost the
  * connection. */
@@ -367,9 +404,11 @@ static enum next fail_content(struct exchange *x) {
     return fail(x, why);
 }
 
+static bool has_tunnel(const struct exchange *x) { return x->fetch && x->fetch->tunnel; }
+
 /* Policy answers a CONNECT with what its client would take for a tunnel, and all that follows for the server's. */
 static bool pretends_tunnel(const struct exchange *x) {
-    bool tunnel = x->source == SOURCE_BACKEND && x->fetch->tunnel;
+    bool tunnel = x->source == SOURCE_BACKEND && has_tunnel(x);
     return !tunnel && response_opens_tunnel(x->request.method, x->response.status);
 }
 
@@ -385,7 +424,8 @@ static enum next send_head(struct exchange *x) {
     bool own = x->source != SOURCE_BACKEND; /* no fetch reads the request body any more */
     if (own && x->site) drop_request_body(x);
     if (x->client_left) return WAIT; /* reading its body showed that it left: advance sees to it */
-    switch (x->fetch && x->fetch->tunnel ? CONTENT_READY : content_settle_answer(x)) {
+    caching_apply(x);
+    switch (has_tunnel(x) ? CONTENT_READY : content_settle_answer(x)) {
     case CONTENT_READY: break;
     case CONTENT_WAITS: return WAIT;
     case CONTENT_FAILED: return fail_content(x);
@@ -394,7 +434,7 @@ static enum next send_head(struct exchange *x) {
     if (x->source == SOURCE_REPLY || x->source == SOURCE_ERROR) answer_suit_client(x);
     x->stream->ops->send_head(x->stream, &x->response);
     x->head_sent = true;
-    if (!own && x->fetch->tunnel) {
+    if (!own && has_tunnel(x)) {
         tunnel_begin(x);
         return jump(x, STEP_ON_LOG);
     }
@@ -406,7 +446,7 @@ static enum next send_head(struct exchange *x) {
     return GO_ON;
 }
 
-/* ---- 10. body */
+/* ---- 11. body */
 
 static enum next body(struct exchange *x) {
     if (!x->body_done) return WAIT;
@@ -416,7 +456,7 @@ static enum next body(struct exchange *x) {
     return GO_ON;
 }
 
-/* ---- 11. on_log; the client is already free for its next request */
+/* ---- 12. on_log; the client is already free for its next request */
 
 static enum next on_log(struct exchange *x) {
     if (x->ended == 0) x->ended = loop_now(&worker_of_exchange(x)->loop);
@@ -425,7 +465,7 @@ static enum next on_log(struct exchange *x) {
     return GO_ON;
 }
 
-/* ---- 12. tunnel: policy has had its say, the generation is let go */
+/* ---- 13. tunnel: policy has had its say, the generation is let go */
 
 static void leave_site(struct exchange *x) {
     subject_end(&x->subject);
@@ -442,7 +482,7 @@ static enum next tunnel(struct exchange *x) {
     return WAIT; /* exchange_tunnel_ended goes on */
 }
 
-/* ---- 13. log */
+/* ---- 14. log */
 
 static struct metric *requests_metric(struct site_metrics *m, int status) {
     struct metric *metric = atomic_load_explicit(&m->requests[status], memory_order_acquire);
@@ -467,7 +507,7 @@ static void count(struct exchange *x, double seconds) {
 static void write_line(struct exchange *x, double seconds) {
     char ip[ADDR_TEXT];
     const struct request *r = &x->request;
-    if (x->fetch) note_fetch(x);
+    if (x->fetch) exchange_note_fetch(x, x->fetch);
     struct access_record record = {
         .client_ip = addr_ip_text(&x->client_addr, ip),
         .id = slice_of(x->id),
@@ -503,7 +543,7 @@ static enum next log_step(struct exchange *x) {
     return GO_ON;
 }
 
-/* ---- 14. done */
+/* ---- 15. done */
 
 static void exchange_bury(struct grave *g) {
     struct exchange *x = container_of(g, struct exchange, grave);
@@ -522,6 +562,8 @@ void ties_end(struct list *ties) {
 
 static enum next done(struct exchange *x) {
     drop_fetch(x);
+    if (caching_runs(x->caching) && !worker_of_exchange(x)->closing) return WAIT; /* others want what it fetches */
+    caching_end(x);
     ties_end(&x->ties);
     leave_site(x);
     pipe_remove_reader(&x->drop);
@@ -537,13 +579,11 @@ static enum next done(struct exchange *x) {
 /* ---- the engine */
 
 static enum next (*const steps[])(struct exchange *) = {
-    [STEP_TAKE_HEAD] = take_head,   [STEP_FIND_SITE] = find_site,
-    [STEP_ON_REQUEST] = on_request, [STEP_CACHE_KEY] = cache_key,
-    [STEP_FETCH] = fetch,           [STEP_AWAIT_HEAD] = await_head,
-    [STEP_ON_ERROR] = on_error,     [STEP_ON_RESPONSE] = on_response,
-    [STEP_SEND_HEAD] = send_head,   [STEP_BODY] = body,
-    [STEP_ON_LOG] = on_log,         [STEP_TUNNEL] = tunnel,
-    [STEP_LOG] = log_step,          [STEP_DONE] = done,
+    [STEP_TAKE_HEAD] = take_head,   [STEP_FIND_SITE] = find_site, [STEP_ON_REQUEST] = on_request,
+    [STEP_CACHE_KEY] = cache_key,   [STEP_LOOK_UP] = ask_cache,   [STEP_FETCH] = fetch,
+    [STEP_AWAIT_HEAD] = await_head, [STEP_ON_ERROR] = on_error,   [STEP_ON_RESPONSE] = on_response,
+    [STEP_SEND_HEAD] = send_head,   [STEP_BODY] = body,           [STEP_ON_LOG] = on_log,
+    [STEP_TUNNEL] = tunnel,         [STEP_LOG] = log_step,        [STEP_DONE] = done,
 };
 
 /* Nobody is there to be answered: what is under way ends, and the line is written. */
@@ -698,6 +738,7 @@ void exchange_let_go(struct exchange *x) {
     if (!x->subject.site) return;
     bool waited = x->hook_running;
     if (x->fetch) fetch_let_go(x->fetch);
+    if (x->caching) fill_let_go(&x->caching->fill);
     subject_end(&x->subject);
     x->subject.site = NULL;
     if (!waited) return;

@@ -2,9 +2,9 @@
  * by step. */
 #pragma once
 
+#include "proxy/caching.h"
 #include "proxy/client.h"
 #include "proxy/content.h"
-#include "proxy/fetch.h"
 
 enum response_source { SOURCE_NONE, SOURCE_BACKEND, SOURCE_CACHE, SOURCE_REPLY, SOURCE_ERROR };
 
@@ -13,6 +13,7 @@ enum exchange_step {
     STEP_FIND_SITE,
     STEP_ON_REQUEST,
     STEP_CACHE_KEY,
+    STEP_LOOK_UP,
     STEP_FETCH,
     STEP_AWAIT_HEAD,
     STEP_ON_ERROR,
@@ -72,8 +73,9 @@ struct exchange {
     enum failure pending_failure;           /* found in an event, dealt with when it advances */
     const char *failed_hook;
     struct error_info error;
-    struct slice cache_key;
-    bool cache_bypass;
+    struct slice cache_key;                        /* what the hook made of it; p NULL: the default, the target */
+    bool cache_bypass, cache_refresh, cache_stale; /* what policy said (req.cache) */
+    struct caching *caching; /* in the arena; NULL: the site does not cache, or it is not asked yet */
 
     uint64_t max_body; /* of the request: the site's, or what a script says, if that is less */
 
@@ -120,3 +122,15 @@ void exchange_tunnel_ended(struct exchange *);
 /* The policy of its generation ends now (worker_let_go). */
 void exchange_let_go(struct exchange *);
 const char *exchange_source_name(enum response_source); /* "backend", "cache", "reply", "error" */
+
+/* ---- by caching.c and fill.c */
+
+/* The request takes the form in which it is sent. Once. */
+void exchange_finish_request(struct exchange *);
+/* To its client, if it waits for a head and understands that. */
+void exchange_pass_informational(struct exchange *, const struct response *);
+/* What the log line and `res` tell of the fetch that brought the answer. */
+void exchange_note_fetch(struct exchange *, const struct fetch *);
+/* The fetch was made for its fill, and is its own from now on; it has a head, a reply or a failure. False: it waits for
+ * none any more. */
+bool exchange_takes_fetch(struct exchange *, struct fetch *);

@@ -7,6 +7,7 @@
 #include "net/egress.h"
 #include "net/listener.h"
 #include "proxy/hook.h"
+#include "store/cache.h"
 #include "store/metrics.h"
 
 /* Seconds; 0: no limit. */
@@ -49,6 +50,20 @@ struct forward {
 struct forward forward_copy(const struct forward *);
 void forward_fini(struct forward *);
 
+enum { CACHE_NEGATIVE = 16 };
+
+/* What a site wants of its cache (proxy/caching.h). */
+struct cache_policy {
+    struct cache *cache; /* NULL: none */
+    char *name;          /* in Cache-Status; malloc'd */
+    double pass;         /* seconds that an answer which is not for others is remembered */
+    unsigned negative_count;
+    struct {
+        int status; /* 0: every status from 400 */
+        double seconds;
+    } negative[CACHE_NEGATIVE]; /* answers without freshness of their own */
+};
+
 struct site {
     struct generation *generation;
     uint32_t index;
@@ -65,7 +80,7 @@ struct site {
     uint64_t max_body; /* bytes; UINT64_MAX: no limit; default 64 MiB … see config */
     struct h1_limits limits;
     bool buffer_body, raw_target, abort_on_fin;
-    bool caches; /* `cache` is set: cache_key is asked */
+    struct cache_policy cache;
     struct timeouts timeouts;
     struct compress compress;
     uint32_t hooks;             /* bits 1 << enum hook: present in the site or a policy it uses, constants included */

@@ -146,6 +146,8 @@ void worker_drain(struct worker *w) {
 void worker_close_all(struct worker *w) {
     tunnels_close(w);
     list_each_safe(node, &w->clients) client_close(container_of(node, struct client, node));
+    w->closing = true;
+    list_each_safe(node, &w->exchanges) exchange_wake(container_of(node, struct exchange, node));
     worker_close_pools(w);
 }
 

@@ -25,6 +25,7 @@ struct worker {
     unsigned shown_next;
     struct list ears;
     unsigned client_count;
+    bool closing;                        /* worker_close_all was called: nothing is waited for any more */
     bool draining;                       /* answers carry Connection: close; no new clients */
     void (*on_drained)(struct worker *); /* the last client and exchange left while draining */
     struct map ad_hoc;                   /* ad hoc backends by "scheme://host:port" (proxy/ad_hoc.c) */

@@ -288,6 +288,7 @@ static void fini_site(struct config_site *site) {
     free(site->listeners);
     free(site->trusted);
     forward_fini(&site->forward);
+    free(site->cache.name);
     compress_fini(&site->compress);
     free(site->name);
     free(site->path);

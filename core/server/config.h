@@ -57,8 +57,13 @@ struct config_site {
     struct timeouts timeouts;
     struct compress compress;
     bool fail_open[HOOK_COUNT];
-    uint64_t cache_memory; /* bytes; 0: no cache */
-    uint32_t hooks;        /* bits 1 << enum hook; filled by config_hooks */
+    struct config_cache {
+        uint64_t memory;     /* bytes; 0: no cache */
+        uint64_t max_object; /* bytes of a body; 0: an eighth of the memory */
+        char *name;          /* in Cache-Status; NULL: "moongate" */
+        double pass;         /* seconds that an answer which is not for others is remembered */
+    } cache;
+    uint32_t hooks; /* bits 1 << enum hook; filled by config_hooks */
 };
 
 struct config_log {

@@ -67,6 +67,17 @@ static void open_hook_metrics(struct site_metrics *m, uint32_t hooks) {
     }
 }
 
+/* A name's cache outlives its generations; nothing is mapped before something is stored. */
+static struct cache_policy build_cache(const struct config_site *from) {
+    const struct config_cache *c = &from->cache;
+    struct cache_policy policy = { .pass = c->pass };
+    if (c->memory == 0) return policy;
+    policy.cache = cache_open(slice_of(from->name), &(struct cache_limits){ c->memory, c->max_object });
+    policy.name = must_strdup(c->name ? c->name : "moongate");
+    if (!policy.cache) log_error("%s: no memory for its cache: nothing is stored", from->name);
+    return policy;
+}
+
 static struct site *build_site(struct generation *g, const struct config_site *from,
                                const struct generation_parts *parts) {
     struct site *site = must_calloc(1, sizeof *site);
@@ -85,7 +96,7 @@ static struct site *build_site(struct generation *g, const struct config_site *f
     site->buffer_body = from->buffer_body;
     site->raw_target = from->raw_target;
     site->abort_on_fin = from->abort_on_fin;
-    site->caches = from->cache_memory > 0;
+    site->cache = build_cache(from);
     site->timeouts = from->timeouts;
     site->compress = compress_copy(&from->compress);
     site->hooks = from->hooks;
@@ -196,6 +207,7 @@ static void destroy_site(struct site *site) {
     free(site->hosts);
     free(site->trusted);
     forward_fini(&site->forward);
+    free(site->cache.name);
     compress_fini(&site->compress);
     free(site->policies);
     free(site->name);

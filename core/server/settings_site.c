@@ -213,7 +213,7 @@ static void check_picks(struct reader *r, const struct spot *at, const struct va
 
 static void check_site(struct reader *r, const struct spot *at, const struct value *v, struct config_site *site) {
     struct spot listen = { .up = at, .name = "listen" }, target = { .up = at, .name = "max_target" };
-    struct spot raw = { .up = at, .name = "raw_target" }, cache = { .up = at, .name = "cache" };
+    struct spot raw = { .up = at, .name = "raw_target" };
     if (!value_get(v, "listen"))
         reader_error(r, &listen, "a site needs an address to listen on, such as \"127.0.0.1:8080\"");
     if (site->limits.target > site->limits.head)
@@ -222,7 +222,6 @@ static void check_site(struct reader *r, const struct spot *at, const struct val
         reader_warn(r, &raw,
                     "paths are forwarded as they came: a check of req.path for \"/admin\" does not see \"/%%61dmin\"");
     check_picks(r, at, v, site);
-    if (site->cache_memory) reader_warn(r, &cache, "nothing is cached yet: the cache comes with a later version");
 }
 
 static void name_site(struct reader *r, const struct spot *at, struct config_site *site) {

@@ -82,7 +82,7 @@ const struct setting settings_table[] = {
     ROW(SITE, "hosts", OWN, config_site, hosts, .read = read_hosts),
     ROW(SITE, "tls", OWN, config_site, certificates, .read = read_site_tls),
     ROW(SITE, "backends", OWN, config_site, backends, .read = read_backends),
-    ROW(SITE, "cache", TABLE, config_site, index, .table = PLACE_CACHE),
+    ROW(SITE, "cache", TABLE, config_site, cache, .table = PLACE_CACHE),
     ROW(SITE, "use", OWN, config_site, index, .read = read_use),
     ROW(SITE, "compress", OWN, config_site, compress, .read = read_compress),
     ROW(SITE, "trusted_proxies", OWN, config_site, trusted, .read = read_trusted_proxies),
@@ -139,7 +139,10 @@ const struct setting settings_table[] = {
     ROW(COMPRESS, "codings", OWN, compress, codings, .read = read_compress_codings),
     ROW(COMPRESS, "level", COUNT, compress, level, .low = ENCODER_LEVEL_MIN, .high = ENCODER_LEVEL_MAX, .preset = 4),
 
-    ROW(CACHE, "memory", SIZE, config_site, cache_memory, .low = MIB, .high = 1024 * GIB),
+    ROW(CACHE, "memory", SIZE, config_cache, memory, .low = MIB, .high = 1024 * GIB),
+    ROW(CACHE, "max_object", SIZE, config_cache, max_object, .low = KIB, .high = 1024 * GIB),
+    ROW(CACHE, "name", TEXT, config_cache, name),
+    ROW(CACHE, "pass", SECONDS, config_cache, pass, .high = DAY, .preset = 120),
 
     ROW(BACKEND, "balance", WORD, config_backend, settings.balance, .words = balance_words),
     ROW(BACKEND, "health", TABLE, config_backend, settings, .table = PLACE_HEALTH),

@@ -1,0 +1,550 @@
+/* The order of things, for a GET or HEAD on a site that caches: is the request one that a stored response may answer at
+ * all (`may_ask`)? What is stored for its key, and may it be reused (reuse_of, http/freshness.h)? If not: somebody asks
+ * the backend, and it is us, or we wait for him (`join`). Who waited once and still has nothing asks for himself: a
+ * response that is good for one use only would otherwise serve its waiters one after the other.
+ *
+ * Vary is matched on the fields as on_request left them, not as forwarded: what we add to a request on its way is either
+ * part of the key already (scheme, host) or different for each client; a response that varies by such a field is stored
+ * for nobody (`varies_by_ours`). */
+#include "proxy/caching.h"
+
+#include "base/clock.h"
+#include "http/conditions.h"
+#include "http/ranges.h"
+#include "http/uri.h"
+#include "http/vary.h"
+#include "proxy/answer.h"
+#include "proxy/exchange.h"
+
+int64_t caching_now(void) { return (int64_t)(clock_wall() * 1000); }
+
+struct headers cached_headers(const struct cached *c) {
+    return (struct headers){ .list = c->headers, .count = c->header_count, .room = c->header_count };
+}
+
+static struct worker *worker_of_exchange(const struct exchange *x) { return x->subject.worker; }
+
+static const struct cache_policy *policy_of(const struct exchange *x) { return &x->site->cache; }
+
+/* ---- the key (DESIGN 5) */
+
+static struct target named_target(const struct exchange *x) {
+    struct target t = x->request.target;
+    if (!x->forward) t.scheme = x->forwarded_scheme;
+    return t;
+}
+
+struct slice caching_url(struct exchange *x) {
+    struct target t = named_target(x);
+    return target_url(&x->arena, &t);
+}
+
+static struct cache_key make_key(struct exchange *x) {
+    struct target t = named_target(x);
+    bool own = x->cache_key.p != NULL;
+    const struct slice parts[] = {
+        t.scheme,
+        SLICE("://"),
+        authority_write(&x->arena, &t),
+        own ? SLICE("#") : t.path,
+        own         ? x->cache_key
+        : t.query.p ? SLICE("?")
+                    : SLICE(""),
+        own || !t.query.p ? SLICE("") : t.query,
+    };
+    return cache_key_of(arena_concat(&x->arena, parts, sizeof parts / sizeof *parts));
+}
+
+/* ---- is it for the cache? */
+
+static bool may_ask(const struct exchange *x) {
+    const struct request *r = &x->request;
+    if (x->cache_bypass || r->framing.kind != FRAMING_NONE || r->framing.upgrade) return false;
+    return !condition_is_for_origin(&r->headers);
+}
+
+static struct caching *begin(struct exchange *x) {
+    struct caching *c = arena_alloc_zeroed(&x->arena, sizeof *c);
+    x->caching = c;
+    c->cache = policy_of(x)->cache;
+    c->status.cache = slice_of(policy_of(x)->name);
+    list_init(&c->follower.node);
+    bool reads = x->request.method == METHOD_GET || x->request.method == METHOD_HEAD;
+    c->asks = reads && may_ask(x);
+    if (!c->asks) {
+        c->status.fwd = reads ? CACHE_FWD_BYPASS : CACHE_FWD_METHOD;
+        return c;
+    }
+    cache_control_of_request(&c->asked, &x->request.headers);
+    c->key = make_key(x);
+    return c;
+}
+
+/* ---- an answer from what is stored */
+
+static void make_response(struct exchange *x, const struct cached *found) {
+    struct response *r = &x->response;
+    *r = (struct response){ .status = found->status, .version = found->version, .reason = found->reason };
+    headers_init(&r->headers, &x->arena);
+    headers_init(&r->trailers, &x->arena);
+    headers_reserve(&r->headers, found->header_count + 4);
+    memcpy(r->headers.list, found->headers, found->header_count * sizeof *found->headers);
+    r->headers.count = found->header_count;
+    uint64_t length = cache_body_expected(found->body);
+    r->framing = length == UINT64_MAX ? (struct framing){ .kind = FRAMING_CHUNKED }
+                                      : (struct framing){ .kind = FRAMING_LENGTH, .length = length };
+    if (length == 0) r->framing.kind = FRAMING_LENGTH;
+}
+
+static void add_age(struct exchange *x, uint32_t seconds) {
+    char *text = arena_bytes(&x->arena, 11);
+    size_t n = 11;
+    do text[--n] = (char)('0' + seconds % 10);
+    while ((seconds /= 10) > 0);
+    headers_add_id(&x->response.headers, HEADER_AGE, slice_make(text + n, 11 - n));
+}
+
+static void serve(struct exchange *x, enum response_source source) {
+    struct caching *c = x->caching;
+    struct worker *w = worker_of_exchange(x);
+    make_response(x, c->found);
+    x->source = source;
+    x->first_byte = loop_now(&w->loop);
+    if (x->fetch_began == 0) x->fetch_began = x->first_byte;
+    hit_open(&c->hit, c->found->body, &w->loop, &w->mailbox);
+    c->served = true;
+    x->body = &c->hit.pipe;
+}
+
+static void serve_found(struct exchange *x) {
+    struct caching *c = x->caching;
+    c->status.has_ttl = true;
+    c->status.ttl = c->reuse.left;
+    serve(x, SOURCE_CACHE);
+    add_age(x, c->reuse.age_seconds);
+}
+
+/* ---- looking up */
+
+static void look(struct exchange *x) {
+    struct caching *c = x->caching;
+    enum cache_miss miss = CACHE_URI_MISS;
+    cached_unref(c->found);
+    c->found = cache_look_up(c->cache, &c->key, &x->request.headers, &c->stale_found, &miss);
+    c->status.fwd = miss == CACHE_VARY_MISS ? CACHE_FWD_VARY_MISS : CACHE_FWD_URI_MISS;
+}
+
+/* A stored part answers only what lies in it. */
+static bool covers(const struct exchange *x, const struct cached *found) {
+    struct byte_ranges ranges;
+    if (!found->partial) return true;
+    struct headers stored = cached_headers(found);
+    if (x->request.method != METHOD_GET || !condition_allows_range(&x->request.headers, &stored)) return false;
+    if (ranges_of(&ranges, &x->request.headers, found->total) != RANGES_SOME) return false;
+    uint64_t end = found->first + cache_body_expected(found->body);
+    if (cache_body_expected(found->body) == UINT64_MAX) return false;
+    for (unsigned i = 0; i < ranges.count; i++)
+        if (ranges.list[i].first < found->first || ranges.list[i].last >= end) return false;
+    return true;
+}
+
+static enum reuse_verdict judge(struct exchange *x) {
+    struct caching *c = x->caching;
+    if (!c->found || c->found->pass || !covers(x, c->found)) return reuse_of_nothing(&c->asked);
+    c->reuse = reuse_of(&c->found->freshness, &c->asked, caching_now());
+    enum reuse_verdict verdict = c->reuse.verdict;
+    if (x->cache_stale && verdict != REUSE_BYPASS) return REUSE_STALE;
+    bool serves = verdict == REUSE_FRESH || verdict == REUSE_STALE || verdict == REUSE_STALE_WHILE_REVALIDATE;
+    if (serves && (c->stale_found || x->cache_refresh)) return REUSE_VALIDATE;
+    return verdict;
+}
+
+static bool asks_range(const struct exchange *x) {
+    return x->request.method == METHOD_GET && headers_find(&x->request.headers, SLICE("Range"));
+}
+
+/* The found one is of no use for a request that it does not cover. */
+static struct cached *take_known(struct exchange *x) {
+    struct caching *c = x->caching;
+    struct cached *known = c->found;
+    if (!known || known->pass || !covers(x, known)) return NULL;
+    c->found = NULL;
+    return known;
+}
+
+static void finish_request(struct exchange *x) {
+    headers_init(&x->caching->asked_headers, &x->arena);
+    headers_copy(&x->caching->asked_headers, &x->request.headers);
+    exchange_finish_request(x);
+}
+
+static void tell_follower(struct cache_follower *f) { news_tell(container_of(f, struct caching, follower)->news); }
+
+static enum caching_answer follow(struct exchange *x) {
+    struct caching *c = x->caching;
+    c->followed = c->status.collapsed = true;
+    return CACHING_WAIT;
+}
+
+static void prepare_follower(struct exchange *x) {
+    struct caching *c = x->caching;
+    struct worker *w = worker_of_exchange(x);
+    if (!c->news) c->news = news_open(&w->loop, &w->mailbox, &x->task);
+    c->follower.tell = tell_follower;
+}
+
+/* Somebody asks the backend: who? CACHING_NONE here: look again. */
+static enum caching_answer join(struct exchange *x) {
+    struct caching *c = x->caching;
+    bool alone = c->followed || (asks_range(x) && !(c->found && covers(x, c->found)));
+    if (alone) {
+        c->fill.place = cache_fill_alone(c->cache, &c->key, &x->request.headers);
+        return CACHING_FILLS;
+    }
+    prepare_follower(x);
+    switch (cache_join(c->cache, &c->key, &x->request.headers, c->found, &c->follower, &c->fill.place)) {
+    case CACHE_LEAD: return CACHING_FILLS;
+    case CACHE_FOLLOW: return follow(x);
+    case CACHE_CHANGED: break;
+    }
+    return CACHING_NONE;
+}
+
+/* A stale answer goes out, and the first one that sees it has it refreshed behind (RFC 5861 3). */
+static void refresh_behind(struct exchange *x) {
+    struct caching *c = x->caching;
+    prepare_follower(x);
+    enum cache_turn turn = cache_join(c->cache, &c->key, &x->request.headers, c->found, &c->follower, &c->fill.place);
+    if (turn == CACHE_FOLLOW) cache_unfollow(&c->follower);
+    if (turn != CACHE_LEAD) return;
+    finish_request(x);
+    fill_begin(&c->fill, x, c->fill.place, cached_ref(c->found), true, false);
+}
+
+static enum cache_fwd reason_to_ask(const struct exchange *x) {
+    const struct caching *c = x->caching;
+    if (!c->found || c->found->pass) return c->status.fwd;
+    if (c->found->partial && !covers(x, c->found)) return CACHE_FWD_PARTIAL;
+    if (x->cache_refresh) return CACHE_FWD_REQUEST;
+    return c->reuse.reason == REUSE_BY_REQUEST && !c->stale_found ? CACHE_FWD_REQUEST : CACHE_FWD_STALE;
+}
+
+/* HEAD is answered from what GET stored; what it would bring is not worth a body's place. */
+static enum caching_answer ask(struct exchange *x) {
+    struct caching *c = x->caching;
+    c->status.fwd = reason_to_ask(x);
+    bool passes = c->found && c->found->pass && !x->cache_refresh;
+    if (passes) c->status.detail = cache_rule_word(c->found->rule);
+    return passes || x->request.method == METHOD_HEAD ? CACHING_NONE : CACHING_FILLS;
+}
+
+static enum caching_answer hit(struct exchange *x) {
+    x->caching->status.fwd = CACHE_HIT;
+    serve_found(x);
+    return CACHING_SERVED;
+}
+
+enum caching_answer caching_look_up(struct exchange *x) {
+    struct caching *c = x->caching;
+    if (!c && x->site && x->site->cache.cache && x->request.method != METHOD_CONNECT) c = begin(x);
+    if (!c || !c->asks) return CACHING_NONE;
+    if (c->follower.fill) {
+        if (atomic_load_explicit(&c->follower.outcome, memory_order_acquire) == CACHE_FILLING) return CACHING_WAIT;
+        cache_unfollow(&c->follower);
+    }
+    for (;;) {
+        look(x);
+        switch (judge(x)) {
+        case REUSE_FRESH:
+        case REUSE_STALE: return hit(x);
+        case REUSE_STALE_WHILE_REVALIDATE: refresh_behind(x); return hit(x);
+        case REUSE_BYPASS: c->status.fwd = CACHE_FWD_REQUEST; return CACHING_NONE;
+        case REUSE_GATEWAY_TIMEOUT: return CACHING_REFUSED;
+        case REUSE_VALIDATE: break;
+        }
+        if (ask(x) == CACHING_NONE) return CACHING_NONE;
+        enum caching_answer answer = join(x);
+        if (answer != CACHING_NONE) return answer;
+    }
+}
+
+/* ---- filling */
+
+void caching_fill(struct exchange *x) {
+    struct caching *c = x->caching;
+    struct cached *known = take_known(x);
+    bool as_it_is = !known && asks_range(x);
+    finish_request(x);
+    fill_begin(&c->fill, x, c->fill.place, known, false, as_it_is);
+}
+
+/* Its age is that of the answer just got: what it came with. */
+static void serve_filled(struct exchange *x) {
+    struct caching *c = x->caching;
+    cached_unref(c->found);
+    c->found = cached_ref(c->fill.stored);
+    struct cache_control nothing = { 0 };
+    c->reuse = reuse_of(&c->found->freshness, &nothing, caching_now());
+    c->status.fwd_status = c->fill.status;
+    c->status.has_ttl = true;
+    c->status.ttl = c->reuse.left;
+    c->status.stored = true;
+    serve(x, c->fill.validated ? SOURCE_CACHE : SOURCE_BACKEND);
+    if (c->fill.validated || c->reuse.age_seconds > 0) add_age(x, c->reuse.age_seconds);
+}
+
+static void serve_stale(struct exchange *x) {
+    struct caching *c = x->caching;
+    cached_unref(c->found);
+    c->found = cached_ref(c->fill.old);
+    c->status.fwd_status = c->fill.status;
+    c->reuse = reuse_of(&c->found->freshness, &(struct cache_control){ 0 }, caching_now());
+    serve_found(x);
+}
+
+enum caching_answer caching_await(struct exchange *x) {
+    struct caching *c = x->caching;
+    switch (c->fill.state) {
+    case FILL_ASKING: return CACHING_WAIT;
+    case FILL_STORED: serve_filled(x); return CACHING_SERVED;
+    case FILL_STALE: serve_stale(x); return CACHING_SERVED;
+    case FILL_PASSED: break;
+    }
+    c->status.fwd_status = c->fill.status;
+    if (!cache_rule_stores(c->fill.rule)) c->status.detail = cache_rule_word(c->fill.rule);
+    return CACHING_NONE;
+}
+
+/* The site's word for answers that have none of their own. */
+enum cache_rule caching_adjust(const struct exchange *x, enum cache_rule rule, const struct response *r,
+                               struct freshness *fresh) {
+    const struct cache_policy *p = policy_of(x);
+    bool silent = rule == CACHE_RULE_NO_FRESHNESS || rule == CACHE_RULE_VALIDATOR || rule == CACHE_RULE_HEURISTIC;
+    for (unsigned i = 0; silent && i < p->negative_count; i++) {
+        if (p->negative[i].status != r->status && !(p->negative[i].status == 0 && r->status >= 400)) continue;
+        fresh->lifetime = (int64_t)(p->negative[i].seconds * 1000);
+        return CACHE_RULE_HEURISTIC;
+    }
+    return rule;
+}
+
+/* That a backend is in trouble says nothing of the next request. */
+double caching_pass_seconds(const struct exchange *x, int status) { return status >= 500 ? 0 : policy_of(x)->pass; }
+
+enum { TAGS_MAX = 64 };
+
+/* Surrogate-Key: words. Cache-Tag: a list with commas. */
+void caching_tags(struct exchange *x, const struct headers *headers, struct cache_draft *draft) {
+    struct slice *tags = NULL, rest, tag;
+    unsigned count = 0;
+    struct slice keys = headers_joined(headers, SLICE("Surrogate-Key")),
+                 list = headers_joined(headers, SLICE("Cache-Tag"));
+    if (keys.p || list.p) tags = arena_alloc(&x->arena, TAGS_MAX * sizeof *tags);
+    for (rest = keys; rest.p && count < TAGS_MAX;) {
+        tag = slice_trim(slice_cut(&rest, ' '));
+        if (tag.n) tags[count++] = tag;
+    }
+    for (rest = list; rest.p && count < TAGS_MAX && header_list_next(&rest, &tag);) tags[count++] = tag;
+    draft->tags = tags;
+    draft->tag_count = count;
+}
+
+/* ---- what an answer that was not for the cache does to it */
+
+static void invalidate(struct exchange *x, const struct target *t) {
+    struct target named = *t;
+    if (!x->forward) named.scheme = x->forwarded_scheme;
+    cache_purge_url(x->caching->cache, target_url(&x->arena, &named), false);
+}
+
+static void invalidate_named(struct exchange *x, struct slice field) {
+    struct target t = named_target(x), other;
+    const struct header *h = headers_find(&x->response.headers, field);
+    if (h && cache_invalidated_uri(&x->arena, &t, h->value, &other)) invalidate(x, &other);
+}
+
+/* A HEAD's answer tells of what a GET would get (RFC 9111 4.3.5). */
+static void heed_head(struct exchange *x) {
+    struct caching *c = x->caching;
+    if (!c->found || c->found->pass || c->found->partial) return;
+    struct headers stored = cached_headers(c->found);
+    enum head_effect effect =
+        cache_head_effect(&stored, cache_body_expected(c->found->body), x->response.status, &x->response.headers);
+    if (effect == HEAD_INVALIDATES) cache_purge_key(c->cache, &c->key, true);
+    if (effect == HEAD_UPDATES) {
+        struct cache_control told;
+        struct headers kept;
+        headers_init(&kept, &x->arena);
+        headers_copy(&kept, &stored);
+        cache_control_of_response(&told, &x->response.headers, true);
+        cache_update(&kept, &x->response.headers, &told);
+        cache_control_of_response(&told, &kept, true);
+        struct cache_draft draft = { .status = c->found->status,
+                                     .version = c->found->version,
+                                     .reason = c->found->reason,
+                                     .headers = &kept,
+                                     .url = caching_url(x),
+                                     .vary = c->found->vary };
+        int64_t now = caching_now();
+        freshness_measure(&draft.freshness, c->found->status, &kept, &told, now, now);
+        caching_tags(x, &kept, &draft);
+        struct cache_fill *place = cache_fill_alone(c->cache, &c->key, &x->request.headers);
+        cached_unref(cache_fill_freshen(place, c->found, &draft));
+    }
+}
+
+void caching_heard(struct exchange *x) {
+    struct caching *c = x->caching;
+    if (!c) return;
+    c->status.fwd_status = x->response.status;
+    if (x->request.method == METHOD_HEAD) heed_head(x);
+    if (!cache_invalidates(x->request.method, x->response.status)) return;
+    invalidate(x, &x->request.target);
+    invalidate_named(x, SLICE("Location"));
+    invalidate_named(x, SLICE("Content-Location"));
+}
+
+/* ---- conditions and ranges, on what is stored */
+
+static void drop_body(struct exchange *x) {
+    hit_close(&x->caching->hit);
+    answer_empty(x);
+}
+
+static void set_status(struct exchange *x, int status) {
+    x->response.status = status;
+    x->response.reason = status_reason(status);
+}
+
+static void not_modified(struct exchange *x) {
+    set_status(x, 304);
+    headers_remove_id(&x->response.headers, HEADER_CONTENT_TYPE);
+    headers_remove_id(&x->response.headers, HEADER_CONTENT_ENCODING);
+    headers_remove_id(&x->response.headers, HEADER_CONTENT_RANGE);
+    drop_body(x);
+}
+
+static struct slice content_range(struct exchange *x, struct byte_range range, uint64_t length) {
+    char text[CONTENT_RANGE_BYTES];
+    size_t n = content_range_write(text, range, length);
+    return arena_copy(&x->arena, slice_make(text, n));
+}
+
+static void unsatisfiable(struct exchange *x, uint64_t length) {
+    char text[CONTENT_RANGE_BYTES];
+    size_t n = content_range_write_unsatisfied(text, length);
+    set_status(x, 416);
+    headers_set_id(&x->response.headers, HEADER_CONTENT_RANGE, arena_copy(&x->arena, slice_make(text, n)));
+    drop_body(x);
+}
+
+static void cut_one(struct exchange *x, struct byte_range range, uint64_t length, uint64_t offset) {
+    struct hit_piece *piece = arena_alloc_zeroed(&x->arena, sizeof *piece);
+    piece->first = range.first;
+    piece->length = range.last - range.first + 1;
+    hit_cut(&x->caching->hit, piece, 1, offset);
+    headers_set_id(&x->response.headers, HEADER_CONTENT_RANGE, content_range(x, range, length));
+    x->response.framing = (struct framing){ .kind = FRAMING_LENGTH, .length = piece->length };
+}
+
+static struct slice taken(struct exchange *x, struct buffer *text) {
+    char *copy = arena_bytes(&x->arena, text->size);
+    struct slice s = slice_make(copy, text->size);
+    buffer_peek(text, copy, text->size);
+    buffer_fini(text);
+    return s;
+}
+
+static struct slice make_boundary(struct exchange *x) {
+    return arena_printf(&x->arena, "%016llx%016llx", (unsigned long long)random_u64(),
+                        (unsigned long long)random_u64());
+}
+
+static void cut_many(struct exchange *x, const struct byte_ranges *ranges, uint64_t length, uint64_t offset) {
+    struct multipart m = { .boundary = make_boundary(x),
+                           .content_type = headers_get_id(&x->response.headers, HEADER_CONTENT_TYPE),
+                           .length = length };
+    struct hit_piece *pieces = arena_alloc_zeroed(&x->arena, (ranges->count + 1) * sizeof *pieces);
+    struct buffer text = { 0 };
+    for (unsigned i = 0; i < ranges->count; i++) {
+        multipart_part_write(&text, &m, ranges->list[i]);
+        pieces[i].text = taken(x, &text);
+        pieces[i].first = ranges->list[i].first;
+        pieces[i].length = ranges->list[i].last - ranges->list[i].first + 1;
+    }
+    multipart_end_write(&text, &m);
+    pieces[ranges->count].text = taken(x, &text);
+    hit_cut(&x->caching->hit, pieces, ranges->count + 1, offset);
+    multipart_type_write(&text, &m);
+    headers_set_id(&x->response.headers, HEADER_CONTENT_TYPE, taken(x, &text));
+    headers_remove_id(&x->response.headers, HEADER_CONTENT_RANGE);
+    x->response.framing = (struct framing){ .kind = FRAMING_LENGTH, .length = multipart_size(&m, ranges) };
+}
+
+/* RFC 9110 14.2: of a GET that would be answered with 200, or from a stored part. */
+static void apply_ranges(struct exchange *x) {
+    const struct cached *found = x->caching->found;
+    uint64_t length = found->partial ? found->total : cache_body_expected(found->body);
+    struct byte_ranges ranges;
+    if (length == UINT64_MAX || !condition_allows_range(&x->request.headers, &x->response.headers)) return;
+    switch (ranges_of(&ranges, &x->request.headers, length)) {
+    case RANGES_NONE: return;
+    case RANGES_UNSATISFIABLE: unsatisfiable(x, length); return;
+    case RANGES_SOME: break;
+    }
+    set_status(x, 206);
+    if (ranges.count == 1) cut_one(x, ranges.list[0], length, found->first);
+    else cut_many(x, &ranges, length, found->first);
+}
+
+/* What a filling request got that asked for a part: as it came. */
+static bool is_cut_already(const struct exchange *x) {
+    const struct caching *c = x->caching;
+    return c->found->partial && c->fill.exchange && c->fill.state == FILL_STORED && !c->fill.validated;
+}
+
+static void apply(struct exchange *x) {
+    struct caching *c = x->caching;
+    bool untouched = c->served && x->body == &c->hit.pipe && !x->response_content.changed;
+    if (!untouched || x->response.status != c->found->status) return;
+    enum condition_result result =
+        condition_of_cache(&x->request, x->response.status, &x->response.headers, c->found->freshness.received);
+    if (result == CONDITION_NOT_MODIFIED) not_modified(x);
+    else if (x->request.method != METHOD_GET || is_cut_already(x)) return;
+    else if (x->response.status == 200 || x->response.status == 206) apply_ranges(x);
+}
+
+void caching_apply(struct exchange *x) {
+    struct caching *c = x->caching;
+    if (!c || c->applied) return;
+    c->applied = true;
+    apply(x);
+    if (x->source != SOURCE_REPLY) cache_status_add(&x->response.headers, &c->status);
+}
+
+/* ---- its end */
+
+void caching_leave(struct exchange *x) {
+    struct caching *c = x->caching;
+    if (!c) return;
+    cache_unfollow(&c->follower);
+    hit_close(&c->hit);
+    if (c->served && x->body == &c->hit.pipe) x->body = NULL;
+}
+
+void caching_end(struct exchange *x) {
+    struct caching *c = x->caching;
+    if (!c) return;
+    caching_leave(x);
+    fill_end(&c->fill);
+    cached_unref(c->found);
+    c->found = NULL;
+    news_close(c->news);
+    c->news = NULL;
+}
+
+const char *caching_word(const struct caching *c) {
+    if (!c) return NULL;
+    if (c->status.fwd == CACHE_HIT) return "hit";
+    return cache_fwd_word(c->status.fwd).p;
+}

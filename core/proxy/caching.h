@@ -1,0 +1,67 @@
+/* What an exchange has to do with the cache of its site (RFC 9111): whether it is asked, what is looked up, what is done
+ * with what is found, and what the answer says of it (Age, Cache-Status). exchange.c calls these from its steps. */
+#pragma once
+
+#include "http/cache_status.h"
+#include "proxy/fill.h"
+#include "proxy/hit.h"
+
+struct exchange;
+
+/* In the exchange's arena; NULL where the site does not cache. */
+struct caching {
+    struct cache *cache;
+    struct cache_key key;
+    struct cache_control asked;   /* of the request */
+    struct headers asked_headers; /* the request's fields as on_request left them: what Vary is matched on */
+    struct cached *found;         /* a reference: what answers, or is validated; NULL: nothing */
+    struct reuse reuse;           /* of it */
+    bool stale_found;             /* a soft purge made it so */
+    struct cache_follower follower;
+    struct news *news; /* for `follower`; NULL: it never followed */
+    struct fill fill;
+    struct hit hit;
+    struct cache_status status;
+    bool asks;     /* the cache may answer it */
+    bool followed; /* it has waited for somebody's fill once: it does not again */
+    bool served;   /* `hit` is the answer's body */
+    bool applied;  /* conditions and ranges have been */
+};
+
+enum caching_answer {
+    CACHING_NONE,   /* not for the cache: the exchange makes its own fetch */
+    CACHING_WAIT,   /* for somebody's fill: the exchange is woken */
+    CACHING_SERVED, /* `response` and `body` are there */
+    CACHING_FILLS,  /* a fill was begun: caching_await goes on */
+    CACHING_REFUSED /* only-if-cached, and there is nothing: 504 */
+};
+
+/* After cache_key. Asked again after a wake. */
+enum caching_answer caching_look_up(struct exchange *);
+/* Begins the fill that CACHING_FILLS spoke of: the request is final now. */
+void caching_fill(struct exchange *);
+/* WAIT, SERVED, or NONE: x->fetch is the exchange's own, and has its answer. */
+enum caching_answer caching_await(struct exchange *);
+/* A fetch of the exchange's own has its final head: what does that make invalid (RFC 9111 4.4, 4.3.5)? */
+void caching_heard(struct exchange *);
+/* Before the head leaves, after on_response: conditions, ranges, Cache-Status. */
+void caching_apply(struct exchange *);
+/* Nothing more is looked up, waited for or read; its fill goes on. */
+void caching_leave(struct exchange *);
+/* The fill, too, at once. */
+void caching_end(struct exchange *);
+/* Does the exchange wait for a fill of its own? */
+static inline bool caching_leads(const struct caching *c) { return c && c->fill.exchange && !c->fill.behind; }
+/* Its fill has still to run: the exchange must stay. */
+static inline bool caching_runs(const struct caching *c) { return c && fill_runs(&c->fill); }
+/* "hit", "miss", … for the access log; NULL: the cache was not asked. */
+const char *caching_word(const struct caching *);
+
+/* ---- for fill.c */
+int64_t caching_now(void);                            /* Unix ms */
+struct headers cached_headers(const struct cached *); /* to read only */
+struct slice caching_url(struct exchange *);          /* scheme://host/path?query */
+/* Of a site that says for how long answers without freshness of their own are fresh. */
+enum cache_rule caching_adjust(const struct exchange *, enum cache_rule, const struct response *, struct freshness *);
+double caching_pass_seconds(const struct exchange *, int status);
+void caching_tags(struct exchange *, const struct headers *, struct cache_draft *);

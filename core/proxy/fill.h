@@ -1,0 +1,51 @@
+/* A fill: the fetch that an exchange makes for the cache instead of for itself: of something absent, or to validate
+ * what is stale (RFC 9111 4.3). It decides what of the answer is stored, and then reads the body into the store, from
+ * where all who want it read, the exchange itself among them.
+ *
+ * It lies in the exchange that began it, whose request it sends and whose policy it asks; that exchange stays, when all
+ * else of it is over, until the fill is. */
+#pragma once
+
+#include "net/news.h"
+#include "proxy/fetch.h"
+#include "store/cache.h"
+
+struct exchange;
+
+enum fill_state {
+    FILL_ASKING, /* no head yet */
+    FILL_STORED, /* `stored` is the answer; its body comes, or is there: it was validated */
+    FILL_PASSED, /* the answer is not for others, or none came: the fetch is the exchange's own from now on */
+    FILL_STALE   /* an error, and what is stale may be used in its place */
+};
+
+struct fill {
+    struct task task;
+    struct exchange *exchange; /* NULL: not begun */
+    struct fetch *fetch;       /* NULL once it was handed over */
+    struct fetch_waiter waiter;
+    struct cache_fill *place; /* NULL: settled */
+    struct cached *old;       /* a reference: what is validated; NULL: nothing */
+    struct cached *stored;    /* a reference; NULL: nothing */
+    struct cache_control told;
+    struct request request; /* as it is sent */
+    struct pipe_reader reader;
+    struct news *news;
+    int64_t asked_at; /* Unix ms */
+    enum fill_state state;
+    enum cache_rule rule; /* that decided; FILL_ASKING: none yet */
+    int status;           /* of the backend's answer; 0: none */
+    bool validated;       /* a 304 */
+    bool behind;          /* the exchange is answered with what is stale, whatever comes of it */
+    bool over;
+};
+
+/* `place` and the reference to `old` (NULL: nothing to validate) go over. The exchange's request is final; its range and
+ * conditions are sent on only with `as_it_is`. The exchange is woken when the state changes, and when it is over. */
+void fill_begin(struct fill *, struct exchange *, struct cache_fill *place, struct cached *old, bool behind,
+                bool as_it_is);
+static inline bool fill_runs(const struct fill *f) { return f->exchange && !f->over; }
+/* The policy of its exchange ends. */
+void fill_let_go(struct fill *);
+/* Ends it, whatever it is at: who reads its body sees it broken. Idempotent; safe when not begun. */
+void fill_end(struct fill *);
