@@ -372,5 +372,7 @@ bool cache_invalidated_uri(struct arena *arena, const struct target *target, str
     reference_resolve(&resolved, &base, &given, arena_bytes(arena, base.path.n + given.path.n + 1));
     char *text = arena_bytes(arena, reference_size(&resolved));
     struct slice url = slice_make(text, reference_write(text, &resolved));
-    return url_parse(arena, url, out) && same_origin(target, out);
+    if (!url_parse(arena, url, out) || !same_origin(target, out)) return false;
+    out->path = path_normalise(arena, out->path);
+    return out->path.p != NULL;
 }
