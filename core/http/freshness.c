@@ -1,11 +1,11 @@
-/* RFC 9111 as a list of questions. freshness_of asks them in the order in which they cost least to answer and say most to
- * who wants to know why something is not cached; the first that says no is the rule.
+/* RFC 9111 as a list of questions. freshness_of asks them in the order that says most to who wants to know why
+ * something is not cached; the first that says no is the rule.
  *
- * Where the RFC leaves a choice: of two values of a directive the first counts; s-maxage forbids stale answers even where
- * stale-while-revalidate stands beside it, as 5.2.2.10 says it has the meaning of proxy-revalidate; what came without
- * anything to validate it by is kept only if it was ever fresh, or may be served stale; a response with Set-Cookie is
- * somebody's own unless the origin says how long all may have it. Responses to POST are not stored (9110 9.3.3 would
- * allow some). */
+ * Where the RFC leaves a choice: of two values of a directive the first counts. s-maxage forbids stale answers even
+ * with stale-while-revalidate beside it, since 5.2.2.10 gives it the meaning of proxy-revalidate. What came without anything
+ * to validate it by is kept only if it was ever fresh, or may be served stale. A response with Set-Cookie is somebody's
+ * own, unless the origin says how long all may have it. Responses to POST are not stored (RFC 9110 9.3.3 would allow
+ * some). */
 #include "http/freshness.h"
 
 #include "http/conditions.h"

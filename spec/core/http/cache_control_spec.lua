@@ -140,7 +140,8 @@ describe("a request's Cache-Control (RFC 9111 5.2.1)", function()
     { "Cache-Control: max-stale=5", { max_stale = 5 } },
     { "Cache-Control: max-stale=, max-stale=-1", {} },
     { "Cache-Control: max-stale=x, max-stale=7", { max_stale = 7 } },
-    { "Cache-Control: no-cache, no-store, only-if-cached", { no_cache = true, no_store = true, only_if_cached = true } },
+    { "Cache-Control: no-cache, no-store, only-if-cached", { no_cache = true, no_store = true,
+      only_if_cached = true } },
     { "Cache-Control: stale-if-error=9", { stale_if_error = 9 } },
     { "Cache-Control: nothing-to-see-here\nPragma: no-cache", {} },
   }

@@ -10,13 +10,15 @@ local function head(text) return (text:gsub("@(%-?%d+)", function(n) return date
 describe("an entity tag (RFC 9110 8.8.3)", function()
   local good = {
     { '"xyzzy"', "xyzzy", false }, { 'W/"xyzzy"', "xyzzy", true }, { '""', "", false }, { 'W/""', "", true },
-    { [["a\"]], [[a\]], false }, { '"a,b"', "a,b", false }, { '"\228\255"', "\228\255", false }, { '"!#~"', "!#~", false },
+    { [["a\"]], [[a\]], false }, { '"a,b"', "a,b", false }, { '"\228\255"', "\228\255", false }, { '"!#~"', "!#~",
+      false },
   }
   for _, case in ipairs(good) do
     it("is read: " .. case[1], function() assert.same({ case[2], case[3] }, { parts.etag(case[1]) }) end)
   end
   local bad = {
-    "", "abc", '"abc', 'abc"', '"a b"', '"a"b"', 'w/"a"', 'W"a"', [[W\"a"]], 'W/a', 'W/ "a"', '"a"x', ' "a"', "'a'", "*",
+    "", "abc", '"abc', 'abc"', '"a b"', '"a"b"', 'w/"a"', 'W"a"', [[W\"a"]], 'W/a', 'W/ "a"', '"a"x', ' "a"', "'a'",
+      "*",
     '"a\127"', '"a\0"', '"a\tb"', '"a", "b"', "W/",
   }
   for _, text in ipairs(bad) do

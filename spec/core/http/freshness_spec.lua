@@ -205,7 +205,8 @@ describe("the lifetime (RFC 9111 4.2.1)", function()
   end
 
   it("is a tenth of the time since Last-Modified, at most a day (RFC 9111 4.2.2)", function()
-    for _, case in ipairs { { 5, 500 }, { 600, 60 * SECOND }, { 864000, DAY }, { 8640000, DAY }, { 0, 0 }, { -5, 0 } } do
+    for _, case in ipairs { { 5, 500 }, { 600, 60 * SECOND }, { 864000, DAY }, { 8640000, DAY }, { 0, 0 }, { -5,
+      0 } } do
       local f = measure(story(head("Date: @0", "Last-Modified: @" .. -case[1])))
       assert.equal(case[2], f.lifetime)
       assert.equal(case[2] > 0, f.heuristic)
@@ -221,11 +222,15 @@ describe("Expires (RFC 9111 4.2, 5.3)", function()
     "Sun Nov  6 08:49:37 2033", "sun NOV  6 08:49:37 2033",
   }
   for _, text in ipairs(good) do
-    it("is read: " .. text, function() assert.equal(2014879777 * SECOND, rules.date("Expires: " .. text, "expires")) end)
+    it("is read: " .. text, function()
+      assert.equal(2014879777 * SECOND, rules.date("Expires: " .. text, "expires"))
+    end)
   end
   for _, text in ipairs { "Tue, 19 Jan 2038 14:14:08 GMT", "Sun, 21 Nov 2286 04:46:39 GMT",
     "Fri, 31 Dec 9999 23:59:59 GMT" } do
-    it("is read, however far ahead: " .. text, function() assert.is_true(rules.date("Expires: " .. text, "Expires") > T) end)
+    it("is read, however far ahead: " .. text, function()
+      assert.is_true(rules.date("Expires: " .. text, "Expires") > T)
+    end)
   end
   local bad = {
     "", "0", "-1", "foo", "Thu, 18 Aug 2050 02:01:18 UTC", "Thu, 18 Aug 2050 02:01:18 AEST",
@@ -265,7 +270,8 @@ end)
 describe("Age (RFC 9111 5.1)", function()
   local cases = {
     { "Age: 0", 0 }, { "Age: 7200", 7200 }, { "Age: 007", 7 },
-    { "Age: abc", 0 }, { "Age: -7200", 0 }, { "Age: 7200.0", 0 }, { "Age: 7200;foo=bar", 0 }, { "Age: 7200;foo=111", 0 },
+    { "Age: abc", 0 }, { "Age: -7200", 0 }, { "Age: 7200.0", 0 }, { "Age: 7200;foo=bar", 0 }, { "Age: 7200;foo=111",
+      0 },
     { 'Age: "7200"', 0 }, { "Age: +5", 0 }, { "Age:", 0 }, { "", 0 },
     { "Age: 2147483647", 2147483647 }, { "Age: 2147483648", 2147483648 }, { "Age: 2147483649", 2147483648 },
     { "Age: 99999999999999999999999999", 2147483648 },
@@ -314,18 +320,22 @@ describe("a stored response is reused (RFC 9111 4)", function()
     { "not on an error that nothing was said of", five, "", 6, "validate", { on_error = false, if_cut_off = true } },
     { "on an error, if the request says so (RFC 5861 4)", five, "Cache-Control: stale-if-error=5", 6, "validate",
       { on_error = true } },
-    { "not on an error with must-revalidate (5.2.2.2)", sie .. ", must-revalidate", "Cache-Control: stale-if-error=9", 6,
+    { "not on an error with must-revalidate (5.2.2.2)", sie .. ", must-revalidate", "Cache-Control: stale-if-error=9",
+      6,
       "validate", { on_error = false, if_cut_off = false } },
 
     { "not if the request says no-cache (5.2.1.4)", five, "Cache-Control: no-cache", 0, "validate",
       { reason = "request", on_error = false, if_cut_off = false } },
-    { "not if the request says Pragma: no-cache (5.4)", five, "Pragma: no-cache", 0, "validate", { reason = "request" } },
+    { "not if the request says Pragma: no-cache (5.4)", five, "Pragma: no-cache", 0, "validate",
+      { reason = "request" } },
     { "if the request says another Pragma (5.4)", five, "Pragma: x", 0, "fresh" },
     { "not if the request says max-age=0 (5.2.1.1)", five, "Cache-Control: max-age=0", 0, "validate",
       { reason = "request", on_error = true, if_cut_off = true } },
     { "if it is younger than the request's max-age (5.2.1.1)", five, "Cache-Control: max-age=2", 1.999, "fresh" },
-    { "not if it is older than that (5.2.1.1)", five, "Cache-Control: max-age=2", 2, "validate", { reason = "request" } },
-    { "not if its Age is more than that (5.2.1.1)", "Cache-Control: max-age=3600\nAge: 1800", "Cache-Control: max-age=600",
+    { "not if it is older than that (5.2.1.1)", five, "Cache-Control: max-age=2", 2, "validate",
+      { reason = "request" } },
+    { "not if its Age is more than that (5.2.1.1)", "Cache-Control: max-age=3600\nAge: 1800",
+      "Cache-Control: max-age=600",
       0, "validate", { reason = "request" } },
     { "if it stays fresh for min-fresh (5.2.1.3)", five, "Cache-Control: min-fresh=2", 3, "fresh" },
     { "not if it does not (5.2.1.3)", five, "Cache-Control: min-fresh=2", 3.001, "validate", { reason = "request" } },
@@ -377,7 +387,8 @@ end)
 
 describe("the fields of a response (RFC 9111 3.1)", function()
   it("are stored", function()
-    local text = head("Date: @0", "Cache-Control: max-age=9", "Set-Cookie: a=b", "Set-Cookie2: a=b", "Content-Type: x/y",
+    local text = head("Date: @0", "Cache-Control: max-age=9", "Set-Cookie: a=b", "Set-Cookie2: a=b",
+      "Content-Type: x/y",
       "Content-Encoding: gzip", "Content-Range: x", "Content-Location: /foo", "Content-MD5: x", "Clear-Site-Data: x",
       'ETag: "x"', "Expires: 0", "Public-Key-Pins: x", "X-Frame-Options: deny", "Vary: a", "Proxy-Status: x",
       "WWW-Authenticate: x", "Warning: x", "Cache-Status: x") .. "\n"
@@ -401,7 +412,8 @@ describe("a stored head is updated (RFC 9111 3.2)", function()
     { "with new fields", "A: 1\n", "B: 2", "A: 1\nB: 2\n" },
     { "by replacing fields", "A: 1\nB: 1\n", "a: 2", "B: 1\na: 2\n" },
     { "by replacing all lines by all lines", "A: 1\nA: 2\nB: 1", "A: 3\nA: 4\nA: 5", "B: 1\nA: 3\nA: 4\nA: 5\n" },
-    { "in its freshness and validators", "Cache-Control: max-age=1\nETag: \"a\"", "Cache-Control: max-age=9\nETag: \"b\"",
+    { "in its freshness and validators", "Cache-Control: max-age=1\nETag: \"a\"",
+      "Cache-Control: max-age=9\nETag: \"b\"",
       "Cache-Control: max-age=9\nETag: \"b\"\n" },
     { "in Content- fields that tell nothing of the bytes", "Content-Foo: 1\nX-Content-Foo: 1\nContent-Location: /a",
       "Content-Foo: 2\nX-Content-Foo: 2\nContent-Location: /b",
@@ -409,7 +421,8 @@ describe("a stored head is updated (RFC 9111 3.2)", function()
     { "but not in what its bytes depend on", "Content-Encoding: gzip\nContent-Type: a/b\nContent-Range: x",
       "Content-Encoding: br\nContent-Type: c/d\nContent-Range: y\nContent-Length: 10",
       "Content-Encoding: gzip\nContent-Type: a/b\nContent-Range: x\n" },
-    { "but not with hop-by-hop fields", "A: 1", "Connection: b\nB: 2\nTransfer-Encoding: x\nUpgrade: y\nA: 3", "A: 3\n" },
+    { "but not with hop-by-hop fields", "A: 1", "Connection: b\nB: 2\nTransfer-Encoding: x\nUpgrade: y\nA: 3",
+      "A: 3\n" },
     { "but not with fields that are private", "A: 1", 'Cache-Control: private="b"\nB: 2',
       'A: 1\nCache-Control: private="b"\n' },
     { "without its old Age and Date", "Age: 100\nDate: x\nA: 1", "A: 2", "A: 2\n" },
@@ -433,7 +446,8 @@ describe("a 304 is of a stored response (RFC 9111 4.3.4)", function()
     { "not with another weak one", 'ETag: W/"a"', 'ETag: W/"b"', false },
     { "with the same Last-Modified", head "Last-Modified: @-9", head "Last-Modified: @-9", true },
     { "not with another Last-Modified", head "Last-Modified: @-9", head "Last-Modified: @-8", false },
-    { "with the same Last-Modified and no ETag", head("Last-Modified: @-9", 'ETag: "a"'), head "Last-Modified: @-9", true },
+    { "with the same Last-Modified and no ETag", head("Last-Modified: @-9", 'ETag: "a"'), head "Last-Modified: @-9",
+      true },
     { "not with another ETag, whatever Last-Modified says", head("Last-Modified: @-9", 'ETag: "a"'),
       head("Last-Modified: @-9", 'ETag: "b"'), false },
     { "not with an ETag where there is none", "", 'ETag: "a"', false },

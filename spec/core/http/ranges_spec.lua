@@ -40,8 +40,11 @@ describe("Range (RFC 9110 14.1.2) of 11 bytes", function()
     end)
   end
 
-  for _, text in ipairs { "bytes=11-", "bytes=99-100", "bytes=99999999999999999999999-", "bytes=-0", "bytes=11-,12-,-0" } do
-    it("is not satisfied: " .. text, function() assert.equal("unsatisfiable", (parts.ranges("Range: " .. text, 11))) end)
+  for _, text in ipairs { "bytes=11-", "bytes=99-100", "bytes=99999999999999999999999-", "bytes=-0",
+    "bytes=11-,12-,-0" } do
+    it("is not satisfied: " .. text, function()
+      assert.equal("unsatisfiable", (parts.ranges("Range: " .. text, 11)))
+    end)
   end
 
   local ignored = {
@@ -55,7 +58,9 @@ describe("Range (RFC 9110 14.1.2) of 11 bytes", function()
   for _, text in ipairs(ignored) do
     it("is ignored: " .. text:sub(1, 40), function() assert.equal("none", (parts.ranges("Range: " .. text, 11))) end)
   end
-  it("is ignored in two lines", function() assert.equal("none", (parts.ranges("Range: bytes=0-1\nRange: bytes=0-1", 11))) end)
+  it("is ignored in two lines", function()
+    assert.equal("none", (parts.ranges("Range: bytes=0-1\nRange: bytes=0-1", 11)))
+  end)
   it("is ignored when absent", function() assert.equal("none", (parts.ranges("", 11))) end)
 
   it("takes 16 ranges", function()
@@ -119,7 +124,8 @@ end)
 
 describe("multipart/byteranges (RFC 9110 14.6)", function()
   it("is written, as long as was announced", function()
-    local type, message, size = parts.multipart({ boundary = "B", type = "text/plain", length = 11 }, { { 0, 1 }, { 9, 10 } },
+    local type, message, size = parts.multipart({ boundary = "B", type = "text/plain", length = 11 }, { { 0, 1 }, { 9,
+      10 } },
       "0123456789A")
     assert.equal("multipart/byteranges; boundary=B", type)
     assert.equal("\r\n--B\r\nContent-Type: text/plain\r\nContent-Range: bytes 0-1/11\r\n\r\n01"
@@ -144,7 +150,8 @@ describe("extents (RFC 9111 3.4)", function()
     { "one within another", { { 0, 8 }, { 3, 4 } }, { { 0, 8 } }, { 9, 9 } },
     { "one round others", { { 1, 2 }, { 4, 5 }, { 0, 9 } }, { { 0, 9 } }, nil, true },
     { "one that fills a gap", { { 0, 2 }, { 6, 9 }, { 3, 5 } }, { { 0, 9 } }, nil, true },
-    { "one that joins two of four", { { 0, 0 }, { 2, 2 }, { 5, 5 }, { 8, 8 }, { 3, 4 } }, { { 0, 0 }, { 2, 5 }, { 8, 8 } },
+    { "one that joins two of four", { { 0, 0 }, { 2, 2 }, { 5, 5 }, { 8, 8 }, { 3, 4 } }, { { 0, 0 }, { 2, 5 }, { 8,
+      8 } },
       { 1, 1 } },
     { "the same twice", { { 3, 5 }, { 3, 5 } }, { { 3, 5 } }, { 0, 2 } },
     { "beyond what is wanted", { { 0, 99 } }, { { 0, 99 } }, nil, true },
@@ -157,7 +164,8 @@ describe("extents (RFC 9111 3.4)", function()
   end
   it("tell what is missing of a part", function()
     local have = { { 0, 3 }, { 6, 7 } }
-    for _, case in ipairs { { 0, 3 }, { 1, 2 }, { 6, 6 }, { 2, 5, 4, 5 }, { 3, 8, 4, 5 }, { 5, 6, 5, 5 }, { 7, 9, 8, 9 },
+    for _, case in ipairs { { 0, 3 }, { 1, 2 }, { 6, 6 }, { 2, 5, 4, 5 }, { 3, 8, 4, 5 }, { 5, 6, 5, 5 }, { 7, 9, 8,
+      9 },
       { 8, 9, 8, 9 } } do
       local _, _, missing = parts.extents(have, { case[1], case[2] }, 10)
       assert.same(case[3] and { case[3], case[4] } or nil, missing)
