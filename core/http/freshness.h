@@ -21,7 +21,7 @@
     RULE(NO_CACHE, "no-cache", true)   /* validated for each use, 5.2.2.4 */                                           \
     RULE(METHOD, "method", false)      /* neither GET nor HEAD */                                                      \
     RULE(REQUEST_NO_STORE, "request-no-store", false) /* 5.2.1.5 */                                                    \
-    RULE(STATUS, "status", false)                     /* an interim one, or 304 */                                     \
+    RULE(STATUS, "status", false)                     /* interim, 304, or for one request only, as 416 */              \
     RULE(RANGE, "range", false)                       /* a 206 that is not one known range, 3.3 */                     \
     RULE(MUST_UNDERSTAND, "must-understand", false)   /* and a status we do not know, 5.2.2.3 */                       \
     RULE(MALFORMED, "malformed", false)               /* CC_MALFORMED */                                               \

@@ -107,6 +107,12 @@ describe("a response is not stored (RFC 9111 3)", function()
   end
 end)
 
+it("no answer to what only one request had is stored (RFC 6585 7.2)", function()
+  for _, status in ipairs { 412, 416, 417, 425, 428, 429, 431, 511 } do
+    assert.equal("no status", verdict(story("Cache-Control: max-age=9, public", { status = status })))
+  end
+end)
+
 describe("must-understand (RFC 9111 5.2.2.3)", function()
   local response = "Cache-Control: max-age=9, no-store, must-understand"
   it("outweighs no-store with a status that is known", function()
