@@ -3,9 +3,9 @@
  *
  * Where the RFC leaves a choice: of two values of a directive the first counts. s-maxage forbids stale answers even
  * with stale-while-revalidate beside it, since 5.2.2.10 gives it the meaning of proxy-revalidate. What came without
- * anything to validate it by is kept only if it was ever fresh, or may be served stale. A response with Set-Cookie is somebody's
- * own, unless the origin says how long all may have it. Responses to POST are not stored (RFC 9110 9.3.3 would allow
- * some). */
+ * anything to validate it by is kept only if it was ever fresh, or may be served stale. A response with Set-Cookie is
+ * somebody's own, unless the origin says how long all may have it. Responses to POST are not stored, though RFC 9110
+ * 9.3.3 would allow some. */
 #include "http/freshness.h"
 
 #include "http/conditions.h"
