@@ -48,6 +48,8 @@ void cache_control_of_request(struct cache_control *, const struct headers *);
 /* Of a response. `targeted`: CDN-Cache-Control is for us (we are a gateway). It then replaces Cache-Control, unless it
  * is empty, no valid dictionary, or has a known directive of a wrong type: then it is as if absent (RFC 9213 2.1). */
 void cache_control_of_response(struct cache_control *, const struct headers *, bool targeted);
+/* RFC 9111 1.2.2: digits, saturating at DELTA_MAX. False leaves `*seconds` alone. */
+bool delta_seconds_read(struct slice, uint32_t *seconds);
 /* One line, onto what was read before (zeroed at first). For the two above, and for the fuzzer. */
 void cache_control_read(struct cache_control *, struct slice line);
 /* Does no-cache="…" or private="…" of that response name this field (RFC 9111 5.2.2.4, 5.2.2.7)? `told` is what

@@ -21,6 +21,8 @@ bool etag_matches_weak(const struct etag *, const struct etag *);
 
 /* Can a response with these fields be validated: has it an ETag or a Last-Modified that can be read? */
 bool validator_present(const struct headers *response);
+/* Have both the same Last-Modified? */
+bool last_modified_equal(const struct headers *, const struct headers *);
 /* Is Last-Modified a strong validator here: at least a second before Date (RFC 9110 8.8.2.2)? */
 bool last_modified_is_strong(const struct headers *response);
 
@@ -36,7 +38,7 @@ enum condition_result {
  * not evaluate them. Such a request is sent on, never answered from what is stored. */
 bool condition_is_for_origin(const struct headers *request);
 /* If-None-Match, else If-Modified-Since, against a stored response that may be reused (RFC 9110 13.2.2 steps 3 and 4,
- * RFC 9111 4.3.2): weak comparison; "*" matches any stored response. GO_ON but for GET and HEAD and a stored 200.
+ * RFC 9111 4.3.2): weak comparison; "*" matches any stored response. GO_ON but for GET and HEAD, and a stored 2xx.
  * Without Last-Modified its Date is compared, without Date the time it was received (`received`, ms since 1970). A date
  * that is none, or in several lines, is ignored. */
 enum condition_result condition_of_cache(const struct request *, int status, const struct headers *stored,

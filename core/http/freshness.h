@@ -113,16 +113,18 @@ bool cache_status_is_error(int status);
 
 /* ---- fields */
 
-/* Is the field stored (RFC 9111 3.1)? Not: hop-by-hop ones and those that Connection nominates (`hop`), Proxy-… ones,
- * and those that no-cache="…" or private="…" name: they are left out when storing, so nothing is left to strip when
- * reusing. Also not Age: the freshness has it. */
+/* Is the field stored (RFC 9111 3.1)? Not: hop-by-hop ones and those that Connection nominates (both are marked `hop`),
+ * the core's own (header_is_core; Content-Length among them, it is written afresh), Proxy-Authenticate, -Authorization
+ * and -Authentication-Info, and what no-cache="…" or private="…" name: that is left out when storing, so nothing is left
+ * to strip when reusing. Nor Age: the freshness has it. */
 bool cache_stores_field(const struct header *, const struct headers *response, const struct cache_control *told);
-/* Is it taken over from a 304 or HEAD response (RFC 9111 3.2)? What is stored, but Content-Length, -Encoding, -Type
- * and -Range, on which the stored bytes depend. */
+/* Is it taken over from a 304 or HEAD response (RFC 9111 3.2)? What is stored, but Content-Encoding, -Type and -Range, on
+ * which the stored bytes depend. Set-Cookie only where the response says that it is for all (public, max-age,
+ * s-maxage): else it is meant for the client whose request was sent on. */
 bool cache_updates_field(const struct header *, const struct headers *response, const struct cache_control *told);
 /* Freshens a stored head (RFC 9111 3.2): every field that `from` has and may update is replaced by all its lines, the
- * rest stays. Date goes where `from` has none: the caller adds the time received (RFC 9110 6.6.1). The slices of `from`
- * are kept, not copied. */
+ * rest stays. Age and Date always go; those of `from` take their place, for freshness_measure. Where `from` has no Date
+ * the caller adds the time received (RFC 9110 6.6.1). `told` is of `from`, whose slices are kept, not copied. */
 void cache_update(struct headers *stored, const struct headers *from, const struct cache_control *told);
 
 /* ---- validation (RFC 9111 4.3) */

@@ -5,7 +5,7 @@
 #include "http/headers.h"
 
 struct byte_range {
-    uint64_t first, last;
+    uint64_t first, last; /* first <= last < UINT64_MAX */
 };
 
 enum {

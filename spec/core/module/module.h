@@ -23,6 +23,8 @@ int module_frozen_open(lua_State *L);
 int module_lua_open(lua_State *L);
 int module_proxy_open(lua_State *L);
 int module_coding_open(lua_State *L);
+int module_rules_open(lua_State *L);
+int module_parts_open(lua_State *L);
 
 /* A string argument; Lua keeps it alive while it is on the stack. */
 struct slice module_check_slice(lua_State *L, int index);
