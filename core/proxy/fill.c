@@ -210,6 +210,7 @@ static void store(struct fill *f) {
     f->news = news_open(&worker_of_fill(f)->loop, &worker_of_fill(f)->mailbox, &f->task);
     f->reader.ops = &store_ops;
     settle(f, FILL_STORED);
+    caching_take_filled(x);
     pipe_add_reader(s->body, &f->reader);
 }
 
@@ -231,6 +232,7 @@ static void keep_old(struct fill *f) {
     if (!f->stored) f->stored = cached_ref(f->old);
     fetch_stop(f->fetch);
     settle(f, FILL_STORED);
+    caching_take_filled(f->exchange);
     over(f);
 }
 
