@@ -118,6 +118,8 @@ void response_cache_push(lua_State *L, struct view *); /* nil: the site has no c
 void bind_client_open(lua_State *L);
 void bind_client_tls_open(lua_State *L);
 void bind_base64_open(lua_State *L);
+int url_query_filter(lua_State *L); /* gate.url.query_filter */
+void bind_query_filter_open(lua_State *L);
 
 /* "host" or "host:port" for the forwarded request and its Host field; `arg` is where it stands. */
 void request_assign_host(lua_State *L, struct view *, int arg);
