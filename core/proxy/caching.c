@@ -40,6 +40,12 @@ struct slice caching_url(struct exchange *x) {
     return target_url(&x->arena, &t);
 }
 
+struct slice caching_origin(struct exchange *x) {
+    struct target t = named_target(x);
+    const struct slice parts[] = { t.scheme, SLICE("://"), authority_write(&x->arena, &t) };
+    return arena_concat(&x->arena, parts, sizeof parts / sizeof *parts);
+}
+
 static struct cache_key make_key(struct exchange *x) {
     struct target t = named_target(x);
     bool own = x->cache_key.p != NULL;
@@ -157,7 +163,7 @@ static enum reuse_verdict judge(struct exchange *x) {
     if (!c->found || c->found->pass || !covers(x, c->found)) return reuse_of_nothing(&c->asked);
     c->reuse = reuse_of(&c->found->freshness, &c->asked, caching_now());
     enum reuse_verdict verdict = c->reuse.verdict;
-    if (x->cache_stale && verdict != REUSE_BYPASS) return REUSE_STALE;
+    if (x->cache_stale && !x->cache_refresh && verdict != REUSE_BYPASS) return REUSE_STALE;
     bool serves = verdict == REUSE_FRESH || verdict == REUSE_STALE || verdict == REUSE_STALE_WHILE_REVALIDATE;
     if (serves && (c->stale_found || x->cache_refresh)) return REUSE_VALIDATE;
     return verdict;
@@ -268,7 +274,10 @@ enum caching_answer caching_look_up(struct exchange *x) {
         case REUSE_FRESH:
         case REUSE_STALE: return hit(x);
         case REUSE_STALE_WHILE_REVALIDATE: refresh_behind(x); return hit(x);
-        case REUSE_BYPASS: c->status.fwd = CACHE_FWD_REQUEST; return CACHING_NONE;
+        case REUSE_BYPASS:
+            c->asks = false;
+            c->status.fwd = CACHE_FWD_REQUEST;
+            return CACHING_NONE;
         case REUSE_GATEWAY_TIMEOUT: return CACHING_REFUSED;
         case REUSE_VALIDATE: break;
         }
@@ -316,7 +325,9 @@ static void serve_stale(struct exchange *x) {
 enum caching_answer caching_await(struct exchange *x) {
     struct caching *c = x->caching;
     switch (c->fill.state) {
-    case FILL_ASKING: return CACHING_WAIT;
+    case FILL_ASKING:
+    case FILL_ON_STORE:
+    case FILL_MAKING: return CACHING_WAIT;
     case FILL_STORED: return CACHING_SERVED;
     case FILL_STALE: serve_stale(x); return CACHING_SERVED;
     case FILL_PASSED: break;
@@ -324,6 +335,14 @@ enum caching_answer caching_await(struct exchange *x) {
     c->status.fwd_status = c->fill.status;
     if (!cache_rule_stores(c->fill.rule)) c->status.detail = cache_rule_word(c->fill.rule);
     return CACHING_NONE;
+}
+
+void caching_take_changes(struct exchange *x) {
+    struct storing *s = caching_leads(x->caching) ? x->caching->fill.storing : NULL;
+    if (!s) return;
+    x->response_content = s->content;
+    if (s->made) x->body = x->reply_body = s->made;
+    s->made = NULL;
 }
 
 /* The site's word for answers that have none of their own. */
@@ -342,20 +361,20 @@ enum cache_rule caching_adjust(const struct exchange *x, enum cache_rule rule, c
 /* That a backend is in trouble says nothing of the next request. */
 double caching_pass_seconds(const struct exchange *x, int status) { return status >= 500 ? 0 : policy_of(x)->pass; }
 
-enum { TAGS_MAX = 64 };
-
 /* Surrogate-Key: words. Cache-Tag: a list with commas. */
 void caching_tags(struct exchange *x, const struct headers *headers, struct cache_draft *draft) {
     struct slice *tags = NULL, rest, tag;
-    unsigned count = 0;
+    const struct storing *s = x->caching->fill.exchange ? x->caching->fill.storing : NULL;
+    unsigned count = s ? s->wish.tag_count : 0;
     struct slice keys = headers_joined(headers, SLICE("Surrogate-Key")),
                  list = headers_joined(headers, SLICE("Cache-Tag"));
-    if (keys.p || list.p) tags = arena_alloc(&x->arena, TAGS_MAX * sizeof *tags);
-    for (rest = keys; rest.p && count < TAGS_MAX;) {
+    if (keys.p || list.p || count) tags = arena_alloc(&x->arena, CACHE_TAGS_MAX * sizeof *tags);
+    for (unsigned i = 0; i < count; i++) tags[i] = s->wish.tags[i];
+    for (rest = keys; rest.p && count < CACHE_TAGS_MAX;) {
         tag = slice_trim(slice_cut(&rest, ' '));
         if (tag.n) tags[count++] = tag;
     }
-    for (rest = list; rest.p && count < TAGS_MAX && header_list_next(&rest, &tag);) tags[count++] = tag;
+    for (rest = list; rest.p && count < CACHE_TAGS_MAX && header_list_next(&rest, &tag);) tags[count++] = tag;
     draft->tags = tags;
     draft->tag_count = count;
 }
@@ -382,7 +401,8 @@ static void heed_head(struct exchange *x) {
     enum head_effect effect =
         cache_head_effect(&stored, cache_body_expected(c->found->body), x->response.status, &x->response.headers);
     if (effect == HEAD_INVALIDATES) cache_purge_key(c->cache, &c->key, true);
-    if (effect == HEAD_UPDATES) {
+    bool policy = x->site->hooks & 1u << HOOK_ON_STORE; /* what it said of the stored one would be lost */
+    if (effect == HEAD_UPDATES && !policy) {
         struct cache_control told;
         struct headers kept;
         headers_init(&kept, &x->arena);
@@ -554,8 +574,16 @@ void caching_end(struct exchange *x) {
     c->news = NULL;
 }
 
+static bool was_passed(const struct caching *c) {
+    if (c->fill.exchange) return c->fill.state == FILL_PASSED && !cache_rule_stores(c->fill.rule);
+    return c->found && c->found->pass;
+}
+
 const char *caching_word(const struct caching *c) {
     if (!c) return NULL;
-    if (c->status.fwd == CACHE_HIT) return "hit";
-    return cache_fwd_word(c->status.fwd).p;
+    if (!c->asks) return "bypass";
+    if (!c->served) return was_passed(c) ? "pass" : "miss";
+    if (c->status.stored) return c->fill.validated ? "revalidated" : "miss";
+    if (c->stale_found || c->reuse.left <= 0) return "stale";
+    return c->followed ? "collapsed" : "hit";
 }

@@ -28,6 +28,8 @@ struct caching {
     bool applied;  /* conditions and ranges have been */
 };
 
+enum { CACHE_TAGS_MAX = 64 }; /* of one response */
+
 enum caching_answer {
     CACHING_NONE,   /* not for the cache: the exchange makes its own fetch */
     CACHING_WAIT,   /* for somebody's fill: the exchange is woken */
@@ -42,6 +44,8 @@ enum caching_answer caching_look_up(struct exchange *);
 void caching_fill(struct exchange *);
 /* WAIT, SERVED, or NONE: x->fetch is the exchange's own, and has its answer. */
 enum caching_answer caching_await(struct exchange *);
+/* A fetch that was a fill's has become the exchange's own: what on_store made of its response holds for it, too. */
+void caching_take_changes(struct exchange *);
 /* A fetch of the exchange's own has its final head: what does that make invalid (RFC 9111 4.4, 4.3.5)? */
 void caching_heard(struct exchange *);
 /* Before the head leaves, after on_response: conditions, ranges, Cache-Status. */
@@ -54,7 +58,14 @@ void caching_end(struct exchange *);
 static inline bool caching_leads(const struct caching *c) { return c && c->fill.exchange && !c->fill.behind; }
 /* Its fill has still to run: the exchange must stay. */
 static inline bool caching_runs(const struct caching *c) { return c && fill_runs(&c->fill); }
-/* "hit", "miss", … for the access log; NULL: the cache was not asked. */
+/* One word for what came of it, for scripts and the access log; NULL: there is no cache, or it was not reached.
+ *   "hit"          a fresh answer was there
+ *   "stale"        a stale one was, and was good enough
+ *   "revalidated"  a stale one was, and the backend said that it still holds
+ *   "collapsed"    somebody else was fetching it already, and what he got answered this request, too
+ *   "miss"         it was fetched for this request
+ *   "pass"         it was fetched for this request alone: it is not for others
+ *   "bypass"       the cache was not asked: policy, the method or the request wanted it so */
 const char *caching_word(const struct caching *);
 
 /* ---- for fill.c */
@@ -63,6 +74,8 @@ void caching_take_filled(struct exchange *);
 int64_t caching_now(void);                            /* Unix ms */
 struct headers cached_headers(const struct cached *); /* to read only */
 struct slice caching_url(struct exchange *);          /* scheme://host/path?query */
+/* "scheme://host" of its request */
+struct slice caching_origin(struct exchange *);
 /* Of a site that says for how long answers without freshness of their own are fresh. */
 enum cache_rule caching_adjust(const struct exchange *, enum cache_rule, const struct response *, struct freshness *);
 double caching_pass_seconds(const struct exchange *, int status);

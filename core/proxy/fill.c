@@ -1,5 +1,9 @@
-/* The story of a fill. Its engine is small: the fetch is asked for a head (`judge`), which is stored, freshens what is
- * there, or is not for others; then bytes go from the fetch's body into the store until the end of either.
+/* The story of a fill. Its engine is small: the fetch is asked for a head (`hear`); policy says what it wants of it
+ * (`on_store`); it is stored, freshens what is there, or is not for others; then bytes go from the fetch's body, through
+ * what policy makes of them, into the store until the end of either.
+ *
+ * What counts is the response as on_store left it: its fields are judged once more, then what it says in `res.cache`
+ * goes before them.
  *
  * What is not for others is no loss: the exchange takes over the fetch, as if it had made it for itself, and those who
  * waited are told to ask for themselves, all at once. */
@@ -80,6 +84,11 @@ static void ask(struct fill *f) {
 
 /* ---- the answer is not stored */
 
+/* What it came from, unless the exchange is answered without it. */
+static void note_fetch(struct fill *f) {
+    if (!f->behind) exchange_note_fetch(f->exchange, f->fetch);
+}
+
 /* The exchange takes the fetch, if it still waits for an answer. */
 static void hand_over(struct fill *f) {
     struct exchange *x = f->exchange;
@@ -90,9 +99,8 @@ static void hand_over(struct fill *f) {
     over(f);
 }
 
-static void pass(struct fill *f, enum cache_rule rule) {
-    f->rule = rule;
-    cache_fill_pass(f->place, rule, caching_url(f->exchange), caching_pass_seconds(f->exchange, f->status));
+static void pass(struct fill *f, double seconds) {
+    cache_fill_pass(f->place, f->rule, caching_url(f->exchange), seconds);
     f->place = NULL;
     hand_over(f);
 }
@@ -107,6 +115,7 @@ static void fail(struct fill *f) {
 static void use_stale(struct fill *f) {
     cache_fill_fail(f->place);
     f->place = NULL;
+    note_fetch(f);
     fetch_stop(f->fetch);
     settle(f, FILL_STALE);
     over(f);
@@ -172,18 +181,19 @@ static bool describe_part(struct cache_draft *d, const struct response *r) {
     return true;
 }
 
-static void store(struct fill *f, const struct freshness *fresh, int64_t now) {
+static void store(struct fill *f) {
     struct exchange *x = f->exchange;
-    const struct response *r = &f->fetch->response;
+    struct storing *s = f->storing;
+    const struct response *r = s->answer.response;
     struct headers kept;
     choose_fields(f, &kept, &r->headers);
-    date_it(f, &kept, now);
+    date_it(f, &kept, f->heard_at);
     struct cache_draft draft = {
         .status = r->status,
         .version = r->version,
         .reason = r->reason,
         .headers = &kept,
-        .freshness = *fresh,
+        .freshness = s->fresh,
         .url = caching_url(x),
         .vary = vary_key(&x->arena, &r->headers, &x->caching->asked_headers),
         .length = length_of(&r->framing),
@@ -196,49 +206,55 @@ static void store(struct fill *f, const struct freshness *fresh, int64_t now) {
         hand_over(f);
         return;
     }
-    exchange_note_fetch(x, f->fetch);
+    note_fetch(f);
     f->news = news_open(&worker_of_fill(f)->loop, &worker_of_fill(f)->mailbox, &f->task);
     f->reader.ops = &store_ops;
     settle(f, FILL_STORED);
     caching_take_filled(x);
-    pipe_add_reader(&f->fetch->body, &f->reader);
+    pipe_add_reader(s->body, &f->reader);
 }
 
 /* ---- it was validated (RFC 9111 4.3.4) */
 
-static void freshen(struct fill *f, int64_t now) {
-    struct exchange *x = f->exchange;
+static void merge(struct fill *f, struct response *merged) {
     const struct headers *fields = &f->fetch->response.headers;
-    struct headers kept;
-    headers_init(&kept, &x->arena);
     struct headers stored = cached_headers(f->old);
-    headers_copy(&kept, &stored);
-    cache_update(&kept, fields, &f->told);
-    date_it(f, &kept, now);
-    struct cache_control told;
-    cache_control_of_response(&told, &kept, true);
+    *merged = (struct response){ .status = f->old->status, .version = f->old->version, .reason = f->old->reason };
+    headers_init(&merged->headers, &f->exchange->arena);
+    headers_copy(&merged->headers, &stored);
+    cache_update(&merged->headers, fields, &f->told);
+    date_it(f, &merged->headers, f->heard_at);
+}
+
+/* What is stored answers all the same. */
+static void keep_old(struct fill *f) {
+    note_fetch(f);
+    if (!f->stored) f->stored = cached_ref(f->old);
+    fetch_stop(f->fetch);
+    settle(f, FILL_STORED);
+    caching_take_filled(f->exchange);
+    over(f);
+}
+
+static void freshen(struct fill *f) {
+    struct exchange *x = f->exchange;
+    struct headers *kept = &f->storing->merged.headers;
     struct cache_draft draft = {
-        .status = f->old->status,
+        .status = f->storing->merged.status,
         .version = f->old->version,
-        .reason = f->old->reason,
-        .headers = &kept,
+        .reason = f->storing->merged.reason,
+        .headers = kept,
+        .freshness = f->storing->fresh,
         .url = caching_url(x),
-        .vary = vary_key(&x->arena, &kept, &x->caching->asked_headers),
+        .vary = vary_key(&x->arena, kept, &x->caching->asked_headers),
         .partial = f->old->partial,
         .first = f->old->first,
         .total = f->old->total,
     };
-    f->rule = freshness_measure(&draft.freshness, f->old->status, &kept, &told, f->asked_at, now);
-    caching_tags(x, &kept, &draft);
+    caching_tags(x, kept, &draft);
     f->stored = cache_fill_freshen(f->place, f->old, &draft);
     f->place = NULL;
-    f->validated = true;
-    exchange_note_fetch(x, f->fetch);
-    if (!f->stored) f->stored = cached_ref(f->old);
-    fetch_stop(f->fetch);
-    settle(f, FILL_STORED);
-    caching_take_filled(x);
-    over(f);
+    keep_old(f);
 }
 
 /* It speaks of something else: what is stored is not to be used, and is asked for anew. */
@@ -248,6 +264,133 @@ static void ask_anew(struct fill *f) {
     f->old = NULL;
     make_request(f, false);
     ask(f);
+}
+
+/* ---- policy changes the body: what fails before its first bytes is no answer that others should get */
+
+static void wake_by_watch(struct pipe_watch *w) {
+    struct fill *f = container_of(w, struct storing, watch)->fill;
+    task_wake(&worker_of_fill(f)->loop, &f->task);
+}
+
+static void make(struct fill *f) {
+    f->state = FILL_MAKING;
+    content_settle_stored(&f->storing->answer, f->exchange);
+    switch (content_await(&f->storing->answer)) {
+    case CONTENT_READY: store(f); return;
+    case CONTENT_FAILED: fail(f); return;
+    case CONTENT_WAITS: return;
+    }
+}
+
+/* ---- on_store: the head is there, and it is known what its fields say */
+
+static struct freshness measured(struct fill *f) {
+    struct exchange *x = f->exchange;
+    const struct response *r = f->storing->answer.response;
+    struct freshness fresh;
+    cache_control_of_response(&f->told, &r->headers, true);
+    if (f->validated) {
+        f->rule = freshness_measure(&fresh, r->status, &r->headers, &f->told, f->asked_at, f->heard_at);
+        return fresh;
+    }
+    f->rule = freshness_of(&fresh, &x->request, &x->caching->asked, r, &f->told, f->asked_at, f->heard_at);
+    f->rule = caching_adjust(x, f->rule, r, &fresh);
+    return fresh;
+}
+
+static bool has_hook(const struct fill *f) { return f->exchange->site->hooks & 1u << HOOK_ON_STORE; }
+
+/* Its policy has ended: nobody is there to say what may be stored. */
+static bool lost_hook(const struct fill *f) {
+    return !f->storing->subject.site && !f->exchange->site->fail_open[HOOK_ON_STORE];
+}
+
+static enum verdict ask_policy(struct fill *f) {
+    struct storing *s = f->storing;
+    struct decision ignored;
+    if (lost_hook(f)) return VERDICT_FAILED;
+    enum verdict verdict =
+        s->hook_running ? hook_go_on(&s->subject, &ignored) : hook_call(&s->subject, HOOK_ON_STORE, NULL, &ignored);
+    s->hook_running = verdict == VERDICT_WAIT;
+    return verdict;
+}
+
+/* Of a part without a place, and of what no request could be matched with, nothing can be stored. */
+static bool may_be_stored(enum cache_rule rule) {
+    return rule != CACHE_RULE_STATUS && rule != CACHE_RULE_RANGE && rule != CACHE_RULE_VARY_ANY;
+}
+
+static int64_t ms(double seconds) { return (int64_t)(seconds * 1000); }
+
+/* Its ttl begins now, whatever age it came with. */
+static void heed_wish(struct fill *f) {
+    const struct store_wish *w = &f->storing->wish;
+    struct freshness *fresh = &f->storing->fresh;
+    if (w->ttl >= 0 && may_be_stored(f->rule)) {
+        f->rule = CACHE_RULE_POLICY;
+        fresh->lifetime = fresh->initial_age + ms(w->ttl);
+        fresh->flags &= (uint8_t)~(FRESHNESS_VALIDATE | FRESHNESS_HEURISTIC);
+    }
+    if (w->stale > 0 || w->stale_if_error > 0) fresh->flags &= (uint8_t)~FRESHNESS_NEVER_STALE;
+    if (w->stale >= 0) fresh->stale_while_revalidate = ms(w->stale);
+    if (w->stale_if_error >= 0) fresh->stale_if_error = ms(w->stale_if_error);
+    if (w->pass >= 0) f->rule = CACHE_RULE_POLICY_PASS;
+}
+
+static void refuse(struct fill *f, double seconds) {
+    if (!f->validated) {
+        pass(f, seconds);
+        return;
+    }
+    cache_fill_pass(f->place, f->rule, caching_url(f->exchange), seconds);
+    f->place = NULL;
+    keep_old(f);
+}
+
+static void on_store(struct fill *f) {
+    struct storing *s = f->storing;
+    enum verdict verdict = has_hook(f) ? ask_policy(f) : VERDICT_CARRY_ON;
+    if (verdict == VERDICT_WAIT) return;
+    subject_end(&s->subject);
+    s->gone = true;
+    if (has_hook(f)) s->fresh = measured(f); /* by the fields as it left them */
+    heed_wish(f);
+    if (verdict == VERDICT_FAILED) {
+        f->rule = CACHE_RULE_POLICY_FAILED;
+        refuse(f, 0);
+    } else if (s->wish.pass >= 0) refuse(f, s->wish.pass);
+    else if (f->validated) freshen(f);
+    else if (cache_rule_stores(f->rule)) make(f);
+    else pass(f, caching_pass_seconds(f->exchange, f->status));
+}
+
+static void begin_storing(struct fill *f) {
+    struct exchange *x = f->exchange;
+    struct storing *s = f->storing = arena_alloc_zeroed(&x->arena, sizeof *s);
+    s->fill = f;
+    s->subject = (struct subject){ .kind = SUBJECT_FILL,
+                                   .worker = worker_of_fill(f),
+                                   .site = x->subject.site,
+                                   .exchange = x,
+                                   .arena = &x->arena,
+                                   .task = &f->task };
+    s->wish = (struct store_wish){ .ttl = -1, .stale = -1, .stale_if_error = -1, .pass = -1 };
+    s->watch.on_news = wake_by_watch;
+    list_init(&s->watch.node);
+    s->answer = (struct answer){ .response = &f->fetch->response,
+                                 .content = &s->content,
+                                 .body = &s->body,
+                                 .made = &s->made,
+                                 .watch = &s->watch,
+                                 .arena = &x->arena,
+                                 .gone = &s->gone };
+    if (f->validated) {
+        merge(f, &s->merged);
+        s->answer.response = &s->merged;
+        s->answer.made = NULL; /* its body is stored already */
+    } else s->body = &f->fetch->body;
+    s->fresh = measured(f);
 }
 
 /* ---- the head has come */
@@ -260,10 +403,9 @@ static bool may_use_stale(const struct fill *f) {
     return c->reuse.stale_on_error && cache_status_is_error(fetch->response.status);
 }
 
-static void judge(struct fill *f) {
-    struct exchange *x = f->exchange;
+static void hear(struct fill *f) {
     const struct response *r = &f->fetch->response;
-    int64_t now = caching_now();
+    f->heard_at = caching_now();
     f->status = r->status;
     if (may_use_stale(f)) {
         use_stale(f);
@@ -272,33 +414,44 @@ static void judge(struct fill *f) {
     cache_control_of_response(&f->told, &r->headers, true);
     if (r->status == 304 && f->old) {
         struct headers stored = cached_headers(f->old);
-        if (cache_304_selects(&stored, &r->headers, true)) freshen(f, now);
-        else ask_anew(f);
-        return;
+        f->validated = cache_304_selects(&stored, &r->headers, true);
+        if (!f->validated) {
+            ask_anew(f);
+            return;
+        }
     }
-    struct freshness fresh;
-    f->rule = freshness_of(&fresh, &x->request, &x->caching->asked, r, &f->told, f->asked_at, now);
-    f->rule = caching_adjust(x, f->rule, r, &fresh);
-    if (cache_rule_stores(f->rule)) store(f, &fresh, now);
-    else pass(f, f->rule);
+    begin_storing(f);
+    f->state = FILL_ON_STORE;
+    on_store(f);
 }
 
-static void fill_advance(struct task *t) {
-    struct fill *f = container_of(t, struct fill, task);
-    if (f->over) return;
-    if (f->state == FILL_STORED) {
-        if (cache_body_abandoned(f->stored->body)) fill_end(f);
-        else pipe_reader_has_room(&f->reader);
-        return;
-    }
+static void read_on(struct fill *f) {
+    if (cache_body_abandoned(f->stored->body)) fill_end(f);
+    else pipe_reader_has_room(&f->reader);
+}
+
+static void await_head(struct fill *f) {
     switch (f->fetch->state) {
     case FETCH_TRYING: return;
-    case FETCH_HEAD: judge(f); return;
+    case FETCH_HEAD: hear(f); return;
     case FETCH_REPLY: fail(f); return;
     case FETCH_FAILED:
         if (may_use_stale(f)) use_stale(f);
         else fail(f);
         return;
+    }
+}
+
+static void fill_advance(struct task *t) {
+    struct fill *f = container_of(t, struct fill, task);
+    if (f->over) return;
+    switch (f->state) {
+    case FILL_ASKING: await_head(f); return;
+    case FILL_ON_STORE: on_store(f); return;
+    case FILL_MAKING: make(f); return;
+    case FILL_STORED: read_on(f); return;
+    case FILL_PASSED:
+    case FILL_STALE: return;
     }
 }
 
@@ -314,13 +467,29 @@ void fill_begin(struct fill *f, struct exchange *x, struct cache_fill *place, st
 }
 
 void fill_let_go(struct fill *f) {
-    if (f->exchange && f->fetch) fetch_let_go(f->fetch);
+    if (!f->exchange) return;
+    if (f->fetch) fetch_let_go(f->fetch);
+    struct storing *s = f->storing;
+    if (!s) return;
+    subject_end(&s->subject);
+    s->subject.site = NULL;
+    if (s->hook_running) task_wake(&worker_of_fill(f)->loop, &f->task);
+    s->hook_running = false;
+}
+
+static void stop_storing(struct storing *s) {
+    if (!s) return;
+    subject_end(&s->subject);
+    s->hook_running = false;
+    s->gone = true;
+    pipe_remove_watch(&s->watch);
 }
 
 static void stop(struct fill *f) {
     f->over = true;
     if (f->place) cache_fill_fail(f->place);
     f->place = NULL;
+    stop_storing(f->storing);
     pipe_remove_reader(&f->reader);
     if (f->stored && f->news && cache_body_state(f->stored->body) == CACHE_BODY_ARRIVING)
         cache_body_break(f->stored->body);
@@ -334,6 +503,10 @@ void fill_end(struct fill *f) {
         fetch_waiter_forget(&f->waiter);
         fetch_close(f->fetch);
         f->fetch = NULL;
+    }
+    if (f->storing && f->storing->made) {
+        pipe_fini(f->storing->made);
+        f->storing->made = NULL;
     }
     cached_unref(f->old);
     cached_unref(f->stored);
