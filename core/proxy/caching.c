@@ -89,6 +89,12 @@ static struct caching *begin(struct exchange *x) {
 
 /* ---- an answer from what is stored */
 
+static struct framing framing_of_body(const struct cache_body *body) {
+    uint64_t length = cache_body_expected(body);
+    if (length == UINT64_MAX) return (struct framing){ .kind = FRAMING_CHUNKED };
+    return (struct framing){ .kind = FRAMING_LENGTH, .length = length };
+}
+
 static void make_response(struct exchange *x, const struct cached *found) {
     struct response *r = &x->response;
     *r = (struct response){ .status = found->status, .version = found->version, .reason = found->reason };
@@ -97,10 +103,7 @@ static void make_response(struct exchange *x, const struct cached *found) {
     headers_reserve(&r->headers, found->header_count + 4);
     memcpy(r->headers.list, found->headers, found->header_count * sizeof *found->headers);
     r->headers.count = found->header_count;
-    uint64_t length = cache_body_expected(found->body);
-    r->framing = length == UINT64_MAX ? (struct framing){ .kind = FRAMING_CHUNKED }
-                                      : (struct framing){ .kind = FRAMING_LENGTH, .length = length };
-    if (length == 0) r->framing.kind = FRAMING_LENGTH;
+    r->framing = framing_of_body(found->body);
 }
 
 static void add_age(struct exchange *x, uint32_t seconds) {
@@ -553,6 +556,23 @@ void caching_apply(struct exchange *x) {
     if (x->source != SOURCE_REPLY) cache_status_add(&x->response.headers, &c->status);
 }
 
+/* ---- coded forms */
+
+bool caching_take_form(struct exchange *x, enum coding coding, int level) {
+    struct caching *c = x->caching;
+    if (!c || !c->served || x->body != &c->hit.pipe || !list_empty(&c->hit.pipe.stages)) return false;
+    if (c->found->partial || cache_body_state(c->found->body) != CACHE_BODY_WHOLE) return false;
+    struct worker *w = worker_of_exchange(x);
+    struct cached *form = form_of(&c->form, x, c->found, coding, level);
+    if (!form) return false;
+    hit_close(&c->hit);
+    must(hit_open(&c->hit, form->body, &w->loop, &w->mailbox)); /* whole, or begun just now */
+    form_start(&c->form);
+    x->response.framing = framing_of_body(form->body);
+    cached_unref(form);
+    return true;
+}
+
 /* ---- its end */
 
 void caching_leave(struct exchange *x) {
@@ -568,6 +588,7 @@ void caching_end(struct exchange *x) {
     if (!c) return;
     caching_leave(x);
     fill_end(&c->fill);
+    form_end(&c->form);
     cached_unref(c->found);
     c->found = NULL;
     news_close(c->news);

@@ -144,33 +144,7 @@ static uint64_t length_of(const struct framing *f) {
     return f->kind == FRAMING_LENGTH ? f->length : UINT64_MAX;
 }
 
-/* Bytes go into the store as they come; when it wants none of them any more, nobody does. */
-static size_t store_room(struct pipe_reader *r) {
-    struct fill *f = container_of(r, struct fill, reader);
-    return cache_body_room(f->stored->body, (void (*)(void *))news_tell, f->news);
-}
-
-static void store_take(struct pipe_reader *r, struct buffer *bytes) {
-    struct fill *f = container_of(r, struct fill, reader);
-    cache_body_write(f->stored->body, bytes);
-    if (cache_body_abandoned(f->stored->body)) task_wake(&worker_of_fill(f)->loop, &f->task);
-}
-
-static void store_end(struct pipe_reader *r, const struct headers *trailers) {
-    (void)trailers;
-    struct fill *f = container_of(r, struct fill, reader);
-    cache_body_end(f->stored->body);
-    over(f);
-}
-
-static void store_fail(struct pipe_reader *r, enum failure why) {
-    struct fill *f = container_of(r, struct fill, reader);
-    log_debug("%s: a body broke on its way into the cache: %s", f->exchange->site_name.p, failure_word(why));
-    cache_body_break(f->stored->body);
-    over(f);
-}
-
-static const struct pipe_reader_ops store_ops = { store_room, store_take, store_end, store_fail };
+static void stored_whole(struct sink *sink) { over(container_of(sink, struct fill, sink)); }
 
 static bool describe_part(struct cache_draft *d, const struct response *r) {
     struct byte_range range;
@@ -207,11 +181,11 @@ static void store(struct fill *f) {
         return;
     }
     note_fetch(f);
-    f->news = news_open(&worker_of_fill(f)->loop, &worker_of_fill(f)->mailbox, &f->task);
-    f->reader.ops = &store_ops;
+    struct worker *w = worker_of_fill(f);
+    sink_open(&f->sink, f->stored->body, &w->loop, &w->mailbox, stored_whole);
     settle(f, FILL_STORED);
     caching_take_filled(x);
-    pipe_add_reader(s->body, &f->reader);
+    pipe_add_reader(s->body, &f->sink.reader);
 }
 
 /* ---- it was validated (RFC 9111 4.3.4) */
@@ -425,11 +399,6 @@ static void hear(struct fill *f) {
     on_store(f);
 }
 
-static void read_on(struct fill *f) {
-    if (cache_body_abandoned(f->stored->body)) fill_end(f);
-    else pipe_reader_has_room(&f->reader);
-}
-
 static void await_head(struct fill *f) {
     switch (f->fetch->state) {
     case FETCH_TRYING: return;
@@ -449,7 +418,7 @@ static void fill_advance(struct task *t) {
     case FILL_ASKING: await_head(f); return;
     case FILL_ON_STORE: on_store(f); return;
     case FILL_MAKING: make(f); return;
-    case FILL_STORED: read_on(f); return;
+    case FILL_STORED: /* the sink does the rest */
     case FILL_PASSED:
     case FILL_STALE: return;
     }
@@ -490,15 +459,13 @@ static void stop(struct fill *f) {
     if (f->place) cache_fill_fail(f->place);
     f->place = NULL;
     stop_storing(f->storing);
-    pipe_remove_reader(&f->reader);
-    if (f->stored && f->news && cache_body_state(f->stored->body) == CACHE_BODY_ARRIVING)
-        cache_body_break(f->stored->body);
     exchange_wake(f->exchange);
 }
 
 void fill_end(struct fill *f) {
     if (!f->exchange) return;
     if (!f->over) stop(f);
+    sink_close(&f->sink);
     if (f->fetch) {
         fetch_waiter_forget(&f->waiter);
         fetch_close(f->fetch);
@@ -511,7 +478,5 @@ void fill_end(struct fill *f) {
     cached_unref(f->old);
     cached_unref(f->stored);
     f->old = f->stored = NULL;
-    news_close(f->news);
-    f->news = NULL;
     task_forget(&f->task);
 }

@@ -6,8 +6,8 @@
  * else of it is over, until the fill is. */
 #pragma once
 
-#include "net/news.h"
 #include "proxy/fetch.h"
+#include "proxy/sink.h"
 #include "store/cache.h"
 
 struct exchange;
@@ -58,8 +58,7 @@ struct fill {
     struct cache_control told;
     struct storing *storing; /* NULL: no head yet, or none to store */
     struct request request; /* as it is sent */
-    struct pipe_reader reader;
-    struct news *news;
+    struct sink sink;
     int64_t asked_at, heard_at; /* Unix ms */
     enum fill_state state;
     enum cache_rule rule; /* that decided; FILL_ASKING: none yet */

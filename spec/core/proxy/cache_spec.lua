@@ -421,6 +421,30 @@ describe("a cache's key", function()
   end)
 end)
 
+describe("a compressed answer", function()
+  it("is made once of what is stored, and kept", function()
+    local gate, backend, routes = start { policy = 'site.compress = { min = 100, codings = { "gzip", "br" } }' }
+    local text = ("moon and gate, "):rep(5000)
+    routes["/text"] = with({ ["Cache-Control"] = "max-age=100", ["Content-Type"] = "text/plain", ETag = '"1"' }, text)
+    assert.equal(text, http.get(gate.port, "/text").body)
+    local function coded(coding) return http.get(gate.port, "/text", { headers = { ["Accept-Encoding"] = coding } }) end
+    local first = coded "gzip"
+    assert.equal("gzip", first.headers["Content-Encoding"])
+    assert.equal('W/"1"', first.headers.ETag)
+    assert.matches("Accept%-Encoding", first.headers.Vary)
+    local second = coded "gzip"
+    assert.equal(first.body, second.body)
+    assert.equal(tostring(#first.body), second.headers["Content-Length"])
+    assert.is_true(#first.body < #text / 20)
+    assert.equal("br", coded("br").headers["Content-Encoding"])
+    assert.equal(text, http.get(gate.port, "/text").body)
+    assert.equal("moon", http.get(gate.port, "/text", { headers = { Range = "bytes=0-3", ["Accept-Encoding"] = "gzip" } }).body)
+    assert.equal(304, http.get(gate.port, "/text",
+      { headers = { ["If-None-Match"] = 'W/"1"', ["Accept-Encoding"] = "gzip" } }).status)
+    assert.equal(1, #backend.requests)
+  end)
+end)
+
 describe("a reload", function()
   it("keeps what is stored", function()
     local gate, backend, routes = start()
