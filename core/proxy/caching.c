@@ -231,7 +231,8 @@ static void refresh_behind(struct exchange *x) {
     if (turn == CACHE_FOLLOW) cache_unfollow(&c->follower);
     if (turn != CACHE_LEAD) return;
     finish_request(x);
-    fill_begin(&c->fill, x, c->fill.place, cached_ref(c->found), true, false);
+    fill_begin(&c->fill, x,
+               &(struct fill_options){ .place = c->fill.place, .old = cached_ref(c->found), .behind = true });
 }
 
 static enum cache_fwd reason_to_ask(const struct exchange *x) {
@@ -292,12 +293,23 @@ enum caching_answer caching_look_up(struct exchange *x) {
 
 /* ---- filling */
 
+/* A part that more may be joined to. What policy makes of answers it makes of each whole one. */
+static struct cached *take_part(struct exchange *x) {
+    struct caching *c = x->caching;
+    struct cached *part = c->found;
+    if (!part || !part->partial || cache_body_state(part->body) != CACHE_BODY_WHOLE) return NULL;
+    if (x->site->hooks & 1u << HOOK_ON_STORE) return NULL;
+    c->found = NULL;
+    return part;
+}
+
 void caching_fill(struct exchange *x) {
     struct caching *c = x->caching;
-    struct cached *known = take_known(x);
-    bool as_it_is = !known && asks_range(x);
+    struct cached *known = take_known(x), *part = known ? NULL : take_part(x);
     finish_request(x);
-    fill_begin(&c->fill, x, c->fill.place, known, false, as_it_is);
+    fill_begin(&c->fill, x,
+               &(struct fill_options){
+                   .place = c->fill.place, .old = known, .part = part, .as_it_is = !known && asks_range(x) });
 }
 
 /* Its age is that of the answer just got: what it came with. */
@@ -534,7 +546,8 @@ static void apply_ranges(struct exchange *x) {
 /* What a filling request got that asked for a part: as it came. */
 static bool is_cut_already(const struct exchange *x) {
     const struct caching *c = x->caching;
-    return c->found->partial && c->fill.exchange && c->fill.state == FILL_STORED && !c->fill.validated;
+    const struct fill *f = &c->fill;
+    return c->found->partial && f->exchange && f->state == FILL_STORED && !f->validated && !f->joined;
 }
 
 static void apply(struct exchange *x) {

@@ -221,6 +221,52 @@ describe("the cache", function()
     end)
   end)
 
+  describe("joins parts (RFC 9111 3.4)", function()
+    local text = "0123456789"
+
+    local function in_parts(target, etag)
+      routes[target] = function(request)
+        local first, last = (request.headers.Range or ""):match "^bytes=(%d+)%-(%d*)$"
+        if not first then return 200, { ETag = etag, ["Cache-Control"] = "max-age=100" }, text end
+        first, last = tonumber(first), tonumber(last) or #text - 1
+        return 206, { ETag = etag, ["Cache-Control"] = "max-age=100",
+          ["Content-Range"] = ("bytes %d-%d/%d"):format(first, last, #text) }, text:sub(first + 1, last + 1)
+      end
+    end
+
+    it("that follow each other, and what is then complete is whole", function()
+      in_parts("/join", '"j"')
+      assert.equal("0123", get("/join", { Range = "bytes=0-3" }).body)
+      assert.equal("4567", get("/join", { Range = "bytes=4-7" }).body)
+      assert.equal("2345", get("/join", { Range = "bytes=2-5" }).body)
+      assert.equal(2, asked(backend, "/join"))
+      local whole = get "/join"
+      assert.equal(200, whole.status)
+      assert.equal(text, whole.body)
+      assert.is_nil(whole.headers["Content-Range"])
+      local last = backend.requests[#backend.requests]
+      assert.equal("bytes=8-", last.headers.Range)
+      assert.equal('"j"', last.headers["If-Range"])
+      assert.equal(text, get("/join").body)
+      assert.equal(3, asked(backend, "/join"))
+    end)
+
+    it("but not of different representations", function()
+      in_parts("/mixed", '"1"')
+      get("/mixed", { Range = "bytes=0-3" })
+      in_parts("/mixed", '"2"')
+      assert.equal("4567", get("/mixed", { Range = "bytes=4-7" }).body)
+      assert.equal(text, get("/mixed").body)
+    end)
+
+    it("nor without a strong validator", function()
+      in_parts("/weak", 'W/"1"')
+      get("/weak", { Range = "bytes=0-3" })
+      assert.equal(text, get("/weak").body)
+      assert.is_nil(backend.requests[#backend.requests].headers.Range)
+    end)
+  end)
+
   describe("is made to forget", function()
     it("by an unsafe method that succeeds, even an unknown one (RFC 9111 4.4)", function()
       for _, method in ipairs { "POST", "DELETE", "FROB" } do
