@@ -16,6 +16,7 @@
 #include "http/vary.h"
 #include "proxy/answer.h"
 #include "proxy/exchange.h"
+#include "store/disk.h"
 
 int64_t caching_now(void) { return (int64_t)(clock_wall() * 1000); }
 
@@ -206,6 +207,38 @@ static void prepare_follower(struct exchange *x) {
     c->follower.tell = tell_follower;
 }
 
+/* ---- what memory does not have may lie on disk (store/disk.h): a fill that the exchange gives away, and follows */
+
+static bool may_load(const struct exchange *x) {
+    const struct caching *c = x->caching;
+    if (c->found || c->loads || x->cache_refresh || c->asked.present & CC_NO_STORE) return false;
+    return disk_has(c->cache, &c->key);
+}
+
+/* CACHING_NONE: look again. */
+static enum caching_answer load(struct exchange *x) {
+    struct caching *c = x->caching;
+    struct cache_fill *place;
+    prepare_follower(x);
+    switch (cache_join(c->cache, &c->key, &x->request.headers, NULL, &c->follower, &place)) {
+    case CACHE_LEAD:
+        c->loads = true;
+        disk_load(c->cache, &c->key, place, &x->request.headers, &c->follower);
+        return CACHING_WAIT;
+    case CACHE_FOLLOW: return follow(x);
+    case CACHE_CHANGED: break;
+    }
+    return CACHING_NONE;
+}
+
+/* What came of the fill that was followed. */
+static void heed_outcome(struct caching *c, enum cache_outcome outcome) {
+    if (outcome == CACHE_LOADED) c->status.detail = SLICE("disk");
+    if (outcome == CACHE_NOT_LOADED) c->loads = true;
+    if (outcome == CACHE_LOADED || outcome == CACHE_NOT_LOADED) c->followed = c->status.collapsed = false;
+    cache_unfollow(&c->follower);
+}
+
 /* Somebody asks the backend: who? CACHING_NONE here: look again. */
 static enum caching_answer join(struct exchange *x) {
     struct caching *c = x->caching;
@@ -269,11 +302,16 @@ enum caching_answer caching_look_up(struct exchange *x) {
     if (!c && x->site && x->site->cache.cache && x->request.method != METHOD_CONNECT) c = begin(x);
     if (!c || !c->asks) return CACHING_NONE;
     if (c->follower.fill) {
-        if (atomic_load_explicit(&c->follower.outcome, memory_order_acquire) == CACHE_FILLING) return CACHING_WAIT;
-        cache_unfollow(&c->follower);
+        int outcome = atomic_load_explicit(&c->follower.outcome, memory_order_acquire);
+        if (outcome == CACHE_FILLING) return CACHING_WAIT;
+        heed_outcome(c, (enum cache_outcome)outcome);
     }
     for (;;) {
         look(x);
+        if (may_load(x)) {
+            if (load(x) == CACHING_WAIT) return CACHING_WAIT;
+            continue;
+        }
         switch (judge(x)) {
         case REUSE_FRESH:
         case REUSE_STALE: return hit(x);

@@ -25,6 +25,7 @@ struct caching {
     struct hit hit;
     struct cache_status status;
     bool asks;     /* the cache may answer it */
+    bool loads;    /* it has asked the disk, or knows that nothing is there: it does not again */
     bool followed; /* it has waited for somebody's fill once: it does not again */
     bool served;   /* `hit` is the answer's body */
     bool applied;  /* conditions and ranges have been */

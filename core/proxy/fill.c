@@ -18,6 +18,7 @@
 #include "http/vary.h"
 #include "proxy/caching.h"
 #include "proxy/exchange.h"
+#include "store/disk.h"
 
 static struct worker *worker_of_fill(const struct fill *f) { return f->exchange->subject.worker; }
 
@@ -167,7 +168,11 @@ static uint64_t length_of(const struct framing *f) {
     return f->kind == FRAMING_LENGTH ? f->length : UINT64_MAX;
 }
 
-static void stored_whole(struct sink *sink) { over(container_of(sink, struct fill, sink)); }
+static void stored_whole(struct sink *sink) {
+    struct fill *f = container_of(sink, struct fill, sink);
+    disk_offer(f->stored);
+    over(f);
+}
 
 static bool describe_part(struct cache_draft *d, const struct response *r) {
     struct byte_range range;

@@ -90,6 +90,28 @@ static void check_forwards(struct reader *r) {
     map_fini(&claims.sites);
 }
 
+/* Two that write the same files? */
+static void check_disks(struct reader *r) {
+    struct claims claims = { .reader = r };
+    struct spot root = { .up = NULL }, sites = { .up = &root, .name = "sites" };
+    for (unsigned i = 0; i < r->config->site_count; i++) {
+        struct config_site *site = &r->config->sites[i];
+        struct spot entry = { .up = &sites, .index = site->index };
+        struct spot cache = { .up = site->index ? &entry : &root, .name = "cache" };
+        struct spot disk = { .up = &cache, .name = "disk" }, path = { .up = &disk, .name = "path" };
+        struct disk_settings *d = &site->cache.disk;
+        if (!d->path && !d->size) continue;
+        for (size_t n = d->path ? strlen(d->path) : 0; n > 1 && d->path[n - 1] == '/'; n--) d->path[n - 1] = '\0';
+        if (!d->path || d->path[0] != '/') reader_error(r, &path, "expected the absolute path of a directory");
+        if (!d->size) reader_error(r, &disk, "a disk needs a size, such as size = \"10G\"");
+        if (!site->cache.memory) reader_error(r, &cache, "what is loaded from disk needs `memory`, such as \"256M\"");
+        if (!d->path) continue;
+        struct config_site *former = map_set(&claims.sites, slice_of(d->path), site);
+        if (former) reader_error(r, &path, "%s has its disk there already", site_called(former));
+    }
+    map_fini(&claims.sites);
+}
+
 static void check_admin(struct reader *r) {
     const struct config *config = r->config;
     struct spot root = { .up = NULL }, at = { .up = &root, .name = "admin" };
@@ -119,6 +141,7 @@ static void read_tree(struct reader *r, const struct value *tree) {
     else read_site(r, &root, tree, 0);
     check_sites(r);
     check_forwards(r);
+    check_disks(r);
     check_admin(r);
     settings_check_tls(r);
 }
@@ -289,6 +312,7 @@ static void fini_site(struct config_site *site) {
     free(site->trusted);
     forward_fini(&site->forward);
     free(site->cache.name);
+    free(site->cache.disk.path);
     compress_fini(&site->compress);
     free(site->name);
     free(site->path);

@@ -13,6 +13,7 @@
 #include "lua/state.h"
 #include "proxy/access_log.h"
 #include "proxy/site.h"
+#include "store/disk.h"
 
 #include "base/log.h"
 
@@ -60,6 +61,7 @@ struct config_site {
     struct config_cache {
         uint64_t memory;     /* bytes; 0: no cache */
         uint64_t max_object; /* bytes of a body; 0: an eighth of the memory */
+        struct disk_settings disk;
         char *name;          /* in Cache-Status; NULL: "moongate" */
         double pass;         /* seconds that an answer which is not for others is remembered */
     } cache;

@@ -372,6 +372,14 @@ static bool create_states(struct reload *r) {
     return true;
 }
 
+/* Here, not where generations are built: a rehearsal has no files. */
+static void open_disks(const struct reload *r) {
+    for (unsigned i = 0; i < r->config.site_count; i++) {
+        struct cache *cache = r->generation->sites[i]->cache.cache;
+        if (cache) disk_open(cache, &r->config.sites[i].cache.disk);
+    }
+}
+
 static void build(struct job *job) {
     struct reload *r = of_job(job);
     struct instance *instance = r->instance;
@@ -387,6 +395,7 @@ static void build(struct job *job) {
     };
     r->generation = generation_build(&r->config, &parts, r->number, &r->errors);
     if (r->generation) r->states = NULL;
+    if (r->generation) open_disks(r);
 }
 
 static void reload_on_built(struct job *job, struct loop *loop) {

@@ -13,7 +13,8 @@ enum place {
     PLACE_SITE,             /* struct config_site */
     PLACE_LISTENER,         /* struct config_listener */
     PLACE_TIMEOUTS,         /* struct timeouts */
-    PLACE_CACHE,            /* struct config_site */
+    PLACE_CACHE,            /* struct config_cache */
+    PLACE_DISK,             /* struct disk_settings */
     PLACE_COMPRESS,         /* struct compress */
     PLACE_FAIL,             /* struct config_site; its names are those of the hooks */
     PLACE_BACKEND,          /* struct config_backend */

@@ -36,6 +36,7 @@ const char *const settings_places[PLACE_COUNT] = {
     [PLACE_LISTENER] = "a listener",
     [PLACE_TIMEOUTS] = "a site's `timeouts`",
     [PLACE_CACHE] = "`cache`",
+    [PLACE_DISK] = "`cache.disk`",
     [PLACE_COMPRESS] = "`compress`",
     [PLACE_FAIL] = "`fail`",
     [PLACE_BACKEND] = "a backend",
@@ -141,8 +142,12 @@ const struct setting settings_table[] = {
 
     ROW(CACHE, "memory", SIZE, config_cache, memory, .low = MIB, .high = 1024 * GIB),
     ROW(CACHE, "max_object", SIZE, config_cache, max_object, .low = KIB, .high = 1024 * GIB),
+    ROW(CACHE, "disk", TABLE, config_cache, disk, .table = PLACE_DISK),
     ROW(CACHE, "name", TEXT, config_cache, name),
     ROW(CACHE, "pass", SECONDS, config_cache, pass, .high = DAY, .preset = 120),
+
+    ROW(DISK, "path", TEXT, disk_settings, path),
+    ROW(DISK, "size", SIZE, disk_settings, size, .low = DISK_LEAST, .high = 1024 * GIB),
 
     ROW(BACKEND, "balance", WORD, config_backend, settings.balance, .words = balance_words),
     ROW(BACKEND, "health", TABLE, config_backend, settings, .table = PLACE_HEALTH),

@@ -2,6 +2,7 @@
 #include "server/stores.h"
 
 #include "store/cache.h"
+#include "store/disk.h"
 #include "store/limit.h"
 #include "store/lock.h"
 #include "store/shared.h"
@@ -10,5 +11,6 @@ void stores_close(void) {
     locks_close_all();
     shared_close_all();
     limit_close_all();
+    disk_close_all();
     cache_close_all();
 }

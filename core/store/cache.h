@@ -20,6 +20,7 @@
 #include <stdatomic.h>
 
 struct cache;
+struct disk;
 struct cache_body;
 struct cache_fill;
 
@@ -73,6 +74,8 @@ struct cached {
 
 struct cached *cached_ref(struct cached *);
 void cached_unref(struct cached *); /* in any thread; NULL is ignored */
+/* Can it be found, and is it neither purged nor softly so? */
+bool cached_is_current(struct cached *);
 
 /* Why nothing was found: RFC 9211's words for it. */
 enum cache_miss { CACHE_URI_MISS, CACHE_VARY_MISS, CACHE_PURGED };
@@ -89,7 +92,9 @@ enum cache_outcome {
     CACHE_FILLING,
     CACHE_FILLED, /* look it up */
     CACHE_PASSED, /* there is a response, and it is not for others: fetch on your own */
-    CACHE_FAILED  /* no response came */
+    CACHE_FAILED, /* no response came */
+    CACHE_LOADED, /* it came from disk (disk.h): look it up */
+    CACHE_NOT_LOADED /* there is no such thing on disk: as if nobody had been followed */
 };
 
 /* Somebody who waits for a fill. Embedded; belongs to one thread, told in any. */
@@ -109,6 +114,8 @@ enum cache_turn {
  * as far as the Vary of what is or was stored tells. */
 enum cache_turn cache_join(struct cache *, const struct cache_key *, const struct headers *request,
                            const struct cached *known, struct cache_follower *, struct cache_fill **fill);
+/* The leader's last act, before he gives the fill to somebody else: he is told like everybody. */
+void cache_fill_follow(struct cache_fill *, struct cache_follower *);
 /* A fill nobody follows: for those whose leader could not store, or who may not wait. */
 struct cache_fill *cache_fill_alone(struct cache *, const struct cache_key *, const struct headers *request);
 /* After it returned `tell` is not called (any more). Safe when it follows none. */
@@ -128,6 +135,8 @@ struct cache_draft {
     uint64_t length; /* of the body; UINT64_MAX: not known yet */
     bool partial;
     uint64_t first, total;
+    bool loaded;       /* it comes from disk: */
+    bool softly;       /* softly purged */
     bool replaces_all; /* of all variants of the key; else only of those with the same `vary` */
 };
 
@@ -140,6 +149,7 @@ struct cached *cache_fill_freshen(struct cache_fill *, struct cached *old, const
 /* Not for others. Remembered for `seconds` (0: not), so that nobody waits for the next one. */
 void cache_fill_pass(struct cache_fill *, enum cache_rule, struct slice url, double seconds);
 void cache_fill_fail(struct cache_fill *);
+void cache_fill_not_loaded(struct cache_fill *);
 
 /* ---- bodies */
 

@@ -14,6 +14,7 @@
 
 #include "base/map.h"
 #include "base/must.h"
+#include "store/disk.h"
 
 #include <stdlib.h>
 
@@ -149,6 +150,13 @@ enum cache_turn cache_join(struct cache *cache, const struct cache_key *key, con
     return turn;
 }
 
+void cache_fill_follow(struct cache_fill *fill, struct cache_follower *f) {
+    struct shard *shard = shard_of(fill);
+    pthread_mutex_lock(&shard->lock);
+    follow(fill, f);
+    pthread_mutex_unlock(&shard->lock);
+}
+
 struct cache_fill *cache_fill_alone(struct cache *cache, const struct cache_key *key, const struct headers *request) {
     struct shard *shard = index_shard(cache, key->hash[0]);
     pthread_mutex_lock(&shard->lock);
@@ -209,8 +217,16 @@ struct cached *cache_fill_store(struct cache_fill *fill, const struct cache_draf
         return refuse(fill);
     }
     cache_count(&cache->figures.stored, 1);
-    publish(fill, s, NULL, draft->replaces_all, CACHE_FILLED);
+    if (draft->softly) mark_raise(s, MARK_SOFT);
+    if (!draft->loaded) disk_supersede(cache, s->head.key, s->head.vary, draft->replaces_all);
+    publish(fill, s, NULL, draft->replaces_all, draft->loaded ? CACHE_LOADED : CACHE_FILLED);
     return &s->head;
+}
+
+/* What is on disk has the old head. */
+static bool expires_sooner(const struct freshness *fresh, const struct freshness *old) {
+    int64_t span = fresh->received - fresh->initial_age + fresh->lifetime;
+    return span < old->received - old->initial_age + old->lifetime || fresh->flags != old->flags;
 }
 
 struct cached *cache_fill_freshen(struct cache_fill *fill, struct cached *old, const struct cache_draft *draft) {
@@ -222,6 +238,8 @@ struct cached *cache_fill_freshen(struct cache_fill *fill, struct cached *old, c
         return refuse(fill);
     }
     cache_count(&cache->figures.freshened, 1);
+    if (expires_sooner(&draft->freshness, &old->freshness))
+        disk_supersede(cache, s->head.key, s->head.vary, draft->replaces_all);
     publish(fill, s, STORED_OF(old), draft->replaces_all, CACHE_FILLED);
     if (!body_is_sound(body)) index_remove(cache, s, REMOVED_REFUSED); /* meanwhile: its writer saw the old head only */
     return &s->head;
@@ -242,3 +260,5 @@ void cache_fill_pass(struct cache_fill *fill, enum cache_rule rule, struct slice
 }
 
 void cache_fill_fail(struct cache_fill *fill) { settle(fill, CACHE_FAILED); }
+
+void cache_fill_not_loaded(struct cache_fill *fill) { settle(fill, CACHE_NOT_LOADED); }

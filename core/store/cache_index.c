@@ -12,6 +12,7 @@
 
 #include "base/map.h"
 #include "base/must.h"
+#include "store/disk.h"
 
 #include <stdlib.h>
 
@@ -261,6 +262,15 @@ struct cached *cache_look_up(struct cache *cache, const struct cache_key *key, c
     return f.best ? &f.best->head : NULL;
 }
 
+bool cached_is_current(struct cached *c) {
+    struct stored *s = STORED_OF(c);
+    struct shard *shard = index_shard(c->cache, s->hash);
+    pthread_mutex_lock(&shard->lock);
+    bool current = s->linked && marks_of(c->cache, s) == MARK_NONE;
+    pthread_mutex_unlock(&shard->lock);
+    return current;
+}
+
 void cache_each_variant(struct cache *cache, const struct cache_key *key,
                         void (*see)(void *data, const struct cached *, bool purged, bool softly), void *data) {
     enum { VARIANTS_MOST = 256 };
@@ -300,6 +310,7 @@ uint64_t cache_purge_key(struct cache *cache, const struct cache_key *key, bool 
         if (has_key(s, key->hash[0], key->bytes)) hit += mark_one(s, mark);
     fills_purge(shard, key, mark);
     pthread_mutex_unlock(&shard->lock);
+    disk_purge(cache, DISK_PURGE_KEY, key->bytes, soft);
     return hit;
 }
 

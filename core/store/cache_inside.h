@@ -248,6 +248,7 @@ struct cache {
     struct url_shard *url_shards;
     struct room room;
     struct marks marks;
+    struct disk *_Atomic disk; /* disk.c's; NULL: none */
     struct body_lock body_locks[BODY_LOCKS];
     struct {
         pthread_mutex_t lock;

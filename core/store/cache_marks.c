@@ -19,6 +19,7 @@
 
 #include "base/map.h"
 #include "base/must.h"
+#include "store/disk.h"
 
 enum { HARD, SOFT };
 
@@ -160,6 +161,7 @@ uint64_t cache_purge_all(struct cache *cache, bool soft) {
     uint64_t sequence = begin_purge(m);
     store(&m->all[soft], sequence);
     end_purge(m, sequence);
+    disk_purge(cache, DISK_PURGE_ALL, SLICE(""), soft);
     return load(&cache->figures.objects);
 }
 
@@ -169,6 +171,7 @@ uint64_t cache_purge_url(struct cache *cache, struct slice url, bool soft) {
     store(&m->stamps[soft][stamp_of(url)], sequence);
     uint64_t hit = index_mark_url(cache, url, soft ? MARK_SOFT : MARK_HARD);
     end_purge(m, sequence);
+    disk_purge(cache, DISK_PURGE_URL, url, soft);
     return hit;
 }
 
@@ -183,6 +186,7 @@ uint64_t cache_purge_tag(struct cache *cache, struct slice text, bool soft) {
         store(&tag->purged[soft], sequence);
     }
     end_purge(m, sequence);
+    disk_purge(cache, DISK_PURGE_TAG, text, soft);
     return hit;
 }
 
@@ -255,6 +259,7 @@ uint64_t cache_purge_prefix(struct cache *cache, struct slice text, bool soft) {
     if (!p)
         return cache_purge_all(cache, soft); /* no room, after all was evicted that could be: there is nothing else */
     add_prefix(cache, p);
+    disk_purge(cache, DISK_PURGE_PREFIX, text, soft);
     while (has_too_many(&cache->marks)) index_sweep(cache, UINT32_MAX);
     return 0;
 }
