@@ -242,6 +242,7 @@ static inline uint64_t segment_bytes(const struct disk *d) { return (uint64_t)d-
 enum { SEGMENT_NAME = 32 };
 void segment_name(uint32_t segment, char to[SEGMENT_NAME]);
 bool write_whole(int file, const void *bytes, size_t n, uint64_t at);
+size_t read_up_to(int file, void *to, size_t n, uint64_t at); /* fewer at its end, or on an error */
 bool read_whole(int file, void *to, size_t n, uint64_t at);
 /* An error of the file system, with errno: counted, and logged once in a while. In its threads. */
 void disk_complain(struct disk *, const char *what);

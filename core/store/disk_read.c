@@ -117,26 +117,27 @@ static void note_corrupt(struct load *l) {
     disk_index_remove_place(d, l->hash, l->candidate.place);
 }
 
-/* From the record's beginning. */
-static bool read_at(struct load *l, void *to, size_t n, uint64_t at) {
+/* From the record's beginning; how many bytes, fewer at the end of a file that was cut. */
+static size_t read_some(struct load *l, void *to, size_t n, uint64_t at) {
     struct disk *d = l->disk;
     char name[SEGMENT_NAME];
     segment_name(l->candidate.place / d->segment_units, name);
     int file = openat(d->directory, name, O_RDONLY | O_CLOEXEC);
-    if (file < 0) return false;
-    bool ok = read_whole(file, to, n, (uint64_t)(l->candidate.place % d->segment_units) * DISK_UNIT + at);
+    if (file < 0) return 0;
+    size_t got = read_up_to(file, to, n, (uint64_t)(l->candidate.place % d->segment_units) * DISK_UNIT + at);
     close(file);
-    return ok;
+    return got;
 }
+
+static bool read_at(struct load *l, void *to, size_t n, uint64_t at) { return read_some(l, to, n, at) == n; }
 
 /* Head and meta; most of them in one read. */
 static bool read_meta(struct load *l) {
     struct disk *d = l->disk;
     uint32_t at = l->candidate.place % d->segment_units;
-    uint64_t there = segment_bytes(d) - (uint64_t)at * DISK_UNIT;
     char first[HEAD_READ];
-    size_t n = there < HEAD_READ ? (size_t)there : HEAD_READ, head = sizeof l->head;
-    if (!read_at(l, first, n, 0)) return false;
+    size_t head = sizeof l->head, n = read_some(l, first, HEAD_READ, 0);
+    if (n < head) return false;
     memcpy(&l->head, first, head);
     if (!record_head_ok(&l->head, l->candidate.sequence, at, d->segment_units)) return false;
     free(l->bytes);

@@ -25,16 +25,18 @@ enum { SCANNED_AT_ONCE = 64 << 10, LOCK_EVERY = 50 /* ms */ };
 
 void segment_name(uint32_t segment, char to[SEGMENT_NAME]) { snprintf(to, SEGMENT_NAME, "segment-%05u", segment); }
 
-bool read_whole(int file, void *to, size_t n, uint64_t at) {
-    for (size_t got = 0; got < n;) {
+size_t read_up_to(int file, void *to, size_t n, uint64_t at) {
+    size_t got = 0;
+    while (got < n) {
         ssize_t some = pread(file, (char *)to + got, n - got, (off_t)(at + got));
         if (some < 0 && errno == EINTR) continue;
-        if (some == 0) errno = ENODATA;
-        if (some <= 0) return false;
+        if (some <= 0) break;
         got += (size_t)some;
     }
-    return true;
+    return got;
 }
+
+bool read_whole(int file, void *to, size_t n, uint64_t at) { return read_up_to(file, to, n, at) == n; }
 
 bool write_whole(int file, const void *bytes, size_t n, uint64_t at) {
     for (size_t done = 0; done < n;) {

@@ -19,6 +19,7 @@ static const luaL_Reg parts[] = {
     { "limit", module_limit_open },
     { "frozen", module_frozen_open },
     { "cache", module_cache_open },
+    { "disk", module_disk_open },
     { "rules", module_rules_open },
     { "parts", module_parts_open },
     { NULL, NULL },
