@@ -93,6 +93,7 @@ end
 describe("a disk", function()
   local dir
 
+  teardown(cache.close_all)
   before_each(function() dir = temp_dir() end)
   after_each(function()
     disk.close_all()
