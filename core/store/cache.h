@@ -51,24 +51,22 @@ struct cache_key cache_key_of(struct slice bytes); /* keeps the slice */
 
 struct cached {
     _Atomic unsigned refs;
-    struct cache *cache;
+    atomic_uint hits; /* approximate */
     int status;
-    uint8_t version;      /* enum http_version of the response it came with */
-    bool pass;            /* no response: it says that this key is not worth collapsing for until freshness ends */
-    enum cache_rule rule; /* pass: why */
-    struct freshness freshness;
-    struct slice reason;
-    struct header *headers; /* as the backend sent them, without what is never stored; slices into its own block */
-    uint32_t header_count;
-    struct slice key, url; /* url: scheme://host/path?query, what purges and people name it by */
-    struct slice vary;     /* http/vary.h's stored form; n 0: every request fits */
-    struct slice *tags;
-    uint32_t tag_count;
-    uint64_t first, total; /* a part (206): its first byte and the whole's length; else 0, 0 */
+    uint8_t version; /* enum http_version of the response it came with */
+    bool pass;       /* no response: it says that this key is not worth collapsing for until freshness ends */
     bool partial;
+    struct slice key, vary;  /* vary: http/vary.h's stored form; n 0: every request fits */
     struct cache_body *body; /* NULL: pass */
-    uint64_t stored_at;      /* ms */
-    atomic_uint hits;        /* approximate */
+    struct cache *cache;
+    struct freshness freshness;
+    struct header *headers; /* as the backend sent them, without what is never stored; slices into its own block */
+    uint32_t header_count, tag_count;
+    struct slice *tags;
+    struct slice reason, url; /* url: scheme://host/path?query, what purges and people name it by */
+    uint64_t first, total;    /* a part (206): its first byte and the whole's length; else 0, 0 */
+    uint64_t stored_at;       /* ms */
+    enum cache_rule rule;     /* pass: why */
 };
 
 struct cached *cached_ref(struct cached *);
