@@ -2,7 +2,7 @@
 local cache = require("moongate_core").cache
 
 local preset = os.getenv "MOONGATE_PRESET"
-local rounds = ({ asan = 4000, tsan = 3000, hard = 3000 })[preset] or 20000
+local rounds = ({ asan = 4000, tsan = 3000, hard = 3000 })[preset] or 10000
 
 describe("a cache that many threads use at once", function()
   after_each(function() cache.close_all() end)
