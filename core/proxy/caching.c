@@ -417,7 +417,7 @@ static void heed_head(struct exchange *x) {
                                      .url = caching_url(x),
                                      .vary = c->found->vary };
         int64_t now = caching_now();
-        freshness_measure(&draft.freshness, c->found->status, &kept, &told, now, now);
+        draft.rule = freshness_measure(&draft.freshness, c->found->status, &kept, &told, now, now);
         caching_tags(x, &kept, &draft);
         struct cache_fill *place = cache_fill_alone(c->cache, &c->key, &x->request.headers);
         cached_unref(cache_fill_freshen(place, c->found, &draft));
