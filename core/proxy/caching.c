@@ -89,6 +89,12 @@ static struct caching *begin(struct exchange *x) {
 
 /* ---- an answer from what is stored */
 
+static struct framing framing_of_body(const struct cache_body *body) {
+    uint64_t length = cache_body_expected(body);
+    if (length == UINT64_MAX) return (struct framing){ .kind = FRAMING_CHUNKED };
+    return (struct framing){ .kind = FRAMING_LENGTH, .length = length };
+}
+
 static void make_response(struct exchange *x, const struct cached *found) {
     struct response *r = &x->response;
     *r = (struct response){ .status = found->status, .version = found->version, .reason = found->reason };
@@ -97,10 +103,7 @@ static void make_response(struct exchange *x, const struct cached *found) {
     headers_reserve(&r->headers, found->header_count + 4);
     memcpy(r->headers.list, found->headers, found->header_count * sizeof *found->headers);
     r->headers.count = found->header_count;
-    uint64_t length = cache_body_expected(found->body);
-    r->framing = length == UINT64_MAX ? (struct framing){ .kind = FRAMING_CHUNKED }
-                                      : (struct framing){ .kind = FRAMING_LENGTH, .length = length };
-    if (length == 0) r->framing.kind = FRAMING_LENGTH;
+    r->framing = framing_of_body(found->body);
 }
 
 static void add_age(struct exchange *x, uint32_t seconds) {
@@ -228,7 +231,8 @@ static void refresh_behind(struct exchange *x) {
     if (turn == CACHE_FOLLOW) cache_unfollow(&c->follower);
     if (turn != CACHE_LEAD) return;
     finish_request(x);
-    fill_begin(&c->fill, x, c->fill.place, cached_ref(c->found), true, false);
+    fill_begin(&c->fill, x,
+               &(struct fill_options){ .place = c->fill.place, .old = cached_ref(c->found), .behind = true });
 }
 
 static enum cache_fwd reason_to_ask(const struct exchange *x) {
@@ -289,12 +293,23 @@ enum caching_answer caching_look_up(struct exchange *x) {
 
 /* ---- filling */
 
+/* A part that more may be joined to. What policy makes of answers it makes of each whole one. */
+static struct cached *take_part(struct exchange *x) {
+    struct caching *c = x->caching;
+    struct cached *part = c->found;
+    if (!part || !part->partial || cache_body_state(part->body) != CACHE_BODY_WHOLE) return NULL;
+    if (x->site->hooks & 1u << HOOK_ON_STORE) return NULL;
+    c->found = NULL;
+    return part;
+}
+
 void caching_fill(struct exchange *x) {
     struct caching *c = x->caching;
-    struct cached *known = take_known(x);
-    bool as_it_is = !known && asks_range(x);
+    struct cached *known = take_known(x), *part = known ? NULL : take_part(x);
     finish_request(x);
-    fill_begin(&c->fill, x, c->fill.place, known, false, as_it_is);
+    fill_begin(&c->fill, x,
+               &(struct fill_options){
+                   .place = c->fill.place, .old = known, .part = part, .as_it_is = !known && asks_range(x) });
 }
 
 /* Its age is that of the answer just got: what it came with. */
@@ -531,7 +546,8 @@ static void apply_ranges(struct exchange *x) {
 /* What a filling request got that asked for a part: as it came. */
 static bool is_cut_already(const struct exchange *x) {
     const struct caching *c = x->caching;
-    return c->found->partial && c->fill.exchange && c->fill.state == FILL_STORED && !c->fill.validated;
+    const struct fill *f = &c->fill;
+    return c->found->partial && f->exchange && f->state == FILL_STORED && !f->validated && !f->joined;
 }
 
 static void apply(struct exchange *x) {
@@ -553,6 +569,23 @@ void caching_apply(struct exchange *x) {
     if (x->source != SOURCE_REPLY) cache_status_add(&x->response.headers, &c->status);
 }
 
+/* ---- coded forms */
+
+bool caching_take_form(struct exchange *x, enum coding coding, int level) {
+    struct caching *c = x->caching;
+    if (!c || !c->served || x->body != &c->hit.pipe || !list_empty(&c->hit.pipe.stages)) return false;
+    if (c->found->partial || cache_body_state(c->found->body) != CACHE_BODY_WHOLE) return false;
+    struct worker *w = worker_of_exchange(x);
+    struct cached *form = form_of(&c->form, x, c->found, coding, level);
+    if (!form) return false;
+    hit_close(&c->hit);
+    must(hit_open(&c->hit, form->body, &w->loop, &w->mailbox)); /* whole, or begun just now */
+    form_start(&c->form);
+    x->response.framing = framing_of_body(form->body);
+    cached_unref(form);
+    return true;
+}
+
 /* ---- its end */
 
 void caching_leave(struct exchange *x) {
@@ -568,6 +601,7 @@ void caching_end(struct exchange *x) {
     if (!c) return;
     caching_leave(x);
     fill_end(&c->fill);
+    form_end(&c->form);
     cached_unref(c->found);
     c->found = NULL;
     news_close(c->news);

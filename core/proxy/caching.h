@@ -4,6 +4,7 @@
 
 #include "http/cache_status.h"
 #include "proxy/fill.h"
+#include "proxy/form.h"
 #include "proxy/hit.h"
 
 struct exchange;
@@ -20,6 +21,7 @@ struct caching {
     struct cache_follower follower;
     struct news *news; /* for `follower`; NULL: it never followed */
     struct fill fill;
+    struct form form;
     struct hit hit;
     struct cache_status status;
     bool asks;     /* the cache may answer it */
@@ -50,14 +52,17 @@ void caching_take_changes(struct exchange *);
 void caching_heard(struct exchange *);
 /* Before the head leaves, after on_response: conditions, ranges, Cache-Status. */
 void caching_apply(struct exchange *);
+/* The answer is to have that coding, and it is stored: its body becomes the coded form that is kept, and its framing what
+ * that has. False: it is coded on its way. */
+bool caching_take_form(struct exchange *, enum coding, int level);
 /* Nothing more is looked up, waited for or read; its fill goes on. */
 void caching_leave(struct exchange *);
 /* The fill, too, at once. */
 void caching_end(struct exchange *);
 /* Does the exchange wait for a fill of its own? */
 static inline bool caching_leads(const struct caching *c) { return c && c->fill.exchange && !c->fill.behind; }
-/* Its fill has still to run: the exchange must stay. */
-static inline bool caching_runs(const struct caching *c) { return c && fill_runs(&c->fill); }
+/* What others want of it has still to come: the exchange must stay. */
+static inline bool caching_runs(const struct caching *c) { return c && (fill_runs(&c->fill) || form_runs(&c->form)); }
 /* One word for what came of it, for scripts and the access log; NULL: there is no cache, or it was not reached.
  *   "hit"          a fresh answer was there
  *   "stale"        a stale one was, and was good enough

@@ -135,6 +135,10 @@ static void compress_answer(struct exchange *x) {
     if (coding == CODING_IDENTITY) return;
     drop_fields(&r->headers);
     weaken_etag(&r->headers, &x->arena);
+    if (caching_take_form(x, coding, (int)compress->level)) {
+        headers_set_id(&r->headers, HEADER_CONTENT_ENCODING, coding_name(coding));
+        return;
+    }
     r->framing.kind = FRAMING_CHUNKED;
     put_coding_on(x->body, &r->headers, coding, (int)compress->level);
     tell_length(x->body, &r->framing);

@@ -25,8 +25,8 @@ struct content {
 struct answer {
     struct response *response;
     struct content *content;
-    struct pipe **body;       /* where its body comes from; *body NULL: it has none */
-    struct pipe **made;       /* a body that policy gave it, in the arena; *made NULL: none. NULL: it cannot be given one */
+    struct pipe **body; /* where its body comes from; *body NULL: it has none */
+    struct pipe **made; /* a body that policy gave it, in the arena; *made NULL: none. NULL: it cannot be given one */
     struct pipe_watch *watch; /* who waits for what stages make of its body */
     struct arena *arena;
     const bool *gone; /* it has gone on: nothing can be changed any more */

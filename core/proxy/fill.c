@@ -48,12 +48,35 @@ static void add_conditions(struct headers *h, const struct headers *stored) {
     if (modified) headers_add(h, SLICE("If-Modified-Since"), modified->value);
 }
 
+/* What If-Range may say (RFC 9110 13.1.5); p NULL: the part has no strong validator. */
+static struct slice strong_validator(const struct headers *stored) {
+    struct etag etag;
+    const struct header *modified = headers_find(stored, SLICE("Last-Modified"));
+    if (etag_of(stored, &etag)) return etag.weak ? slice_make(NULL, 0) : headers_get_id(stored, HEADER_ETAG);
+    return modified && last_modified_is_strong(stored) ? modified->value : slice_make(NULL, 0);
+}
+
+static uint64_t end_of(const struct cached *part) { return part->first + cache_body_length(part->body); }
+
+/* RFC 9111 3.4: all is wanted, and the beginning is there. */
+static void ask_for_rest(struct fill *f) {
+    struct headers stored = cached_headers(f->part);
+    struct slice validator = strong_validator(&stored);
+    if (!validator.p || f->part->first > 0) return;
+    f->completes = true;
+    unsigned long long from = end_of(f->part);
+    headers_add(&f->request.headers, SLICE("Range"), arena_printf(&f->exchange->arena, "bytes=%llu-", from));
+    headers_add(&f->request.headers, SLICE("If-Range"), validator);
+}
+
 static void make_request(struct fill *f, bool as_it_is) {
     struct exchange *x = f->exchange;
     f->request = x->request;
     headers_init(&f->request.headers, &x->arena);
     headers_copy(&f->request.headers, &x->request.headers);
     if (!as_it_is) remove_conditions(&f->request.headers);
+    f->completes = false;
+    if (f->part && !as_it_is) ask_for_rest(f);
     if (!f->old) return;
     struct headers stored = cached_headers(f->old);
     add_conditions(&f->request.headers, &stored);
@@ -144,33 +167,7 @@ static uint64_t length_of(const struct framing *f) {
     return f->kind == FRAMING_LENGTH ? f->length : UINT64_MAX;
 }
 
-/* Bytes go into the store as they come; when it wants none of them any more, nobody does. */
-static size_t store_room(struct pipe_reader *r) {
-    struct fill *f = container_of(r, struct fill, reader);
-    return cache_body_room(f->stored->body, (void (*)(void *))news_tell, f->news);
-}
-
-static void store_take(struct pipe_reader *r, struct buffer *bytes) {
-    struct fill *f = container_of(r, struct fill, reader);
-    cache_body_write(f->stored->body, bytes);
-    if (cache_body_abandoned(f->stored->body)) task_wake(&worker_of_fill(f)->loop, &f->task);
-}
-
-static void store_end(struct pipe_reader *r, const struct headers *trailers) {
-    (void)trailers;
-    struct fill *f = container_of(r, struct fill, reader);
-    cache_body_end(f->stored->body);
-    over(f);
-}
-
-static void store_fail(struct pipe_reader *r, enum failure why) {
-    struct fill *f = container_of(r, struct fill, reader);
-    log_debug("%s: a body broke on its way into the cache: %s", f->exchange->site_name.p, failure_word(why));
-    cache_body_break(f->stored->body);
-    over(f);
-}
-
-static const struct pipe_reader_ops store_ops = { store_room, store_take, store_end, store_fail };
+static void stored_whole(struct sink *sink) { over(container_of(sink, struct fill, sink)); }
 
 static bool describe_part(struct cache_draft *d, const struct response *r) {
     struct byte_range range;
@@ -179,6 +176,55 @@ static bool describe_part(struct cache_draft *d, const struct response *r) {
     d->partial = true;
     d->first = range.first;
     return true;
+}
+
+/* ---- it is joined to the part that is there (RFC 9111 3.4, RFC 9110 15.3.7.3) */
+
+/* What comes begins within the part or right behind it, goes on where that ends, and is of the same representation. */
+static bool may_join(const struct fill *f, const struct response *r) {
+    struct byte_range range;
+    uint64_t total;
+    if (!f->part || r->status != 206 || !content_range_of(&r->headers, &range, &total)) return false;
+    struct headers stored = cached_headers(f->part);
+    bool touches = range.first >= f->part->first && range.first <= end_of(f->part) && range.last >= end_of(f->part);
+    return touches && total == f->part->total && partial_combines(&stored, &r->headers);
+}
+
+/* `d` and `kept` tell of both from now on. */
+static void join_part(struct fill *f, struct cache_draft *d, struct headers *kept, const struct response *r) {
+    struct headers stored = cached_headers(f->part);
+    uint64_t end = d->first + d->length;
+    headers_init(kept, &f->exchange->arena);
+    headers_copy(kept, &stored);
+    cache_update(kept, &r->headers, &f->told);
+    date_it(f, kept, f->heard_at);
+    f->joined = true;
+    d->first = f->part->first;
+    d->length = end - d->first;
+    if (d->first > 0 || end < d->total) return;
+    headers_remove_id(kept, HEADER_CONTENT_RANGE);
+    d->partial = false;
+    d->total = 0;
+    d->status = 200;
+    d->reason = status_reason(200);
+}
+
+static void never_told(struct cache_reader *r) { (void)r; }
+
+/* Its bytes are whole and in memory: they are copied, once. */
+static void write_part(struct fill *f, uint64_t n) {
+    struct cache_reader reader;
+    bool passing;
+    cache_reader_open(&reader, f->part->body, 0, never_told);
+    for (struct slice bytes; n > 0; n -= bytes.n) {
+        bytes = cache_reader_peek(&reader, &passing);
+        if (bytes.n > n) bytes.n = (size_t)n;
+        struct buffer copy = { 0 };
+        buffer_append(&copy, bytes.p, bytes.n);
+        cache_body_write(f->stored->body, &copy);
+        cache_reader_skip(&reader, bytes.n);
+    }
+    cache_reader_close(&reader);
 }
 
 static void store(struct fill *f) {
@@ -200,7 +246,10 @@ static void store(struct fill *f) {
         .length = length_of(&r->framing),
     };
     caching_tags(x, &r->headers, &draft);
-    if (describe_part(&draft, r)) f->stored = cache_fill_store(f->place, &draft);
+    bool known = describe_part(&draft, r);
+    uint64_t begins = draft.first;
+    if (known && draft.length != UINT64_MAX && may_join(f, r)) join_part(f, &draft, &kept, r);
+    if (known) f->stored = cache_fill_store(f->place, &draft);
     else cache_fill_fail(f->place);
     f->place = NULL;
     if (!f->stored) {
@@ -208,11 +257,12 @@ static void store(struct fill *f) {
         return;
     }
     note_fetch(f);
-    f->news = news_open(&worker_of_fill(f)->loop, &worker_of_fill(f)->mailbox, &f->task);
-    f->reader.ops = &store_ops;
+    struct worker *w = worker_of_fill(f);
+    sink_open(&f->sink, f->stored->body, &w->loop, &w->mailbox, stored_whole);
     settle(f, FILL_STORED);
     caching_take_filled(x);
-    pipe_add_reader(s->body, &f->reader);
+    if (f->joined) write_part(f, begins - f->part->first);
+    pipe_add_reader(s->body, &f->sink.reader);
 }
 
 /* ---- it was validated (RFC 9111 4.3.4) */
@@ -259,11 +309,12 @@ static void freshen(struct fill *f) {
     keep_old(f);
 }
 
-/* It speaks of something else: what is stored is not to be used, and is asked for anew. */
+/* It speaks of something else: what is stored is not to be used, and all is asked for anew. */
 static void ask_anew(struct fill *f) {
     fetch_close(f->fetch);
     cached_unref(f->old);
-    f->old = NULL;
+    cached_unref(f->part);
+    f->old = f->part = NULL;
     make_request(f, false);
     ask(f);
 }
@@ -332,7 +383,7 @@ static void heed_wish(struct fill *f) {
     if (w->ttl >= 0 && may_be_stored(f->rule)) {
         f->rule = CACHE_RULE_POLICY;
         fresh->lifetime = fresh->initial_age + ms(w->ttl);
-        fresh->flags &= (uint8_t)~(FRESHNESS_VALIDATE | FRESHNESS_HEURISTIC);
+        fresh->flags &= (uint8_t) ~(FRESHNESS_VALIDATE | FRESHNESS_HEURISTIC);
     }
     if (w->stale > 0 || w->stale_if_error > 0) fresh->flags &= (uint8_t)~FRESHNESS_NEVER_STALE;
     if (w->stale >= 0) fresh->stale_while_revalidate = ms(w->stale);
@@ -422,14 +473,13 @@ static void hear(struct fill *f) {
             return;
         }
     }
+    if (f->completes && r->status != 200 && !may_join(f, r) && (r->status == 206 || r->status == 416)) {
+        ask_anew(f);
+        return;
+    }
     begin_storing(f);
     f->state = FILL_ON_STORE;
     on_store(f);
-}
-
-static void read_on(struct fill *f) {
-    if (cache_body_abandoned(f->stored->body)) fill_end(f);
-    else pipe_reader_has_room(&f->reader);
 }
 
 static void await_head(struct fill *f) {
@@ -451,7 +501,7 @@ static void fill_advance(struct task *t) {
     case FILL_ASKING: await_head(f); return;
     case FILL_ON_STORE: on_store(f); return;
     case FILL_MAKING: make(f); return;
-    case FILL_STORED: read_on(f); return;
+    case FILL_STORED: /* the sink does the rest */
     case FILL_PASSED:
     case FILL_STALE: return;
     }
@@ -459,12 +509,11 @@ static void fill_advance(struct task *t) {
 
 /* ---- its life */
 
-void fill_begin(struct fill *f, struct exchange *x, struct cache_fill *place, struct cached *old, bool behind,
-                bool as_it_is) {
-    *f = (struct fill){ .exchange = x, .place = place, .old = old, .behind = behind };
+void fill_begin(struct fill *f, struct exchange *x, const struct fill_options *o) {
+    *f = (struct fill){ .exchange = x, .place = o->place, .old = o->old, .part = o->part, .behind = o->behind };
     task_init(&f->task, fill_advance);
     list_init(&f->waiter.node);
-    make_request(f, as_it_is);
+    make_request(f, o->as_it_is);
     ask(f);
 }
 
@@ -492,15 +541,13 @@ static void stop(struct fill *f) {
     if (f->place) cache_fill_fail(f->place);
     f->place = NULL;
     stop_storing(f->storing);
-    pipe_remove_reader(&f->reader);
-    if (f->stored && f->news && cache_body_state(f->stored->body) == CACHE_BODY_ARRIVING)
-        cache_body_break(f->stored->body);
     exchange_wake(f->exchange);
 }
 
 void fill_end(struct fill *f) {
     if (!f->exchange) return;
     if (!f->over) stop(f);
+    sink_close(&f->sink);
     if (f->fetch) {
         fetch_waiter_forget(&f->waiter);
         fetch_close(f->fetch);
@@ -511,9 +558,8 @@ void fill_end(struct fill *f) {
         f->storing->made = NULL;
     }
     cached_unref(f->old);
+    cached_unref(f->part);
     cached_unref(f->stored);
-    f->old = f->stored = NULL;
-    news_close(f->news);
-    f->news = NULL;
+    f->old = f->part = f->stored = NULL;
     task_forget(&f->task);
 }
