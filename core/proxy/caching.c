@@ -161,6 +161,12 @@ static bool covers(const struct exchange *x, const struct cached *found) {
     return true;
 }
 
+/* Purged softly: its time is over now, and what may be done with a stale one on an error may be done from now on. */
+static void allow_purged(struct reuse *r, const struct freshness *f) {
+    r->stale_on_error = f->stale_if_error > 0;
+    r->stale_if_cut_off = !(f->flags & (FRESHNESS_NEVER_STALE | FRESHNESS_VALIDATE));
+}
+
 static enum reuse_verdict judge(struct exchange *x) {
     struct caching *c = x->caching;
     if (!c->found || c->found->pass || !covers(x, c->found)) return reuse_of_nothing(&c->asked);
@@ -168,8 +174,9 @@ static enum reuse_verdict judge(struct exchange *x) {
     enum reuse_verdict verdict = c->reuse.verdict;
     if (x->cache_stale && !x->cache_refresh && verdict != REUSE_BYPASS) return REUSE_STALE;
     bool serves = verdict == REUSE_FRESH || verdict == REUSE_STALE || verdict == REUSE_STALE_WHILE_REVALIDATE;
-    if (serves && (c->stale_found || x->cache_refresh)) return REUSE_VALIDATE;
-    return verdict;
+    if (!serves || !(c->stale_found || x->cache_refresh)) return verdict;
+    if (c->stale_found) allow_purged(&c->reuse, &c->found->freshness);
+    return REUSE_VALIDATE;
 }
 
 static bool asks_range(const struct exchange *x) {
@@ -432,7 +439,7 @@ static void heed_head(struct exchange *x) {
                                      .url = caching_url(x),
                                      .vary = c->found->vary };
         int64_t now = caching_now();
-        freshness_measure(&draft.freshness, c->found->status, &kept, &told, now, now);
+        draft.rule = freshness_measure(&draft.freshness, c->found->status, &kept, &told, now, now);
         caching_tags(x, &kept, &draft);
         struct cache_fill *place = cache_fill_alone(c->cache, &c->key, &x->request.headers);
         cached_unref(cache_fill_freshen(place, c->found, &draft));

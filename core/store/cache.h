@@ -70,7 +70,7 @@ struct cached {
     struct slice reason, url; /* url: scheme://host/path?query, what purges and people name it by */
     uint64_t first, total;    /* a part (206): its first byte and the whole's length; else 0, 0 */
     uint64_t stored_at;       /* ms */
-    enum cache_rule rule;     /* pass: why */
+    enum cache_rule rule;     /* that let it be stored; pass: why not */
 };
 
 struct cached *cached_ref(struct cached *);
@@ -121,6 +121,7 @@ struct cache_draft {
     int status;
     uint8_t version;
     struct slice reason;
+    enum cache_rule rule;
     const struct headers *headers; /* those `removed` or `hop` are left out */
     struct freshness freshness;
     struct slice url;

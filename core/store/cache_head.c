@@ -72,6 +72,7 @@ static bool borrow_tags(struct cache *cache, struct cached *c, const struct cach
 static void fill_head(struct cached *c, const struct cache_draft *d) {
     c->status = d->status;
     c->version = d->version;
+    c->rule = d->rule;
     c->freshness = d->freshness;
     c->partial = d->partial;
     c->first = d->first;
