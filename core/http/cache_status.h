@@ -12,9 +12,28 @@ enum cache_fwd {
     CACHE_FWD_MISS,
     CACHE_FWD_REQUEST,
     CACHE_FWD_STALE,
-    CACHE_FWD_PARTIAL
+    CACHE_FWD_PARTIAL,
+    CACHE_OWN /* neither: the answer is about the cache itself */
 };
 struct slice cache_fwd_word(enum cache_fwd); /* "hit", "bypass", "method", "uri-miss", … */
+
+/* The same in one word for people: in the access log, in metrics, in what scripts see. */
+#define CACHE_RESULTS(RESULT)                                                                                          \
+    RESULT(HIT, "hit")                 /* stored, and fresh */                                                         \
+    RESULT(STALE, "stale")             /* stored, and no more fresh, but allowed */                                    \
+    RESULT(REVALIDATED, "revalidated") /* stored, and the backend said that it still holds */                          \
+    RESULT(COLLAPSED, "collapsed")     /* what another request was fetching at that moment */                          \
+    RESULT(MISS, "miss")               /* the backend was asked for it */                                              \
+    RESULT(PASS, "pass")               /* known beforehand not to be for the cache: its method, or a mark */           \
+    RESULT(BYPASS, "bypass")           /* policy, or the request itself, wanted nothing of the cache */
+
+enum cache_result {
+#define CACHE_RESULT_ENUM(id, word) CACHE_RESULT_##id,
+    CACHE_RESULTS(CACHE_RESULT_ENUM)
+#undef CACHE_RESULT_ENUM
+        CACHE_RESULT_COUNT
+};
+const char *cache_result_word(enum cache_result);
 
 struct cache_status {
     struct slice cache; /* our name: a token, else written as a string; not empty, printable ASCII */

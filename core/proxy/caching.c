@@ -148,10 +148,15 @@ static bool covers(const struct exchange *x, const struct cached *found) {
     return true;
 }
 
+static void limit_stale(const struct cache_policy *p, struct reuse *r) {
+    if (p->has_stale_if_error && (double)-r->left >= p->stale_if_error * 1000) r->stale_if_cut_off = false;
+}
+
 static enum reuse_verdict judge(struct exchange *x) {
     struct caching *c = x->caching;
     if (!c->found || c->found->pass || !covers(x, c->found)) return reuse_of_nothing(&c->asked);
     c->reuse = reuse_of(&c->found->freshness, &c->asked, caching_now());
+    limit_stale(policy_of(x), &c->reuse);
     enum reuse_verdict verdict = c->reuse.verdict;
     if (x->cache_stale && verdict != REUSE_BYPASS) return REUSE_STALE;
     bool serves = verdict == REUSE_FRESH || verdict == REUSE_STALE || verdict == REUSE_STALE_WHILE_REVALIDATE;
@@ -315,13 +320,20 @@ enum caching_answer caching_await(struct exchange *x) {
     return CACHING_NONE;
 }
 
-/* The site's word for answers that have none of their own. */
-enum cache_rule caching_adjust(const struct exchange *x, enum cache_rule rule, const struct response *r,
-                               struct freshness *fresh) {
+static void adjust_stale(const struct cache_policy *p, const struct cache_control *told, struct freshness *fresh) {
+    if (fresh->flags & (FRESHNESS_NEVER_STALE | FRESHNESS_VALIDATE)) return;
+    if (!(told->present & CC_STALE_WHILE_REVALIDATE)) fresh->stale_while_revalidate = (int64_t)(p->stale * 1000);
+    if (!(told->present & CC_STALE_IF_ERROR) && p->has_stale_if_error)
+        fresh->stale_if_error = (int64_t)(p->stale_if_error * 1000);
+}
+
+enum cache_rule caching_adjust(const struct exchange *x, enum cache_rule rule, int status,
+                               const struct cache_control *told, struct freshness *fresh) {
     const struct cache_policy *p = policy_of(x);
+    adjust_stale(p, told, fresh);
     bool silent = rule == CACHE_RULE_NO_FRESHNESS || rule == CACHE_RULE_VALIDATOR || rule == CACHE_RULE_HEURISTIC;
     for (unsigned i = 0; silent && i < p->negative_count; i++) {
-        if (p->negative[i].status != r->status && !(p->negative[i].status == 0 && r->status >= 400)) continue;
+        if (p->negative[i].status != status && !(p->negative[i].status == 0 && status >= 400)) continue;
         fresh->lifetime = (int64_t)(p->negative[i].seconds * 1000);
         return CACHE_RULE_HEURISTIC;
     }
@@ -543,8 +555,38 @@ void caching_end(struct exchange *x) {
     c->news = NULL;
 }
 
+/* ---- what became of it */
+
+static bool wants_nothing(const struct caching *c) { return !c->fill.exchange && c->asked.present & CC_NO_STORE; }
+
+bool caching_result(const struct caching *c, enum cache_result *result) {
+    if (!c) return false;
+    const struct fill *f = &c->fill;
+    bool hit = c->status.fwd == CACHE_HIT, leads = f->exchange && !f->behind;
+    if (!c->asks) *result = c->status.fwd == CACHE_FWD_METHOD ? CACHE_RESULT_PASS : CACHE_RESULT_BYPASS;
+    else if (hit && (c->reuse.left < 0 || c->stale_found)) *result = CACHE_RESULT_STALE;
+    else if (hit) *result = c->followed ? CACHE_RESULT_COLLAPSED : CACHE_RESULT_HIT;
+    else if (leads && f->state == FILL_STALE) *result = CACHE_RESULT_STALE;
+    else if (leads && f->validated) *result = CACHE_RESULT_REVALIDATED;
+    else if (wants_nothing(c)) *result = CACHE_RESULT_BYPASS;
+    else *result = !leads && c->found && c->found->pass ? CACHE_RESULT_PASS : CACHE_RESULT_MISS;
+    return true;
+}
+
 const char *caching_word(const struct caching *c) {
-    if (!c) return NULL;
-    if (c->status.fwd == CACHE_HIT) return "hit";
-    return cache_fwd_word(c->status.fwd).p;
+    enum cache_result result;
+    return caching_result(c, &result) ? cache_result_word(result) : NULL;
+}
+
+struct slice caching_rule(const struct caching *c) {
+    enum cache_result result;
+    const struct slice none = { NULL, 0 };
+    if (!caching_result(c, &result)) return none;
+    const struct fill *f = &c->fill;
+    bool judged = f->exchange && !f->behind && f->status && f->state != FILL_ASKING && f->state != FILL_STALE;
+    if (judged && f->state == FILL_PASSED && cache_rule_stores(f->rule)) return SLICE("no-room");
+    if (judged) return cache_rule_word(f->rule);
+    if (!c->asks) return c->status.fwd == CACHE_FWD_METHOD ? cache_rule_word(CACHE_RULE_METHOD) : none;
+    if (result == CACHE_RESULT_PASS) return cache_rule_word(c->found->rule);
+    return result == CACHE_RESULT_BYPASS ? cache_rule_word(CACHE_RULE_REQUEST_NO_STORE) : none;
 }

@@ -54,14 +54,21 @@ void caching_end(struct exchange *);
 static inline bool caching_leads(const struct caching *c) { return c && c->fill.exchange && !c->fill.behind; }
 /* Its fill has still to run: the exchange must stay. */
 static inline bool caching_runs(const struct caching *c) { return c && fill_runs(&c->fill); }
-/* "hit", "miss", … for the access log; NULL: the cache was not asked. */
+/* What became of it. False: the site does not cache, or it did not come so far. */
+bool caching_result(const struct caching *, enum cache_result *);
+/* Its word; NULL: none. */
 const char *caching_word(const struct caching *);
+/* The rule that decided whether what the backend sent is stored, or why the cache was not asked: a word of
+ * http/freshness.h, or "no-room". p NULL: none did. */
+struct slice caching_rule(const struct caching *);
 
 /* ---- for fill.c */
 int64_t caching_now(void);                            /* Unix ms */
 struct headers cached_headers(const struct cached *); /* to read only */
 struct slice caching_url(struct exchange *);          /* scheme://host/path?query */
-/* Of a site that says for how long answers without freshness of their own are fresh. */
-enum cache_rule caching_adjust(const struct exchange *, enum cache_rule, const struct response *, struct freshness *);
+/* What the site says for answers that do not say it themselves: freshness by status, how long they serve when stale.
+ * `told` is of the answer. */
+enum cache_rule caching_adjust(const struct exchange *, enum cache_rule, int status, const struct cache_control *told,
+                               struct freshness *);
 double caching_pass_seconds(const struct exchange *, int status);
 void caching_tags(struct exchange *, const struct headers *, struct cache_draft *);

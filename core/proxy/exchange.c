@@ -489,6 +489,16 @@ static struct metric *requests_metric(struct site_metrics *m, int status) {
     return metric ? metric : site_metrics_requests(m, status);
 }
 
+static void count_cache(const struct exchange *x, int worker) {
+    enum cache_result result = CACHE_RESULT_MISS;
+    const struct cache_metrics *m = &x->metrics->cache;
+    caching_result(x->caching, &result);
+    metric_add(m->requests[result], worker, 1);
+    if (x->source != SOURCE_CACHE) return;
+    metric_add(m->bytes, worker, (int64_t)x->bytes_out);
+    metric_observe_real(m->age, worker, x->caching->reuse.age_seconds);
+}
+
 static void count(struct exchange *x, double seconds) {
     int worker = worker_of_exchange(x)->loop.index;
     struct site_metrics *m = x->metrics;
@@ -502,6 +512,7 @@ static void count(struct exchange *x, double seconds) {
     metric_observe(m->latency, worker, seconds);
     metric_add(m->bytes_in, worker, (int64_t)x->bytes_in);
     metric_add(m->bytes_out, worker, (int64_t)x->bytes_out);
+    if (x->caching) count_cache(x, worker);
 }
 
 static void write_line(struct exchange *x, double seconds) {
@@ -529,6 +540,8 @@ static void write_line(struct exchange *x, double seconds) {
         .backend = x->backend_name,
         .server = x->server_name,
         .tries = x->tries,
+        .cache = slice_of(caching_word(x->caching)),
+        .cache_rule = caching_rule(x->caching),
     };
     access_log_write(worker_of_exchange(x)->access, &record);
 }

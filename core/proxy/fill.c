@@ -228,6 +228,7 @@ static void freshen(struct fill *f, int64_t now) {
         .total = f->old->total,
     };
     f->rule = freshness_measure(&draft.freshness, f->old->status, &kept, &told, f->asked_at, now);
+    f->rule = caching_adjust(x, f->rule, f->old->status, &told, &draft.freshness);
     caching_tags(x, &kept, &draft);
     f->stored = cache_fill_freshen(f->place, f->old, &draft);
     f->place = NULL;
@@ -276,7 +277,7 @@ static void judge(struct fill *f) {
     }
     struct freshness fresh;
     f->rule = freshness_of(&fresh, &x->request, &x->caching->asked, r, &f->told, f->asked_at, now);
-    f->rule = caching_adjust(x, f->rule, r, &fresh);
+    f->rule = caching_adjust(x, f->rule, r->status, &f->told, &fresh);
     if (cache_rule_stores(f->rule)) store(f, &fresh, now);
     else pass(f, f->rule);
 }
