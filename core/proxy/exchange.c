@@ -16,6 +16,7 @@
 #include "proxy/answer.h"
 #include "proxy/forward.h"
 #include "proxy/forwarded.h"
+#include "proxy/purge.h"
 #include "proxy/tunnel.h"
 
 enum next { GO_ON, WAIT, JUMPED };
@@ -189,9 +190,15 @@ static enum next on_request(struct exchange *x) {
                                          : GO_ON; /* the hook may have lowered max_body */
 }
 
-/* ---- 4. cache_key */
+/* ---- 4. cache_key; a PURGE ends here */
 
 static enum next cache_key(struct exchange *x) {
+    struct reply purged;
+    switch (purge_receive(x, &purged)) {
+    case PURGE_NOT_OURS: break;
+    case PURGE_REFUSED: return fail(x, FAIL_PURGE_REFUSED);
+    case PURGE_DONE: return reply(x, &purged);
+    }
     bool asks = x->site->cache.cache && x->request.method != METHOD_CONNECT;
     if (!asks || !has_hook(x, HOOK_CACHE_KEY)) return GO_ON;
     struct decision decision;
