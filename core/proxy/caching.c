@@ -249,9 +249,20 @@ static enum caching_answer hit(struct exchange *x) {
     return CACHING_SERVED;
 }
 
+static struct caching *begin_once(struct exchange *x) {
+    bool caches = x->site && x->site->cache.cache && x->request.method != METHOD_CONNECT;
+    return x->caching || !caches ? x->caching : begin(x);
+}
+
+enum reuse_verdict caching_try(struct exchange *x) {
+    const struct caching *c = begin_once(x);
+    if (!c || !c->asks) return REUSE_VALIDATE;
+    look(x);
+    return judge(x);
+}
+
 enum caching_answer caching_look_up(struct exchange *x) {
-    struct caching *c = x->caching;
-    if (!c && x->site && x->site->cache.cache && x->request.method != METHOD_CONNECT) c = begin(x);
+    struct caching *c = begin_once(x);
     if (!c || !c->asks) return CACHING_NONE;
     if (c->follower.fill) {
         if (atomic_load_explicit(&c->follower.outcome, memory_order_acquire) == CACHE_FILLING) return CACHING_WAIT;

@@ -38,6 +38,9 @@ enum caching_answer {
 
 /* After cache_key. Asked again after a wake. */
 enum caching_answer caching_look_up(struct exchange *);
+/* What a look-up would come to, for who asks about it: nothing is waited for or begun. Where the cache would not be asked
+ * the verdict means nothing; `caching` stays NULL where there is none. */
+enum reuse_verdict caching_try(struct exchange *);
 /* Begins the fill that CACHING_FILLS spoke of: the request is final now. */
 void caching_fill(struct exchange *);
 /* WAIT, SERVED, or NONE: x->fetch is the exchange's own, and has its answer. */

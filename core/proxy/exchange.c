@@ -17,6 +17,7 @@
 #include "proxy/forward.h"
 #include "proxy/forwarded.h"
 #include "proxy/purge.h"
+#include "proxy/question.h"
 #include "proxy/tunnel.h"
 
 enum next { GO_ON, WAIT, JUMPED };
@@ -213,7 +214,14 @@ static enum next cache_key(struct exchange *x) {
 
 /* ---- 5. look up: hit, stale, join a running fill, begin one; or none of it, and a fetch of its own */
 
+static enum next answer_question(struct exchange *x) {
+    struct reply answered = { .status = 204 };
+    headers_init(&answered.headers, &x->arena);
+    return reply(x, &answered);
+}
+
 static enum next ask_cache(struct exchange *x) {
+    if (question_take(x)) return answer_question(x);
     switch (caching_look_up(x)) {
     case CACHING_WAIT: return WAIT;
     case CACHING_SERVED: return jump(x, STEP_ON_RESPONSE);
