@@ -58,17 +58,18 @@ struct slice cache_status_write(struct arena *arena, const struct cache_status *
     return arena_concat(arena, parts, n);
 }
 
-/* Members are strings or tokens (RFC 9211 2). */
-static bool is_valid_list(struct slice text) {
+/* Members are strings or tokens (RFC 9211 2). Without any, a line of ours behind it would make a list that begins with
+ * a comma. */
+static bool is_list(struct slice text) {
     struct sf_reader reader;
     struct sf_value value;
     sf_begin(&reader, text);
     while (sf_list_next(&reader, &value))
         if (value.type != SF_STRING && value.type != SF_TOKEN) return false;
-    return !reader.failed;
+    return reader.begun && !reader.failed;
 }
 
 void cache_status_add(struct headers *headers, const struct cache_status *s) {
-    if (!is_valid_list(headers_joined(headers, CACHE_STATUS))) headers_remove(headers, CACHE_STATUS);
+    if (!is_list(headers_joined(headers, CACHE_STATUS))) headers_remove(headers, CACHE_STATUS);
     headers_add_other(headers, CACHE_STATUS, cache_status_write(headers->arena, s));
 }

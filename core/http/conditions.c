@@ -1,5 +1,5 @@
-/* RFC 9110 13.2.2 as it is written there. Entity tags are lists of their own: a backslash in one is a byte like any other,
- * so header_list_next, which knows quoted strings, would cut them in the wrong places. */
+/* RFC 9110 13.2.2 as it is written there. Lists of entity tags are read here: a backslash in a tag is a byte like any
+ * other, so that header_list_next, which knows quoted strings, would cut them in the wrong places. */
 #include "http/conditions.h"
 
 #include "http/freshness.h"

@@ -1,11 +1,11 @@
-/* RFC 9111 as a list of questions. freshness_of asks them in the order in which they cost least to answer and say most to
- * who wants to know why something is not cached; the first that says no is the rule.
+/* RFC 9111 as a list of questions. freshness_of asks them in the order that says most to who wants to know why
+ * something is not cached; the first that says no is the rule.
  *
- * Where the RFC leaves a choice: of two values of a directive the first counts; s-maxage forbids stale answers even where
- * stale-while-revalidate stands beside it, as 5.2.2.10 says it has the meaning of proxy-revalidate; what came without
- * anything to validate it by is kept only if it was ever fresh, or may be served stale; a response with Set-Cookie is
- * somebody's own unless the origin says how long all may have it. Responses to POST are not stored (9110 9.3.3 would
- * allow some). */
+ * Where the RFC leaves a choice: of two values of a directive the first counts. s-maxage forbids stale answers even
+ * with stale-while-revalidate beside it, since 5.2.2.10 gives it the meaning of proxy-revalidate. What came without
+ * anything to validate it by is kept only if it was ever fresh, or may be served stale. A response with Set-Cookie is
+ * somebody's own, unless the origin says how long all may have it. Responses to POST are not stored, though RFC 9110
+ * 9.3.3 would allow some. */
 #include "http/freshness.h"
 
 #include "http/conditions.h"
@@ -164,6 +164,23 @@ enum cache_rule freshness_measure(struct freshness *f, int status, const struct 
 
 /* ---- may it be stored (3) */
 
+/* Answers to what one request had beyond its target (conditions, Range, Expect, early data, too many or too large
+ * fields), or about one client. Stored, they would be given to everybody. RFC 6585 forbids to store the last four. */
+static bool is_for_one_request(int status) {
+    switch (status) {
+    case 304:
+    case 412:
+    case 416:
+    case 417:
+    case 425:
+    case 428:
+    case 429:
+    case 431:
+    case 511: return true;
+    default: return false;
+    }
+}
+
 /* A 206 of one range of a body whose length is told, and with as many bytes as it says (3.3). */
 static bool is_one_part(const struct response *response) {
     struct byte_range range;
@@ -188,7 +205,7 @@ static bool is_unstorable(enum cache_rule *rule, const struct request *request, 
     const uint32_t for_all = CC_PUBLIC | CC_MUST_REVALIDATE | CC_S_MAXAGE;
     bool has_credentials = headers_find_id(&request->headers, HEADER_AUTHORIZATION) != NULL;
     if (request->method != METHOD_GET && request->method != METHOD_HEAD) *rule = CACHE_RULE_METHOD;
-    else if (response->status < 200 || response->status == 304) *rule = CACHE_RULE_STATUS;
+    else if (response->status < 200 || is_for_one_request(response->status)) *rule = CACHE_RULE_STATUS;
     else if (asked->present & CC_NO_STORE) *rule = CACHE_RULE_REQUEST_NO_STORE;
     else if (is_forbidden(rule, response->status, told)) return true;
     else if (has_credentials && !(told->present & for_all)) *rule = CACHE_RULE_AUTHORIZATION;
@@ -372,5 +389,7 @@ bool cache_invalidated_uri(struct arena *arena, const struct target *target, str
     reference_resolve(&resolved, &base, &given, arena_bytes(arena, base.path.n + given.path.n + 1));
     char *text = arena_bytes(arena, reference_size(&resolved));
     struct slice url = slice_make(text, reference_write(text, &resolved));
-    return url_parse(arena, url, out) && same_origin(target, out);
+    if (!url_parse(arena, url, out) || !same_origin(target, out)) return false;
+    out->path = path_normalise(arena, out->path);
+    return out->path.p != NULL;
 }

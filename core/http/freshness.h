@@ -21,7 +21,7 @@
     RULE(NO_CACHE, "no-cache", true)   /* validated for each use, 5.2.2.4 */                                           \
     RULE(METHOD, "method", false)      /* neither GET nor HEAD */                                                      \
     RULE(REQUEST_NO_STORE, "request-no-store", false) /* 5.2.1.5 */                                                    \
-    RULE(STATUS, "status", false)                     /* an interim one, or 304 */                                     \
+    RULE(STATUS, "status", false)                     /* interim, 304, or for one request only, as 416 */              \
     RULE(RANGE, "range", false)                       /* a 206 that is not one known range, 3.3 */                     \
     RULE(MUST_UNDERSTAND, "must-understand", false)   /* and a status we do not know, 5.2.2.3 */                       \
     RULE(MALFORMED, "malformed", false)               /* CC_MALFORMED */                                               \
@@ -60,18 +60,18 @@ struct freshness {
     uint8_t flags;
 };
 
-/* May the response to this request be stored (RFC 9111 3), and how fresh is it? `*out` is filled whatever the answer.
+/* May the response to this request be stored (RFC 9111 3), and how fresh is it? That is filled in whatever the answer.
  * `asked` and `told` are what cache_control.h makes of both. `request_time`: when the fetch sent its request;
  * `response_time`: when the head came (the later of both counts, should the clock have been set back).
  *
- * HEAD: says what would hold of a GET; a cache that only has a HEAD's response keeps no body, the store decides.
- * The caller does not store, or cuts out, fields that cache_stores_field refuses. */
-enum cache_rule freshness_of(struct freshness *out, const struct request *, const struct cache_control *asked,
+ * HEAD: says what would hold of a GET; what a response without its body is good for, the store decides. Which of its
+ * fields are stored, cache_stores_field says. */
+enum cache_rule freshness_of(struct freshness *, const struct request *, const struct cache_control *asked,
                              const struct response *, const struct cache_control *told, int64_t request_time,
                              int64_t response_time);
 /* Only how fresh: for a stored head that a 304 or HEAD has just updated (cache_update). `told` is of the updated head.
  * A rule that stores, NO_FRESHNESS or NO_VALIDATOR. */
-enum cache_rule freshness_measure(struct freshness *out, int status, const struct headers *,
+enum cache_rule freshness_measure(struct freshness *, int status, const struct headers *,
                                   const struct cache_control *told, int64_t request_time, int64_t response_time);
 
 /* Seconds; 0 without an Age, and for an invalid one; of a list the first counts; at most DELTA_MAX (RFC 9111 5.1). */
@@ -115,11 +115,11 @@ bool cache_status_is_error(int status);
 
 /* Is the field stored (RFC 9111 3.1)? Not: hop-by-hop ones and those that Connection nominates (both are marked `hop`),
  * the core's own (header_is_core; Content-Length among them, it is written afresh), Proxy-Authenticate, -Authorization
- * and -Authentication-Info, and what no-cache="…" or private="…" name: that is left out when storing, so nothing is left
+ * and -Authentication-Info, and what no-cache="…" or private="…" name: left out when storing, so that there is nothing
  * to strip when reusing. Nor Age: the freshness has it. */
 bool cache_stores_field(const struct header *, const struct headers *response, const struct cache_control *told);
-/* Is it taken over from a 304 or HEAD response (RFC 9111 3.2)? What is stored, but Content-Encoding, -Type and -Range, on
- * which the stored bytes depend. Set-Cookie only where the response says that it is for all (public, max-age,
+/* Is it taken over from a 304 or HEAD response (RFC 9111 3.2)? What is stored, but Content-Encoding, -Type and -Range,
+ * on which the stored bytes depend. Set-Cookie only where the response says that it is for all (public, max-age,
  * s-maxage): else it is meant for the client whose request was sent on. */
 bool cache_updates_field(const struct header *, const struct headers *response, const struct cache_control *told);
 /* Freshens a stored head (RFC 9111 3.2): every field that `from` has and may update is replaced by all its lines, the

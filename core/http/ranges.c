@@ -1,8 +1,8 @@
-/* Range is parsed without the body's length first, then held against it: a request for what is not known yet asks only the
- * first half of the question.
+/* Range is first parsed without the body's length, then held against it: of what is not known yet only the first half
+ * of the question is asked.
  *
- * A range is cheap to ask for and dear to answer. So the number of ranges is bounded, and those that would send more than
- * the whole body get the whole body (RFC 9110 14.2, 17.15). */
+ * A range is cheap to ask for and dear to answer. So the number of ranges is bounded, and those that would send more
+ * than the whole body get the whole body (RFC 9110 14.2, 17.15). */
 #include "http/ranges.h"
 
 #include "http/conditions.h"

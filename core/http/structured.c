@@ -1,8 +1,8 @@
-/* The parsing algorithms of RFC 8941 4.2, one function for each, on a cursor. Nothing is skipped and nothing forgiven: a
- * character out of place fails the whole field.
+/* The parsing algorithms of RFC 8941 4.2, one function for each, on a cursor. Nothing is skipped and nothing forgiven:
+ * a character out of place fails the whole field.
  *
- * Nothing is decoded either. Who asks for a directive's number or a word needs no unescaped string, so strings stay as they
- * came; parameters and inner lists are walked once to see that they are well-formed, and walked again by who wants them. */
+ * Nothing is decoded either. Who asks for a directive's number or a word needs no unescaped string, so strings stay as
+ * they came; parameters and inner lists are walked to see that they are well-formed, and again by who wants them. */
 #include "http/structured.h"
 
 #include "http/grammar.h"

@@ -1,9 +1,9 @@
 /* A key is one record after the other: lengths, a lower-case name, the normalised value, and for Accept-Language the
- * language of the response. Whether a request matches is asked on the path of each hit, so its values are not normalised
- * into memory: one walk writes into a sink, and a sink either counts, or stores, or compares with what was stored.
+ * language of the response. Whether a request matches is asked on the path of each hit, so its values are not
+ * normalised into memory: one walk writes into a sink, and a sink counts, or stores, or compares with what was stored.
  *
- * A value has one of few forms, and how it was normalised is its first byte. Only equal forms are equal, so that the short
- * cuts for Accept-Encoding and Accept-Language need not hold for every value: where they do not, the value is plain. */
+ * A value has one of few forms, and its first byte says which. Only equal forms are equal, so that the short cuts for
+ * Accept-Encoding and Accept-Language need not hold for every value: where they do not, the value is plain. */
 #include "http/vary.h"
 
 #include "http/coding.h"

@@ -11,8 +11,9 @@ enum vary vary_of(const struct headers *response);
  * for VARY_ANY. The bytes mean nothing to others.
  *
  * The values are normalised (RFC 9111 4.1): lines joined, white space round commas taken out, absent told from empty.
- *   Accept-Encoding: which of br, gzip, zstd are accepted, in that order ("*" and q=0 heeded): what others ask for is
- *     not told apart.
+ *   Accept-Encoding: which of br, gzip, zstd and identity are accepted ("*" and q=0 heeded), and absent as identity.
+ *     Only where the response has one of these codings: others would be given to who cannot read them, so that then the
+ *     value is kept as it is.
  *   Accept-Language: lower case, sorted, weights in one spelling: the order means nothing (RFC 9110 12.5.4). If the
  *     response has one Content-Language, it also matches a request that prefers just that one. */
 struct slice vary_key(struct arena *, const struct headers *response, const struct headers *request);

@@ -9,6 +9,7 @@
 #include "proxy/caching.h"
 
 #include "base/clock.h"
+#include "base/must.h"
 #include "http/conditions.h"
 #include "http/ranges.h"
 #include "http/uri.h"
@@ -104,24 +105,27 @@ static void add_age(struct exchange *x, uint32_t seconds) {
     headers_add_id(&x->response.headers, HEADER_AGE, slice_make(text + n, 11 - n));
 }
 
-static void serve(struct exchange *x, enum response_source source) {
+/* False: its bytes are gone already. */
+static bool serve(struct exchange *x, enum response_source source) {
     struct caching *c = x->caching;
     struct worker *w = worker_of_exchange(x);
+    if (!hit_open(&c->hit, c->found->body, &w->loop, &w->mailbox)) return false;
     make_response(x, c->found);
     x->source = source;
     x->first_byte = loop_now(&w->loop);
     if (x->fetch_began == 0) x->fetch_began = x->first_byte;
-    hit_open(&c->hit, c->found->body, &w->loop, &w->mailbox);
     c->served = true;
     x->body = &c->hit.pipe;
+    return true;
 }
 
-static void serve_found(struct exchange *x) {
+static bool serve_found(struct exchange *x) {
     struct caching *c = x->caching;
     c->status.has_ttl = true;
     c->status.ttl = c->reuse.left;
-    serve(x, SOURCE_CACHE);
+    if (!serve(x, SOURCE_CACHE)) return false;
     add_age(x, c->reuse.age_seconds);
+    return true;
 }
 
 /* ---- looking up */
@@ -244,9 +248,15 @@ static enum caching_answer ask(struct exchange *x) {
 }
 
 static enum caching_answer hit(struct exchange *x) {
-    x->caching->status.fwd = CACHE_HIT;
-    serve_found(x);
-    return CACHING_SERVED;
+    struct caching *c = x->caching;
+    enum cache_fwd miss = c->status.fwd;
+    c->status.fwd = CACHE_HIT;
+    if (serve_found(x)) return CACHING_SERVED;
+    c->status = (struct cache_status){ .cache = c->status.cache, .fwd = miss };
+    c->fill.place = cache_fill_alone(c->cache, &c->key, &x->request.headers);
+    cached_unref(c->found);
+    c->found = NULL;
+    return CACHING_FILLS;
 }
 
 static struct caching *begin_once(struct exchange *x) {
@@ -295,8 +305,9 @@ void caching_fill(struct exchange *x) {
 }
 
 /* Its age is that of the answer just got: what it came with. */
-static void serve_filled(struct exchange *x) {
+void caching_take_filled(struct exchange *x) {
     struct caching *c = x->caching;
+    if (c->served || c->fill.behind || x->step != STEP_AWAIT_HEAD) return;
     cached_unref(c->found);
     c->found = cached_ref(c->fill.stored);
     struct cache_control nothing = { 0 };
@@ -315,14 +326,14 @@ static void serve_stale(struct exchange *x) {
     c->found = cached_ref(c->fill.old);
     c->status.fwd_status = c->fill.status;
     c->reuse = reuse_of(&c->found->freshness, &(struct cache_control){ 0 }, caching_now());
-    serve_found(x);
+    must(serve_found(x)); /* only whole bodies are validated */
 }
 
 enum caching_answer caching_await(struct exchange *x) {
     struct caching *c = x->caching;
     switch (c->fill.state) {
     case FILL_ASKING: return CACHING_WAIT;
-    case FILL_STORED: serve_filled(x); return CACHING_SERVED;
+    case FILL_STORED: return CACHING_SERVED;
     case FILL_STALE: serve_stale(x); return CACHING_SERVED;
     case FILL_PASSED: break;
     }

@@ -66,6 +66,8 @@ const char *caching_word(const struct caching *);
 struct slice caching_rule(const struct caching *);
 
 /* ---- for fill.c */
+/* What was stored answers the exchange, if it still waits: before the first byte is stored, lest it miss any. */
+void caching_take_filled(struct exchange *);
 int64_t caching_now(void);                            /* Unix ms */
 struct headers cached_headers(const struct cached *); /* to read only */
 struct slice caching_url(struct exchange *);          /* scheme://host/path?query */

@@ -351,7 +351,7 @@ static enum next await_fill(struct exchange *x) {
 }
 
 static enum next await_head(struct exchange *x) {
-    enum next filled = caching_leads(x->caching) && !x->fetch ? await_fill(x) : GO_ON;
+    enum next filled = caching_leads(x->caching) ? await_fill(x) : GO_ON;
     if (filled != GO_ON) return filled;
     switch (x->fetch->state) {
     case FETCH_TRYING: return WAIT;

@@ -200,6 +200,7 @@ static void store(struct fill *f, const struct freshness *fresh, int64_t now) {
     f->news = news_open(&worker_of_fill(f)->loop, &worker_of_fill(f)->mailbox, &f->task);
     f->reader.ops = &store_ops;
     settle(f, FILL_STORED);
+    caching_take_filled(x);
     pipe_add_reader(&f->fetch->body, &f->reader);
 }
 
@@ -237,6 +238,7 @@ static void freshen(struct fill *f, int64_t now) {
     if (!f->stored) f->stored = cached_ref(f->old);
     fetch_stop(f->fetch);
     settle(f, FILL_STORED);
+    caching_take_filled(x);
     over(f);
 }
 

@@ -31,7 +31,7 @@ static bool take_some(struct hit *h, struct buffer *to, size_t room) {
     return true;
 }
 
-static void open_reader(struct hit *h, uint64_t position);
+static bool open_reader(struct hit *h, uint64_t position);
 
 /* The next piece, if the present one is done. False: there is none. */
 static bool next_piece(struct hit *h, struct buffer *to) {
@@ -42,7 +42,7 @@ static bool next_piece(struct hit *h, struct buffer *to) {
         h->left = piece->length;
         if (h->left == 0) continue;
         cache_reader_close(&h->reader);
-        open_reader(h, piece->first - h->offset);
+        if (!open_reader(h, piece->first - h->offset)) h->lost = true;
     }
     return true;
 }
@@ -59,6 +59,7 @@ static bool is_broken(struct hit *h) {
 static enum progress gather(struct hit *h, struct buffer *to, size_t room) {
     while (to->size < room) {
         if (!next_piece(h, to)) return PROGRESS_END;
+        if (h->lost) return PROGRESS_BROKEN;
         if (take_some(h, to, room - to->size)) continue;
         if (cache_reader_at_end(&h->reader)) return h->pieces == &h->whole ? PROGRESS_END : PROGRESS_BROKEN;
         if (is_broken(h)) return PROGRESS_BROKEN;
@@ -92,22 +93,23 @@ static void advance(struct task *t) { flow(container_of(t, struct hit, task)); }
 static void reader_tell(struct cache_reader *r) { news_tell(container_of(r, struct hit, reader)->news); }
 
 /* Only a body that is still arriving will ever tell. */
-static void open_reader(struct hit *h, uint64_t position) {
+static bool open_reader(struct hit *h, uint64_t position) {
     if (!h->news && cache_body_state(h->body) == CACHE_BODY_ARRIVING)
         h->news = news_open(h->loop, h->mailbox, &h->task);
     uint64_t arrived = cache_body_length(h->body), from = position < arrived ? position : arrived;
-    cache_reader_open(&h->reader, h->body, from, reader_tell);
     h->skip = position - from;
+    return cache_reader_open(&h->reader, h->body, from, reader_tell);
 }
 
-void hit_open(struct hit *h, struct cache_body *body, struct loop *loop, struct mailbox *mailbox) {
+bool hit_open(struct hit *h, struct cache_body *body, struct loop *loop, struct mailbox *mailbox) {
     *h = (struct hit){ .body = cache_body_ref(body), .loop = loop, .mailbox = mailbox, .open = true };
     pipe_init(&h->pipe, pipe_has_room, NULL);
     task_init(&h->task, advance);
     h->whole.length = h->left = UINT64_MAX;
     h->pieces = &h->whole;
     h->piece_count = 1;
-    open_reader(h, 0);
+    if (!open_reader(h, 0)) hit_close(h);
+    return h->open;
 }
 
 void hit_cut(struct hit *h, const struct hit_piece *pieces, unsigned count, uint64_t offset) {

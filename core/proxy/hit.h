@@ -28,10 +28,11 @@ struct hit {
     uint64_t left;               /* bytes of the present piece */
     uint64_t offset;             /* where in the whole content the body begins (a stored part) */
     bool open, flowing;
+    bool lost; /* what a piece needs is gone */
 };
 
-/* All of it. The body is referenced until hit_close. */
-void hit_open(struct hit *, struct cache_body *, struct loop *, struct mailbox *);
+/* All of it. The body is referenced until hit_close. False: it is a window that has gone on; nothing is open. */
+bool hit_open(struct hit *, struct cache_body *, struct loop *, struct mailbox *);
 /* Only these pieces, which must live as long; before anybody reads. Positions are those of the whole content, of which the
  * body has what is behind `offset`. */
 void hit_cut(struct hit *, const struct hit_piece *, unsigned count, uint64_t offset);

@@ -12,8 +12,10 @@
 #pragma once
 
 #include "base/buffer.h"
+#include "base/list.h"
 #include "http/freshness.h"
 #include "http/message.h"
+#include "http/vary.h"
 
 #include <stdatomic.h>
 
@@ -34,6 +36,7 @@ struct cache *cache_named(struct slice site);
 /* Every cache there is, in the order of their making; NULL: no more. */
 struct cache *cache_next(const struct cache *after);
 struct slice cache_site(const struct cache *);
+void cache_close_all(void); /* at the end of the process: nobody holds anything of theirs */
 
 /* ---- keys */
 
@@ -50,18 +53,18 @@ struct cached {
     _Atomic unsigned refs;
     struct cache *cache;
     int status;
-    uint8_t version;        /* enum http_version of the response it came with */
-    bool pass;              /* no response: it says that this key is not worth collapsing for until freshness ends */
-    enum cache_rule rule;   /* pass: why */
+    uint8_t version;      /* enum http_version of the response it came with */
+    bool pass;            /* no response: it says that this key is not worth collapsing for until freshness ends */
+    enum cache_rule rule; /* pass: why */
     struct freshness freshness;
     struct slice reason;
     struct header *headers; /* as the backend sent them, without what is never stored; slices into its own block */
     uint32_t header_count;
-    struct slice key, url;  /* url: scheme://host/path?query, what purges and people name it by */
-    struct slice vary;      /* http/vary.h's stored form; n 0: every request fits */
+    struct slice key, url; /* url: scheme://host/path?query, what purges and people name it by */
+    struct slice vary;     /* http/vary.h's stored form; n 0: every request fits */
     struct slice *tags;
     uint32_t tag_count;
-    uint64_t first, total;  /* a part (206): its first byte and the whole's length; else 0, 0 */
+    uint64_t first, total; /* a part (206): its first byte and the whole's length; else 0, 0 */
     bool partial;
     struct cache_body *body; /* NULL: pass */
     uint64_t stored_at;      /* ms */
@@ -92,8 +95,8 @@ enum cache_outcome {
 /* Somebody who waits for a fill. Embedded; belongs to one thread, told in any. */
 struct cache_follower {
     struct list node;
-    struct cache_fill *fill; /* NULL: follows none. A reference */
-    _Atomic int outcome;     /* enum cache_outcome; set before the call */
+    struct cache_fill *fill;               /* NULL: follows none. A reference */
+    _Atomic int outcome;                   /* enum cache_outcome; set before the call */
     void (*tell)(struct cache_follower *); /* once, in the leader's thread, under a lock: must not call the cache */
 };
 
@@ -145,7 +148,7 @@ enum cache_body_state { CACHE_BODY_ARRIVING, CACHE_BODY_WHOLE, CACHE_BODY_BROKEN
 struct cache_body *cache_body_ref(struct cache_body *);
 void cache_body_unref(struct cache_body *); /* in any thread */
 enum cache_body_state cache_body_state(const struct cache_body *);
-uint64_t cache_body_length(const struct cache_body *); /* what has arrived; all of it once WHOLE */
+uint64_t cache_body_length(const struct cache_body *);   /* what has arrived; all of it once WHOLE */
 uint64_t cache_body_expected(const struct cache_body *); /* UINT64_MAX: not known yet */
 
 /* -- its one writer */
@@ -158,7 +161,7 @@ void cache_body_end(struct cache_body *);
 /* What there is can still be read; nobody finds it any more. */
 void cache_body_break(struct cache_body *);
 /* Nobody wants it any more (not stored, no reader): the writer may stop. */
-bool cache_body_abandoned(const struct cache_body *);
+bool cache_body_abandoned(struct cache_body *);
 
 /* -- its readers. Embedded; each belongs to one thread */
 struct cache_reader {
@@ -166,12 +169,14 @@ struct cache_reader {
     struct cache_body *body; /* a reference; NULL: closed */
     void *piece;             /* where it is: the store's own */
     size_t offset;
-    uint64_t position;
-    bool armed;
+    _Atomic uint64_t position;
+    bool listed, armed;
     void (*tell)(struct cache_reader *); /* in the writer's thread, under a lock: must not call the cache */
 };
-/* At `position` <= what has arrived. */
-void cache_reader_open(struct cache_reader *, struct cache_body *, uint64_t position,
+/* At `position` <= what has arrived. False: what was there is gone (a window went on without this reader, or its writer
+ * has given it up), and nobody finds it any more: fetch. The one who stores opens the first reader before it asks for
+ * room, or the body is abandoned. */
+bool cache_reader_open(struct cache_reader *, struct cache_body *, uint64_t position,
                        void (*tell)(struct cache_reader *));
 /* The contiguous bytes at its place; n 0: none now. They stay until it goes on, and longer as long as somebody holds the
  * body, unless `*passing`: then they are gone once it has gone on. */
@@ -196,14 +201,14 @@ void cache_sweep(struct cache *, unsigned objects);
 
 /* ---- figures */
 struct cache_figures {
-    uint64_t memory;  /* the limit */
-    uint64_t used;    /* bytes taken of it, metadata and what readers still hold included */
-    uint64_t mapped;  /* bytes of address space that have been touched */
+    uint64_t memory; /* the limit */
+    uint64_t used;   /* bytes taken of it, metadata and what readers still hold included */
+    uint64_t mapped; /* bytes of address space that have been touched */
     uint64_t objects, passes;
     uint64_t stored, freshened, evicted, refused, purged, expired; /* since the beginning */
     uint64_t evicted_bytes;
 };
-void cache_figures(const struct cache *, struct cache_figures *);
+void cache_figures(struct cache *, struct cache_figures *);
 
 /* ---- explaining: every variant under a key, each a reference while the call lasts; `purged` ones included */
 void cache_each_variant(struct cache *, const struct cache_key *,

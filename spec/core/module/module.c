@@ -18,6 +18,7 @@ static const luaL_Reg parts[] = {
     { "coding", module_coding_open },
     { "limit", module_limit_open },
     { "frozen", module_frozen_open },
+    { "cache", module_cache_open },
     { "rules", module_rules_open },
     { "parts", module_parts_open },
     { NULL, NULL },

@@ -23,6 +23,7 @@ int module_frozen_open(lua_State *L);
 int module_lua_open(lua_State *L);
 int module_proxy_open(lua_State *L);
 int module_coding_open(lua_State *L);
+int module_cache_open(lua_State *L);
 int module_rules_open(lua_State *L);
 int module_parts_open(lua_State *L);
 
