@@ -187,6 +187,8 @@ bool question_take(struct exchange *x) {
     pthread_mutex_unlock(&asked.lock);
     if (!open) return false;
     char *answer = make_answer(x); /* which locks the cache: not under ours */
+    caching_end(x);
+    x->caching = NULL; /* it is in no figure and no log */
     pthread_mutex_lock(&asked.lock);
     struct cache_question *q = find(h->value);
     if (q && !q->answer) q->answer = answer;
