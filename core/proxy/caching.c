@@ -265,10 +265,12 @@ static struct caching *begin_once(struct exchange *x) {
 }
 
 enum reuse_verdict caching_try(struct exchange *x) {
-    const struct caching *c = begin_once(x);
+    struct caching *c = begin_once(x);
     if (!c || !c->asks) return REUSE_VALIDATE;
     look(x);
-    return judge(x);
+    enum reuse_verdict verdict = judge(x);
+    if (verdict == REUSE_VALIDATE) c->status.fwd = reason_to_ask(x);
+    return verdict;
 }
 
 enum caching_answer caching_look_up(struct exchange *x) {

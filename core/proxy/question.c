@@ -127,7 +127,6 @@ static void describe_outcome(json_t *o, struct exchange *x, enum reuse_verdict v
     const struct caching *c = x->caching;
     enum cache_result result = CACHE_RESULT_MISS;
     struct slice why = cache_fwd_word(c->status.fwd);
-    bool found = c->found && !c->found->pass;
     if (!c->asks) result = c->status.fwd == CACHE_FWD_METHOD ? CACHE_RESULT_PASS : CACHE_RESULT_BYPASS;
     else if (verdict == REUSE_FRESH) result = CACHE_RESULT_HIT;
     else if (verdict == REUSE_STALE || verdict == REUSE_STALE_WHILE_REVALIDATE) result = CACHE_RESULT_STALE;
@@ -137,8 +136,6 @@ static void describe_outcome(json_t *o, struct exchange *x, enum reuse_verdict v
     else if (result == CACHE_RESULT_HIT || result == CACHE_RESULT_STALE) why = SLICE("");
     else if (result == CACHE_RESULT_PASS && c->asks) why = cache_rule_word(c->found->rule);
     else if (result == CACHE_RESULT_BYPASS && c->asks) why = cache_rule_word(CACHE_RULE_REQUEST_NO_STORE);
-    else if (result == CACHE_RESULT_MISS && found)
-        why = c->reuse.reason == REUSE_BY_REQUEST ? SLICE("request") : SLICE("stale");
     set(o, "result", json_string(cache_result_word(result)));
     set(o, "why", why.n ? text_of(why) : json_null());
 }

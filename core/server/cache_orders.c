@@ -109,6 +109,8 @@ static void do_status(struct cache_asker *a) {
 static bool normalise(struct arena *arena, struct slice *url) {
     struct target t;
     if (!url_parse(arena, arena_copy(arena, *url), &t)) return false;
+    t.path = path_normalise(arena, t.path);
+    if (!t.path.p) return false;
     *url = target_url(arena, &t);
     return true;
 }
