@@ -19,13 +19,13 @@ struct slice cache_fwd_word(enum cache_fwd); /* "hit", "bypass", "method", "uri-
 
 /* The same in one word for people: in the access log, in metrics, in what scripts see. */
 #define CACHE_RESULTS(RESULT)                                                                                          \
-    RESULT(HIT, "hit")                 /* stored, and fresh */                                                         \
-    RESULT(STALE, "stale")             /* stored, and no more fresh, but allowed */                                    \
-    RESULT(REVALIDATED, "revalidated") /* stored, and the backend said that it still holds */                          \
-    RESULT(COLLAPSED, "collapsed")     /* what another request was fetching at that moment */                          \
-    RESULT(MISS, "miss")               /* the backend was asked for it */                                              \
-    RESULT(PASS, "pass")               /* known beforehand not to be for the cache: its method, or a mark */           \
-    RESULT(BYPASS, "bypass")           /* policy, or the request itself, wanted nothing of the cache */
+    RESULT(HIT, "hit")                 /* a fresh answer was there */                                                  \
+    RESULT(STALE, "stale")             /* a stale one was, and was good enough */                                      \
+    RESULT(REVALIDATED, "revalidated") /* a stale one was, and the backend said that it still holds */                 \
+    RESULT(COLLAPSED, "collapsed")     /* somebody else was fetching it, and what he got answered this one, too */     \
+    RESULT(MISS, "miss")               /* it was fetched for this request */                                           \
+    RESULT(PASS, "pass")               /* it was fetched for this request alone: it is not for others */               \
+    RESULT(BYPASS, "bypass")           /* the cache was not asked: policy, method or request wanted it so */
 
 enum cache_result {
 #define CACHE_RESULT_ENUM(id, word) CACHE_RESULT_##id,

@@ -133,8 +133,20 @@ void view_check_request(lua_State *L, const struct view *v) {
     if (v->exchange->head_sent) luaL_error(L, "req is read-only by now: it has been answered");
 }
 
+struct view *view_create(struct subject *s) {
+    struct exchange *x = s->exchange;
+    struct view *v = arena_alloc_zeroed(&x->arena, sizeof *v);
+    v->exchange = x;
+    v->storing = storing_of(s);
+    v->subject = v->storing ? s : &x->subject;
+    v->answer = v->storing ? v->storing->answer : answer_of(x);
+    body_init(&v->bodies[SIDE_REQUEST], SIDE_REQUEST, x, NULL, NULL);
+    body_init(&v->bodies[SIDE_RESPONSE], SIDE_RESPONSE, x, &v->answer, NULL);
+    return v;
+}
+
 void view_check_response(lua_State *L, const struct view *v) {
-    if (v->exchange->head_sent) luaL_error(L, "res is read-only by now: its head has left (assign in on_response)");
+    if (*v->answer.gone) luaL_error(L, "res is read-only by now: its head has left (assign in on_response)");
 }
 
 void view_charge(lua_State *L, struct view *v, size_t n) {

@@ -57,29 +57,34 @@ struct likeness likeness_begin(struct slice name);
 void likeness_try(struct likeness *, const char *candidate);
 
 /* ---- What scripts know of one exchange, beside what is in it. In its arena, made with `req`; handles of its objects
- * point at it. */
+ * point at it. In on_store there is a second one behind `res`, made with that. */
 
 enum side { SIDE_REQUEST, SIDE_RESPONSE, SIDE_FETCHED };
 
 /* A body and the strands that wait for it (bind_body.c). */
 struct body {
     enum side side;
-    struct exchange *exchange; /* SIDE_REQUEST, SIDE_RESPONSE */
-    struct call *call;         /* SIDE_FETCHED (call.h) */
+    struct exchange *exchange;   /* SIDE_REQUEST, SIDE_RESPONSE */
+    const struct answer *answer; /* SIDE_RESPONSE */
+    struct call *call;           /* SIDE_FETCHED (call.h) */
     struct pipe_watch watch;
     struct list waits;
 };
-void body_init(struct body *, enum side, struct exchange *, struct call *);
+void body_init(struct body *, enum side, struct exchange *, const struct answer *, struct call *);
 /* It ends, or another takes its place: who waits for it is woken, and finds that out. */
 void body_leave(struct body *);
 
 struct view {
     struct exchange *exchange;
+    struct subject *subject; /* whose handles `res` and its parts are */
+    struct storing *storing; /* whose response `res` stands for; NULL: for the exchange's */
+    struct answer answer;
     size_t written;        /* bytes scripts have written into the exchange */
     struct body bodies[2]; /* by enum side */
 };
 
 struct view *view_of(lua_State *L, struct subject *);
+struct view *view_create(struct subject *); /* in its exchange's arena */
 /* Raise when it is too late to assign: its fetch has begun, its head has left. */
 void view_check_request(lua_State *L, const struct view *);
 void view_check_response(lua_State *L, const struct view *);
@@ -109,10 +114,12 @@ void body_assign(lua_State *L, struct view *);
 void client_push(lua_State *L, struct view *);
 void client_tls_push(lua_State *L, struct view *); /* nil: the client speaks no TLS, or has left */
 void request_cache_push(lua_State *L, struct view *);
+void response_cache_push(lua_State *L, struct view *); /* nil: the site has no cache, or it was not reached */
 void bind_client_open(lua_State *L);
 void bind_client_tls_open(lua_State *L);
-void bind_cache_open(lua_State *L);
 void bind_base64_open(lua_State *L);
+int url_query_filter(lua_State *L); /* gate.url.query_filter */
+void bind_query_filter_open(lua_State *L);
 
 /* "host" or "host:port" for the forwarded request and its Host field; `arg` is where it stands. */
 void request_assign_host(lua_State *L, struct view *, int arg);

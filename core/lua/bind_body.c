@@ -38,7 +38,7 @@ static struct body *body_self(lua_State *L, int arg) { return object_self(L, arg
 static struct pipe *pipe_of(const struct body *b) {
     switch (b->side) {
     case SIDE_REQUEST: return &b->exchange->request_body;
-    case SIDE_RESPONSE: return b->exchange->body;
+    case SIDE_RESPONSE: return *b->answer->body;
     default: return call_pipe(b->call);
     }
 }
@@ -46,7 +46,7 @@ static struct pipe *pipe_of(const struct body *b) {
 static struct content *content_of(const struct body *b) {
     switch (b->side) {
     case SIDE_REQUEST: return &b->exchange->request_content;
-    case SIDE_RESPONSE: return &b->exchange->response_content;
+    case SIDE_RESPONSE: return b->answer->content;
     default: return call_content(b->call);
     }
 }
@@ -54,7 +54,7 @@ static struct content *content_of(const struct body *b) {
 static struct headers *headers_of(const struct body *b) {
     switch (b->side) {
     case SIDE_REQUEST: return &b->exchange->request.headers;
-    case SIDE_RESPONSE: return &b->exchange->response.headers;
+    case SIDE_RESPONSE: return &b->answer->response->headers;
     default: return &call_response(b->call)->headers;
     }
 }
@@ -62,7 +62,7 @@ static struct headers *headers_of(const struct body *b) {
 static struct framing *framing_of(const struct body *b) {
     switch (b->side) {
     case SIDE_REQUEST: return &b->exchange->request.framing;
-    case SIDE_RESPONSE: return &b->exchange->response.framing;
+    case SIDE_RESPONSE: return &b->answer->response->framing;
     default: return &call_response(b->call)->framing;
     }
 }
@@ -70,7 +70,7 @@ static struct framing *framing_of(const struct body *b) {
 static int status_of(const struct body *b) {
     switch (b->side) {
     case SIDE_REQUEST: return 0;
-    case SIDE_RESPONSE: return b->exchange->response.status;
+    case SIDE_RESPONSE: return b->answer->response->status;
     default: return call_response(b->call)->status;
     }
 }
@@ -92,7 +92,8 @@ static uint64_t decoded_most(const struct body *b) {
 static bool is_gone(const struct body *b) {
     const struct exchange *x = b->exchange;
     if (b->side == SIDE_FETCHED) return false;
-    return x->head_sent || (b->side == SIDE_REQUEST && (x->request_sent || x->body_given));
+    if (b->side == SIDE_RESPONSE) return *b->answer->gone;
+    return x->head_sent || x->request_sent || x->body_given;
 }
 
 static const char *where_to_read(const struct body *b) {
@@ -148,8 +149,8 @@ static void on_news(struct pipe_watch *w) {
     list_each_safe(node, &b->waits) wait_done(&container_of(node, struct body_wait, node)->wait);
 }
 
-void body_init(struct body *b, enum side side, struct exchange *x, struct call *call) {
-    *b = (struct body){ .side = side, .exchange = x, .call = call, .watch.on_news = on_news };
+void body_init(struct body *b, enum side side, struct exchange *x, const struct answer *answer, struct call *call) {
+    *b = (struct body){ .side = side, .exchange = x, .answer = answer, .call = call, .watch.on_news = on_news };
     list_init(&b->watch.node);
     list_init(&b->waits);
 }
@@ -546,23 +547,25 @@ bool body_give(lua_State *L, int index, struct exchange *x, struct reply *reply)
 
 /* ---- replacing an answer's */
 
-static bool answer_has_body(const struct exchange *x) {
-    return x->body && response_has_body(x->request.method, x->response.status);
+static bool answer_has_body(const struct view *v) {
+    return *v->answer.body && response_has_body(v->exchange->request.method, v->answer.response->status);
 }
 
 void body_assign(lua_State *L, struct view *v) {
-    struct exchange *x = v->exchange;
+    struct pipe *now = *v->answer.body;
+    int status = v->answer.response->status;
     view_check_response(L, v);
     int type = lua_type(L, 3);
     if (type != LUA_TSTRING && type != LUA_TNIL)
         luaL_error(L, "res.body is assigned a string, not a %s", luaL_typename(L, 3));
     struct slice text = { "", 0 };
     if (type == LUA_TSTRING) text = text_check(L, 3);
-    if (text.n && !response_has_body(METHOD_GET, x->response.status))
-        luaL_error(L, "a response with status %d has no body", x->response.status);
-    if (x->body && map_is_running(L, x->body)) luaL_error(L, "the function that changes a body cannot assign it");
+    if (!v->answer.made) luaL_error(L, "the body of a response that was validated is stored already");
+    if (text.n && !response_has_body(METHOD_GET, status))
+        luaL_error(L, "a response with status %d has no body", status);
+    if (now && map_is_running(L, now)) luaL_error(L, "the function that changes a body cannot assign it");
     pipe_remove_watch(&v->bodies[SIDE_RESPONSE].watch);
-    answer_set_body(x, text);
+    answer_set_body(&v->answer, text);
     body_leave(&v->bodies[SIDE_RESPONSE]);
 }
 
@@ -570,9 +573,10 @@ void body_assign(lua_State *L, struct view *v) {
 
 void body_push(lua_State *L, struct view *v, enum side side) {
     struct exchange *x = v->exchange;
-    bool there = side == SIDE_REQUEST ? x->request.framing.kind != FRAMING_NONE : answer_has_body(x);
+    bool there = side == SIDE_REQUEST ? x->request.framing.kind != FRAMING_NONE : answer_has_body(v);
     enum handle_slot slot = side == SIDE_REQUEST ? HANDLE_REQ_BODY : HANDLE_RES_BODY;
-    if (there) handle_push_part(L, &x->subject, slot, &body_kind, &v->bodies[side]);
+    struct subject *subject = side == SIDE_REQUEST ? &x->subject : v->subject;
+    if (there) handle_push_part(L, subject, slot, &body_kind, &v->bodies[side]);
     else lua_pushnil(L);
 }
 

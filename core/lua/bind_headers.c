@@ -35,7 +35,7 @@ struct headers_copy {
 static const struct headers *headers_self(lua_State *L, int arg) {
     const struct handle *h = handle_at(L, arg);
     if (h && h->kind == &request_kind) return &((struct view *)h->pointer)->exchange->request.headers;
-    if (h && h->kind == &response_kind) return &((struct view *)h->pointer)->exchange->response.headers;
+    if (h && h->kind == &response_kind) return &((struct view *)h->pointer)->answer.response->headers;
     if (h && h->kind == &copy_kind) return &((struct headers_copy *)h->pointer)->headers;
     handle_check(L, arg, handle_test(L, arg, &response_kind) ? &response_kind : &request_kind); /* raises */
     return NULL;
@@ -53,7 +53,7 @@ static struct headers *headers_writable(lua_State *L, struct view **view) {
     headers_self(L, 1);
     *view = h->pointer;
     view_check_response(L, *view);
-    return &(*view)->exchange->response.headers;
+    return &(*view)->answer.response->headers;
 }
 
 /* ---- names */
@@ -320,7 +320,7 @@ void request_headers_push(lua_State *L, struct view *v) {
 }
 
 void response_headers_push(lua_State *L, struct view *v) {
-    handle_push_part(L, &v->exchange->subject, HANDLE_RES_HEADERS, &response_kind, v);
+    handle_push_part(L, v->subject, HANDLE_RES_HEADERS, &response_kind, v);
 }
 
 static struct slice copy_text(char **at, struct slice s) {

@@ -211,21 +211,12 @@ static const luaL_Reg metamethods[] = { { "__index", req_index }, { "__newindex"
 
 /* ---- open */
 
-static struct view *make_view(struct exchange *x) {
-    struct view *v = arena_alloc_zeroed(&x->arena, sizeof *v);
-    v->exchange = x;
-    body_init(&v->bodies[SIDE_REQUEST], SIDE_REQUEST, x, NULL);
-    body_init(&v->bodies[SIDE_RESPONSE], SIDE_RESPONSE, x, NULL);
-    return v;
-}
-
 void req_push(lua_State *L, struct subject *s) {
     if (slot_push(L, s, HANDLE_REQ)) return;
-    handle_push(L, s, HANDLE_REQ, &kind, make_view(s->exchange));
+    handle_push(L, s, HANDLE_REQ, &kind, view_create(&s->exchange->subject));
 }
 
 void bind_req_open(lua_State *L) {
     object_kind_open(L, &kind, fields, metamethods, NULL);
     bind_client_open(L);
-    bind_cache_open(L);
 }

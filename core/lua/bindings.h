@@ -10,6 +10,7 @@
     BINDING(body)                                                                                                      \
     BINDING(req)                                                                                                       \
     BINDING(res)                                                                                                       \
+    BINDING(cache)                                                                                                     \
     BINDING(reply)                                                                                                     \
     BINDING(fetch)                                                                                                     \
     BINDING(tls)                                                                                                       \

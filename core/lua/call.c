@@ -372,7 +372,7 @@ struct call *call_new(lua_State *L) {
     headers_init(&c->request.trailers, &c->arena);
     c->request.version = HTTP_1_1;
     pipe_init(&c->own_body, body_has_room, NULL);
-    body_init(&c->body, SIDE_FETCHED, NULL, c);
+    body_init(&c->body, SIDE_FETCHED, NULL, NULL, c);
     return c;
 }
 

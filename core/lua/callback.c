@@ -86,7 +86,9 @@ void callback_open(struct callback *cb, const struct callback_ops *ops, lua_Stat
     task_init(&cb->task, advance);
     grave_init(&cb->grave, bury);
     arena_init(&cb->arena);
-    cb->subject = (struct subject){ .kind = caller->kind,
+    /* What it changes may be on its way into the cache, but its own `res` has ended with on_store. */
+    enum subject_kind kind = caller->kind == SUBJECT_FILL ? SUBJECT_EXCHANGE : caller->kind;
+    cb->subject = (struct subject){ .kind = kind,
                                     .worker = state->worker,
                                     .site = caller->site,
                                     .exchange = caller->exchange,

@@ -118,7 +118,8 @@ int fail_world_with(lua_State *L, const char *word, const char *format, ...) __a
  * A handle is a userdata that holds a pointer to something of C, which C nulls when that ends: from then on any use
  * raises "the exchange has ended" (or what kind->ended says). The handles of a subject are made on first use and kept
  * in numbered slots, so that `req` is one object through all hooks of an exchange. A fetch shares the handles (also
- * `ctx`) of its exchange. */
+ * `ctx`) of its exchange; so does a fill, but for `res` and its parts: they stand for what it is about to store, and end
+ * with on_store. */
 
 struct handle_kind {
     const char *name;  /* "moongate.req": what tostring, type errors and state_config say */
@@ -149,9 +150,6 @@ enum handle_slot {
     HANDLE_REQ_CACHE,
     HANDLE_RES_CACHE,
     HANDLE_SITE,
-    HANDLE_SPARE_1,
-    HANDLE_SPARE_2,
-    HANDLE_SPARE_3,
     HANDLE_SLOTS
 };
 

@@ -109,9 +109,14 @@ void handles_close(struct state *s) {
 
 /* ---- Slots */
 
-/* A fetch made for an exchange shows the exchange's own handles. */
-static struct subject *subject_of_slots(struct subject *subject) {
-    return subject->exchange ? &subject->exchange->subject : subject;
+static bool is_of_response(enum handle_slot slot) {
+    return slot == HANDLE_RES || slot == HANDLE_RES_HEADERS || slot == HANDLE_RES_BODY || slot == HANDLE_RES_CACHE;
+}
+
+/* A fetch made for an exchange shows the exchange's own handles; so does a fill, but those of its response. */
+static struct subject *subject_of_slot(struct subject *subject, enum handle_slot slot) {
+    bool own = !subject->exchange || (subject->kind == SUBJECT_FILL && is_of_response(slot));
+    return own ? subject : &subject->exchange->subject;
 }
 
 static bool is_filled(const struct handles *set, enum handle_slot slot) { return set->filled & 1u << slot; }
@@ -142,7 +147,7 @@ static void lend_pointer(struct handles *set, struct handle *h, void *pointer) {
 
 void handle_push(lua_State *L, struct subject *subject, enum handle_slot slot, const struct handle_kind *kind,
                  void *pointer) {
-    struct handles *set = handles_of(state_of(L), subject_of_slots(subject));
+    struct handles *set = handles_of(state_of(L), subject_of_slot(subject, slot));
     if (push_slot(L, set, slot)) return;
     struct handle *h = handle_new(L, kind, NULL);
     fill_slot(L, set, slot);
@@ -157,7 +162,7 @@ static bool push_part(lua_State *L, struct handles *set, enum handle_slot slot) 
 
 void handle_push_part(lua_State *L, struct subject *subject, enum handle_slot slot, const struct handle_kind *kind,
                       void *pointer) {
-    struct handles *set = handles_of(state_of(L), subject_of_slots(subject));
+    struct handles *set = handles_of(state_of(L), subject_of_slot(subject, slot));
     if (push_part(L, set, slot)) return;
     struct handle *h = handle_new(L, kind, NULL);
     lua_pushvalue(L, -1);
@@ -167,22 +172,22 @@ void handle_push_part(lua_State *L, struct subject *subject, enum handle_slot sl
 }
 
 bool slot_push_part(lua_State *L, struct subject *subject, enum handle_slot slot) {
-    return push_part(L, handles_of(state_of(L), subject_of_slots(subject)), slot);
+    return push_part(L, handles_of(state_of(L), subject_of_slot(subject, slot)), slot);
 }
 
 bool slot_push(lua_State *L, struct subject *subject, enum handle_slot slot) {
-    return push_slot(L, handles_of(state_of(L), subject_of_slots(subject)), slot);
+    return push_slot(L, handles_of(state_of(L), subject_of_slot(subject, slot)), slot);
 }
 
 void slot_set(lua_State *L, struct subject *subject, enum handle_slot slot) {
-    fill_slot(L, handles_of(state_of(L), subject_of_slots(subject)), slot);
+    fill_slot(L, handles_of(state_of(L), subject_of_slot(subject, slot)), slot);
     lua_pop(L, 1);
 }
 
 /* ---- Ties */
 
 void subject_tie(lua_State *L, struct tie *tie) {
-    list_push(&handles_of(state_of(L), subject_of_slots(subject_of(L)))->ties, &tie->node);
+    list_push(&handles_of(state_of(L), subject_of_slot(subject_of(L), HANDLE_REQ))->ties, &tie->node);
 }
 
 /* ---- Handles */

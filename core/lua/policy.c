@@ -125,7 +125,7 @@ static int push_field(struct line *line, unsigned at, const char *name) {
 }
 
 /* Hooks whose moment does not exist yet. One that silently never ran would be a rule that is not kept. */
-static bool comes_later(enum hook hook) { return hook == HOOK_ON_CONNECT || hook == HOOK_ON_STORE; }
+static bool comes_later(enum hook hook) { return hook == HOOK_ON_CONNECT; }
 
 static void add_entry(struct line *line, unsigned at, enum hook hook, struct policy_chain *chain) {
     lua_State *L = line->L;

@@ -4,23 +4,23 @@
 
 static void no_room(struct pipe *p) { (void)p; }
 
-static void forget_content(struct exchange *x) {
-    pipe_remove_watch(&x->content_watch);
-    x->response_content = (struct content){ 0 };
+static void forget_content(const struct answer *a) {
+    pipe_remove_watch(a->watch);
+    *a->content = (struct content){ 0 };
 }
 
-static void fill_body(struct exchange *x, struct slice body) {
-    struct pipe *p = x->reply_body;
+static void fill_body(const struct answer *a, struct slice body) {
+    struct pipe *p = *a->made;
     if (p) pipe_fini(p);
-    else p = x->reply_body = arena_alloc(&x->arena, sizeof *p);
+    else p = *a->made = arena_alloc(a->arena, sizeof *p);
     pipe_init(p, no_room, NULL);
     p->hold = SIZE_MAX;
     struct buffer bytes = { 0 };
     buffer_append(&bytes, body.p, body.n);
     pipe_write(p, &bytes, bytes.size);
     pipe_end(p, NULL);
-    x->body = p;
-    x->response.framing = (struct framing){ .kind = FRAMING_LENGTH, .length = body.n };
+    *a->body = p;
+    a->response->framing = (struct framing){ .kind = FRAMING_LENGTH, .length = body.n };
 }
 
 void answer_reply(struct exchange *x, const struct reply *reply, enum response_source source) {
@@ -29,9 +29,10 @@ void answer_reply(struct exchange *x, const struct reply *reply, enum response_s
     x->source = source;
     headers_init(&x->response.trailers, &x->arena);
     if (!x->response.headers.arena) headers_init(&x->response.headers, &x->arena);
-    forget_content(x);
+    struct answer a = answer_of(x);
+    forget_content(&a);
     if (!reply->flow) {
-        fill_body(x, reply->body);
+        fill_body(&a, reply->body);
         return;
     }
     x->body = reply->flow;
@@ -130,22 +131,25 @@ void answer_suit_client(struct exchange *x) {
     headers_set_id(headers, HEADER_CONTENT_TYPE, headers_get_id(&x->request.headers, HEADER_CONTENT_TYPE));
     headers_set(headers, SLICE("Grpc-Status"), status);
     if (message.n) headers_set(headers, SLICE("Grpc-Message"), message);
-    answer_set_body(x, SLICE(""));
+    struct answer a = answer_of(x);
+    answer_set_body(&a, SLICE(""));
 }
 
-void answer_set_body(struct exchange *x, struct slice body) {
-    headers_remove_id(&x->response.headers, HEADER_ETAG);
-    headers_remove_id(&x->response.headers, HEADER_CONTENT_LENGTH);
-    headers_remove_id(&x->response.headers, HEADER_CONTENT_ENCODING);
-    headers_remove_id(&x->response.headers, HEADER_CONTENT_RANGE);
-    headers_remove(&x->response.headers, SLICE("Accept-Ranges"));
-    headers_remove(&x->response.headers, SLICE("Content-MD5"));
-    headers_remove(&x->response.headers, SLICE("Digest"));
-    forget_content(x);
-    fill_body(x, body);
+void answer_set_body(const struct answer *a, struct slice body) {
+    struct headers *headers = &a->response->headers;
+    headers_remove_id(headers, HEADER_ETAG);
+    headers_remove_id(headers, HEADER_CONTENT_LENGTH);
+    headers_remove_id(headers, HEADER_CONTENT_ENCODING);
+    headers_remove_id(headers, HEADER_CONTENT_RANGE);
+    headers_remove(headers, SLICE("Accept-Ranges"));
+    headers_remove(headers, SLICE("Content-MD5"));
+    headers_remove(headers, SLICE("Digest"));
+    forget_content(a);
+    fill_body(a, body);
 }
 
 void answer_empty(struct exchange *x) {
-    forget_content(x);
-    fill_body(x, SLICE(""));
+    struct answer a = answer_of(x);
+    forget_content(&a);
+    fill_body(&a, SLICE(""));
 }

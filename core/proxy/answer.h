@@ -10,7 +10,7 @@ void answer_reply(struct exchange *, const struct reply *, enum response_source)
 /* Right before its head is sent: to a gRPC request it becomes what such clients understand, whatever status it has: 200
  * with grpc-status, the text as grpc-message, and no body. Left as it is if it succeeds, or has a grpc-status already. */
 void answer_suit_client(struct exchange *);
-/* Replaces the answer's body: length as given, no ETag, no ranges, no content coding (they told of the former body). */
-void answer_set_body(struct exchange *, struct slice body);
+/* Replaces its body: length as given, no ETag, no ranges, no content coding (they told of the former body). */
+void answer_set_body(const struct answer *, struct slice body);
 /* No body at all; the fields stay. */
 void answer_empty(struct exchange *);

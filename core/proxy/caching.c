@@ -40,6 +40,12 @@ struct slice caching_url(struct exchange *x) {
     return target_url(&x->arena, &t);
 }
 
+struct slice caching_origin(struct exchange *x) {
+    struct target t = named_target(x);
+    const struct slice parts[] = { t.scheme, SLICE("://"), authority_write(&x->arena, &t) };
+    return arena_concat(&x->arena, parts, sizeof parts / sizeof *parts);
+}
+
 static struct cache_key make_key(struct exchange *x) {
     struct target t = named_target(x);
     bool own = x->cache_key.p != NULL;
@@ -83,6 +89,12 @@ static struct caching *begin(struct exchange *x) {
 
 /* ---- an answer from what is stored */
 
+static struct framing framing_of_body(const struct cache_body *body) {
+    uint64_t length = cache_body_expected(body);
+    if (length == UINT64_MAX) return (struct framing){ .kind = FRAMING_CHUNKED };
+    return (struct framing){ .kind = FRAMING_LENGTH, .length = length };
+}
+
 static void make_response(struct exchange *x, const struct cached *found) {
     struct response *r = &x->response;
     *r = (struct response){ .status = found->status, .version = found->version, .reason = found->reason };
@@ -91,10 +103,7 @@ static void make_response(struct exchange *x, const struct cached *found) {
     headers_reserve(&r->headers, found->header_count + 4);
     memcpy(r->headers.list, found->headers, found->header_count * sizeof *found->headers);
     r->headers.count = found->header_count;
-    uint64_t length = cache_body_expected(found->body);
-    r->framing = length == UINT64_MAX ? (struct framing){ .kind = FRAMING_CHUNKED }
-                                      : (struct framing){ .kind = FRAMING_LENGTH, .length = length };
-    if (length == 0) r->framing.kind = FRAMING_LENGTH;
+    r->framing = framing_of_body(found->body);
 }
 
 static void add_age(struct exchange *x, uint32_t seconds) {
@@ -162,7 +171,7 @@ static enum reuse_verdict judge(struct exchange *x) {
     c->reuse = reuse_of(&c->found->freshness, &c->asked, caching_now());
     limit_stale(policy_of(x), &c->reuse);
     enum reuse_verdict verdict = c->reuse.verdict;
-    if (x->cache_stale && verdict != REUSE_BYPASS) return REUSE_STALE;
+    if (x->cache_stale && !x->cache_refresh && verdict != REUSE_BYPASS) return REUSE_STALE;
     bool serves = verdict == REUSE_FRESH || verdict == REUSE_STALE || verdict == REUSE_STALE_WHILE_REVALIDATE;
     if (serves && (c->stale_found || x->cache_refresh)) return REUSE_VALIDATE;
     return verdict;
@@ -227,7 +236,8 @@ static void refresh_behind(struct exchange *x) {
     if (turn == CACHE_FOLLOW) cache_unfollow(&c->follower);
     if (turn != CACHE_LEAD) return;
     finish_request(x);
-    fill_begin(&c->fill, x, c->fill.place, cached_ref(c->found), true, false);
+    fill_begin(&c->fill, x,
+               &(struct fill_options){ .place = c->fill.place, .old = cached_ref(c->found), .behind = true });
 }
 
 static enum cache_fwd reason_to_ask(const struct exchange *x) {
@@ -286,7 +296,10 @@ enum caching_answer caching_look_up(struct exchange *x) {
         case REUSE_FRESH:
         case REUSE_STALE: return hit(x);
         case REUSE_STALE_WHILE_REVALIDATE: refresh_behind(x); return hit(x);
-        case REUSE_BYPASS: c->status.fwd = CACHE_FWD_REQUEST; return CACHING_NONE;
+        case REUSE_BYPASS:
+            c->asks = false;
+            c->status.fwd = CACHE_FWD_REQUEST;
+            return CACHING_NONE;
         case REUSE_GATEWAY_TIMEOUT: return CACHING_REFUSED;
         case REUSE_VALIDATE: break;
         }
@@ -298,12 +311,23 @@ enum caching_answer caching_look_up(struct exchange *x) {
 
 /* ---- filling */
 
+/* A part that more may be joined to. What policy makes of answers it makes of each whole one. */
+static struct cached *take_part(struct exchange *x) {
+    struct caching *c = x->caching;
+    struct cached *part = c->found;
+    if (!part || !part->partial || cache_body_state(part->body) != CACHE_BODY_WHOLE) return NULL;
+    if (x->site->hooks & 1u << HOOK_ON_STORE) return NULL;
+    c->found = NULL;
+    return part;
+}
+
 void caching_fill(struct exchange *x) {
     struct caching *c = x->caching;
-    struct cached *known = take_known(x);
-    bool as_it_is = !known && asks_range(x);
+    struct cached *known = take_known(x), *part = known ? NULL : take_part(x);
     finish_request(x);
-    fill_begin(&c->fill, x, c->fill.place, known, false, as_it_is);
+    fill_begin(&c->fill, x,
+               &(struct fill_options){
+                   .place = c->fill.place, .old = known, .part = part, .as_it_is = !known && asks_range(x) });
 }
 
 /* Its age is that of the answer just got: what it came with. */
@@ -334,7 +358,9 @@ static void serve_stale(struct exchange *x) {
 enum caching_answer caching_await(struct exchange *x) {
     struct caching *c = x->caching;
     switch (c->fill.state) {
-    case FILL_ASKING: return CACHING_WAIT;
+    case FILL_ASKING:
+    case FILL_ON_STORE:
+    case FILL_MAKING: return CACHING_WAIT;
     case FILL_STORED: return CACHING_SERVED;
     case FILL_STALE: serve_stale(x); return CACHING_SERVED;
     case FILL_PASSED: break;
@@ -342,6 +368,14 @@ enum caching_answer caching_await(struct exchange *x) {
     c->status.fwd_status = c->fill.status;
     if (!cache_rule_stores(c->fill.rule)) c->status.detail = cache_rule_word(c->fill.rule);
     return CACHING_NONE;
+}
+
+void caching_take_changes(struct exchange *x) {
+    struct storing *s = caching_leads(x->caching) ? x->caching->fill.storing : NULL;
+    if (!s) return;
+    x->response_content = s->content;
+    if (s->made) x->body = x->reply_body = s->made;
+    s->made = NULL;
 }
 
 static void adjust_stale(const struct cache_policy *p, const struct cache_control *told, struct freshness *fresh) {
@@ -367,20 +401,20 @@ enum cache_rule caching_adjust(const struct exchange *x, enum cache_rule rule, i
 /* That a backend is in trouble says nothing of the next request. */
 double caching_pass_seconds(const struct exchange *x, int status) { return status >= 500 ? 0 : policy_of(x)->pass; }
 
-enum { TAGS_MAX = 64 };
-
 /* Surrogate-Key: words. Cache-Tag: a list with commas. */
 void caching_tags(struct exchange *x, const struct headers *headers, struct cache_draft *draft) {
     struct slice *tags = NULL, rest, tag;
-    unsigned count = 0;
+    const struct storing *s = x->caching->fill.exchange ? x->caching->fill.storing : NULL;
+    unsigned count = s ? s->wish.tag_count : 0;
     struct slice keys = headers_joined(headers, SLICE("Surrogate-Key")),
                  list = headers_joined(headers, SLICE("Cache-Tag"));
-    if (keys.p || list.p) tags = arena_alloc(&x->arena, TAGS_MAX * sizeof *tags);
-    for (rest = keys; rest.p && count < TAGS_MAX;) {
+    if (keys.p || list.p || count) tags = arena_alloc(&x->arena, CACHE_TAGS_MAX * sizeof *tags);
+    for (unsigned i = 0; i < count; i++) tags[i] = s->wish.tags[i];
+    for (rest = keys; rest.p && count < CACHE_TAGS_MAX;) {
         tag = slice_trim(slice_cut(&rest, ' '));
         if (tag.n) tags[count++] = tag;
     }
-    for (rest = list; rest.p && count < TAGS_MAX && header_list_next(&rest, &tag);) tags[count++] = tag;
+    for (rest = list; rest.p && count < CACHE_TAGS_MAX && header_list_next(&rest, &tag);) tags[count++] = tag;
     draft->tags = tags;
     draft->tag_count = count;
 }
@@ -407,7 +441,8 @@ static void heed_head(struct exchange *x) {
     enum head_effect effect =
         cache_head_effect(&stored, cache_body_expected(c->found->body), x->response.status, &x->response.headers);
     if (effect == HEAD_INVALIDATES) cache_purge_key(c->cache, &c->key, true);
-    if (effect == HEAD_UPDATES) {
+    bool policy = x->site->hooks & 1u << HOOK_ON_STORE; /* what it said of the stored one would be lost */
+    if (effect == HEAD_UPDATES && !policy) {
         struct cache_control told;
         struct headers kept;
         headers_init(&kept, &x->arena);
@@ -536,7 +571,8 @@ static void apply_ranges(struct exchange *x) {
 /* What a filling request got that asked for a part: as it came. */
 static bool is_cut_already(const struct exchange *x) {
     const struct caching *c = x->caching;
-    return c->found->partial && c->fill.exchange && c->fill.state == FILL_STORED && !c->fill.validated;
+    const struct fill *f = &c->fill;
+    return c->found->partial && f->exchange && f->state == FILL_STORED && !f->validated && !f->joined;
 }
 
 static void apply(struct exchange *x) {
@@ -558,6 +594,23 @@ void caching_apply(struct exchange *x) {
     if (x->source != SOURCE_REPLY) cache_status_add(&x->response.headers, &c->status);
 }
 
+/* ---- coded forms */
+
+bool caching_take_form(struct exchange *x, enum coding coding, int level) {
+    struct caching *c = x->caching;
+    if (!c || !c->served || x->body != &c->hit.pipe || !list_empty(&c->hit.pipe.stages)) return false;
+    if (c->found->partial || cache_body_state(c->found->body) != CACHE_BODY_WHOLE) return false;
+    struct worker *w = worker_of_exchange(x);
+    struct cached *form = form_of(&c->form, x, c->found, coding, level);
+    if (!form) return false;
+    hit_close(&c->hit);
+    must(hit_open(&c->hit, form->body, &w->loop, &w->mailbox)); /* whole, or begun just now */
+    form_start(&c->form);
+    x->response.framing = framing_of_body(form->body);
+    cached_unref(form);
+    return true;
+}
+
 /* ---- its end */
 
 void caching_leave(struct exchange *x) {
@@ -573,6 +626,7 @@ void caching_end(struct exchange *x) {
     if (!c) return;
     caching_leave(x);
     fill_end(&c->fill);
+    form_end(&c->form);
     cached_unref(c->found);
     c->found = NULL;
     news_close(c->news);
@@ -581,19 +635,22 @@ void caching_end(struct exchange *x) {
 
 /* ---- what became of it */
 
+static bool was_passed(const struct caching *c) {
+    if (c->fill.exchange) return c->fill.state == FILL_PASSED && !cache_rule_stores(c->fill.rule);
+    return c->found && c->found->pass;
+}
+
 static bool wants_nothing(const struct caching *c) { return !c->fill.exchange && c->asked.present & CC_NO_STORE; }
 
 bool caching_result(const struct caching *c, enum cache_result *result) {
     if (!c) return false;
     const struct fill *f = &c->fill;
-    bool hit = c->status.fwd == CACHE_HIT, leads = f->exchange && !f->behind;
-    if (!c->asks) *result = c->status.fwd == CACHE_FWD_METHOD ? CACHE_RESULT_PASS : CACHE_RESULT_BYPASS;
-    else if (hit && (c->reuse.left < 0 || c->stale_found)) *result = CACHE_RESULT_STALE;
-    else if (hit) *result = c->followed ? CACHE_RESULT_COLLAPSED : CACHE_RESULT_HIT;
-    else if (leads && f->state == FILL_STALE) *result = CACHE_RESULT_STALE;
-    else if (leads && f->validated) *result = CACHE_RESULT_REVALIDATED;
-    else if (wants_nothing(c)) *result = CACHE_RESULT_BYPASS;
-    else *result = !leads && c->found && c->found->pass ? CACHE_RESULT_PASS : CACHE_RESULT_MISS;
+    bool led = f->exchange && !f->behind;
+    if (!c->asks || wants_nothing(c)) *result = CACHE_RESULT_BYPASS;
+    else if (!c->served) *result = was_passed(c) ? CACHE_RESULT_PASS : CACHE_RESULT_MISS;
+    else if (c->status.stored) *result = f->validated ? CACHE_RESULT_REVALIDATED : CACHE_RESULT_MISS;
+    else if (c->stale_found || c->reuse.left <= 0 || (led && f->state == FILL_STALE)) *result = CACHE_RESULT_STALE;
+    else *result = c->followed ? CACHE_RESULT_COLLAPSED : CACHE_RESULT_HIT;
     return true;
 }
 
@@ -611,6 +668,6 @@ struct slice caching_rule(const struct caching *c) {
     if (judged && f->state == FILL_PASSED && cache_rule_stores(f->rule)) return SLICE("no-room");
     if (judged) return cache_rule_word(f->rule);
     if (!c->asks) return c->status.fwd == CACHE_FWD_METHOD ? cache_rule_word(CACHE_RULE_METHOD) : none;
-    if (result == CACHE_RESULT_PASS) return cache_rule_word(c->found->rule);
+    if (result == CACHE_RESULT_PASS && c->found) return cache_rule_word(c->found->rule);
     return result == CACHE_RESULT_BYPASS ? cache_rule_word(CACHE_RULE_REQUEST_NO_STORE) : none;
 }

@@ -4,6 +4,7 @@
 
 #include "http/cache_status.h"
 #include "proxy/fill.h"
+#include "proxy/form.h"
 #include "proxy/hit.h"
 
 struct exchange;
@@ -20,6 +21,7 @@ struct caching {
     struct cache_follower follower;
     struct news *news; /* for `follower`; NULL: it never followed */
     struct fill fill;
+    struct form form;
     struct hit hit;
     struct cache_status status;
     bool asks;     /* the cache may answer it */
@@ -27,6 +29,8 @@ struct caching {
     bool served;   /* `hit` is the answer's body */
     bool applied;  /* conditions and ranges have been */
 };
+
+enum { CACHE_TAGS_MAX = 64 }; /* of one response */
 
 enum caching_answer {
     CACHING_NONE,   /* not for the cache: the exchange makes its own fetch */
@@ -45,18 +49,23 @@ enum reuse_verdict caching_try(struct exchange *);
 void caching_fill(struct exchange *);
 /* WAIT, SERVED, or NONE: x->fetch is the exchange's own, and has its answer. */
 enum caching_answer caching_await(struct exchange *);
+/* A fetch that was a fill's has become the exchange's own: what on_store made of its response holds for it, too. */
+void caching_take_changes(struct exchange *);
 /* A fetch of the exchange's own has its final head: what does that make invalid (RFC 9111 4.4, 4.3.5)? */
 void caching_heard(struct exchange *);
 /* Before the head leaves, after on_response: conditions, ranges, Cache-Status. */
 void caching_apply(struct exchange *);
+/* The answer is to have that coding, and it is stored: its body becomes the coded form that is kept, and its framing what
+ * that has. False: it is coded on its way. */
+bool caching_take_form(struct exchange *, enum coding, int level);
 /* Nothing more is looked up, waited for or read; its fill goes on. */
 void caching_leave(struct exchange *);
 /* The fill, too, at once. */
 void caching_end(struct exchange *);
 /* Does the exchange wait for a fill of its own? */
 static inline bool caching_leads(const struct caching *c) { return c && c->fill.exchange && !c->fill.behind; }
-/* Its fill has still to run: the exchange must stay. */
-static inline bool caching_runs(const struct caching *c) { return c && fill_runs(&c->fill); }
+/* What others want of it has still to come: the exchange must stay. */
+static inline bool caching_runs(const struct caching *c) { return c && (fill_runs(&c->fill) || form_runs(&c->form)); }
 /* What became of it. False: the site does not cache, or it did not come so far. */
 bool caching_result(const struct caching *, enum cache_result *);
 /* Its word; NULL: none. */
@@ -71,6 +80,8 @@ void caching_take_filled(struct exchange *);
 int64_t caching_now(void);                            /* Unix ms */
 struct headers cached_headers(const struct cached *); /* to read only */
 struct slice caching_url(struct exchange *);          /* scheme://host/path?query */
+/* "scheme://host" of its request */
+struct slice caching_origin(struct exchange *);
 /* What the site says for answers that do not say it themselves: freshness by status, how long they serve when stale.
  * `told` is of the answer. */
 enum cache_rule caching_adjust(const struct exchange *, enum cache_rule, int status, const struct cache_control *told,

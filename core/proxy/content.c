@@ -67,13 +67,18 @@ static int level_of(const struct exchange *x) {
     return x->site && x->site->compress.on ? (int)x->site->compress.level : ENCODER_LEVEL_DEFAULT;
 }
 
+/* As it came, for whoever it goes to. */
+static void put_back_on(const struct content *c, struct pipe *p, struct headers *headers, int level) {
+    if (c->decoded && c->plain) headers_remove_id(headers, HEADER_CONTENT_ENCODING);
+    else if (c->decoded) put_coding_on(p, headers, c->coding, level);
+}
+
 void content_settle_request(struct exchange *x) {
     struct content *c = &x->request_content;
     struct request *r = &x->request;
     if (c->settled || !c->changed) return;
     c->settled = true;
-    if (c->decoded && c->plain) headers_remove_id(&r->headers, HEADER_CONTENT_ENCODING);
-    else if (c->decoded) put_coding_on(&x->request_body, &r->headers, c->coding, level_of(x));
+    put_back_on(c, &x->request_body, &r->headers, level_of(x));
     struct framing framing = r->framing;
     tell_length(&x->request_body, &framing);
     r->framing.kind = framing.kind;
@@ -130,6 +135,10 @@ static void compress_answer(struct exchange *x) {
     if (coding == CODING_IDENTITY) return;
     drop_fields(&r->headers);
     weaken_etag(&r->headers, &x->arena);
+    if (caching_take_form(x, coding, (int)compress->level)) {
+        headers_set_id(&r->headers, HEADER_CONTENT_ENCODING, coding_name(coding));
+        return;
+    }
     r->framing.kind = FRAMING_CHUNKED;
     put_coding_on(x->body, &r->headers, coding, (int)compress->level);
     tell_length(x->body, &r->framing);
@@ -155,21 +164,33 @@ static void settle(struct exchange *x) {
     else if (!c->plain && may_compress(x)) compress_answer(x);
 }
 
+void content_settle_stored(const struct answer *a, const struct exchange *x) {
+    struct content *c = a->content;
+    if (c->settled || !c->changed) return;
+    c->settled = true;
+    put_back_on(c, *a->body, &a->response->headers, level_of(x));
+}
+
+enum content_state content_await(const struct answer *a) {
+    struct pipe *p = *a->body;
+    if (!a->content->changed || !p) return CONTENT_READY;
+    if (!p->pending.size && p->state == PIPE_OPEN) {
+        pipe_remove_watch(a->watch);
+        pipe_add_watch(p, a->watch);
+        pipe_hold(p, 1);
+    }
+    if (!p->pending.size && p->state == PIPE_OPEN) return CONTENT_WAITS;
+    pipe_remove_watch(a->watch);
+    if (!p->pending.size && p->state == PIPE_FAILED) return CONTENT_FAILED;
+    tell_length(p, &a->response->framing);
+    return CONTENT_READY;
+}
+
 static void wake_by_watch(struct pipe_watch *w) { exchange_wake(container_of(w, struct exchange, content_watch)); }
 
 enum content_state content_settle_answer(struct exchange *x) {
-    struct content *c = &x->response_content;
-    bool first = !c->settled;
-    if (first) settle(x);
-    if (!c->changed || !x->body) return CONTENT_READY;
-    if (first) {
-        x->content_watch.on_news = wake_by_watch;
-        pipe_add_watch(x->body, &x->content_watch);
-        pipe_hold(x->body, 1);
-    }
-    if (!x->body->pending.size && x->body->state == PIPE_OPEN) return CONTENT_WAITS;
-    pipe_remove_watch(&x->content_watch);
-    if (!x->body->pending.size && x->body->state == PIPE_FAILED) return CONTENT_FAILED;
-    tell_length(x->body, &x->response.framing);
-    return CONTENT_READY;
+    if (!x->response_content.settled) settle(x);
+    x->content_watch.on_news = wake_by_watch;
+    struct answer answer = answer_of(x);
+    return content_await(&answer);
 }

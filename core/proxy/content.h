@@ -21,6 +21,17 @@ struct content {
     bool settled; /* nothing more will be declared: its last stage is there */
 };
 
+/* A response that policy may change before it goes on: the answer of an exchange, or what a fill is about to store. */
+struct answer {
+    struct response *response;
+    struct content *content;
+    struct pipe **body; /* where its body comes from; *body NULL: it has none */
+    struct pipe **made; /* a body that policy gave it, in the arena; *made NULL: none. NULL: it cannot be given one */
+    struct pipe_watch *watch; /* who waits for what stages make of its body */
+    struct arena *arena;
+    const bool *gone; /* it has gone on: nothing can be changed any more */
+};
+
 /* Which failures decoding ends in. */
 struct content_failures {
     enum failure broken, bomb;
@@ -39,12 +50,18 @@ void content_decode(struct content *, struct pipe *, uint64_t most, const struct
 /* It is being changed: the fields that told of what it was go, its length is not known. */
 void content_change(struct content *, struct headers *, struct framing *);
 
-/* ---- for exchange.c */
+/* ---- for exchange.c and fill.c */
+
+enum content_state { CONTENT_READY, CONTENT_WAITS, CONTENT_FAILED };
 
 /* The request is about to be sent: what was taken off is put on again. */
 void content_settle_request(struct exchange *);
+/* A response is about to be stored: likewise. */
+void content_settle_stored(const struct answer *, const struct exchange *);
+/* Has a body that is changed its first bytes, or its end, by now? Then it is framed by the latter. Else it begins to
+ * gather, and answer->watch, which must have its on_news, is told. FAILED: (*answer->body)->why. */
+enum content_state content_await(const struct answer *);
 
-enum content_state { CONTENT_READY, CONTENT_WAITS, CONTENT_FAILED };
 /* The answer's head is about to leave: what was taken off is put on again, or the site's `compress` puts it on. The
  * head of an answer that is changed waits for the first bytes (WAITS: exchange is woken), so that a change that fails
  * at once is a page and not a torn answer; and so that a short one has a length. FAILED: x->body->why. */

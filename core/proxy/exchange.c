@@ -325,6 +325,7 @@ static void take_response(struct exchange *x) {
     x->source = SOURCE_BACKEND;
     x->body = &x->fetch->body;
     x->first_byte = loop_now(&worker_of_exchange(x)->loop);
+    caching_take_changes(x);
     caching_heard(x);
 }
 

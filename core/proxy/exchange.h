@@ -117,6 +117,16 @@ void exchange_body_failed(struct exchange *, enum failure);
  * it), up to `max` bytes held. Watch exchange->request_body. */
 void exchange_want_body(struct exchange *, size_t max);
 void exchange_wake(struct exchange *);
+/* Its answer, as policy may change it: pointers into it. */
+static inline struct answer answer_of(struct exchange *x) {
+    return (struct answer){ .response = &x->response,
+                            .content = &x->response_content,
+                            .body = &x->body,
+                            .made = &x->reply_body,
+                            .watch = &x->content_watch,
+                            .arena = &x->arena,
+                            .gone = &x->head_sent };
+}
 /* By tunnel.c: the tunnel is over, its bytes are counted. */
 void exchange_tunnel_ended(struct exchange *);
 /* The policy of its generation ends now (worker_let_go). */

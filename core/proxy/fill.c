@@ -1,5 +1,9 @@
-/* The story of a fill. Its engine is small: the fetch is asked for a head (`judge`), which is stored, freshens what is
- * there, or is not for others; then bytes go from the fetch's body into the store until the end of either.
+/* The story of a fill. Its engine is small: the fetch is asked for a head (`hear`); policy says what it wants of it
+ * (`on_store`); it is stored, freshens what is there, or is not for others; then bytes go from the fetch's body, through
+ * what policy makes of them, into the store until the end of either.
+ *
+ * What counts is the response as on_store left it: its fields are judged once more, then what it says in `res.cache`
+ * goes before them.
  *
  * What is not for others is no loss: the exchange takes over the fetch, as if it had made it for itself, and those who
  * waited are told to ask for themselves, all at once. */
@@ -44,12 +48,35 @@ static void add_conditions(struct headers *h, const struct headers *stored) {
     if (modified) headers_add(h, SLICE("If-Modified-Since"), modified->value);
 }
 
+/* What If-Range may say (RFC 9110 13.1.5); p NULL: the part has no strong validator. */
+static struct slice strong_validator(const struct headers *stored) {
+    struct etag etag;
+    const struct header *modified = headers_find(stored, SLICE("Last-Modified"));
+    if (etag_of(stored, &etag)) return etag.weak ? slice_make(NULL, 0) : headers_get_id(stored, HEADER_ETAG);
+    return modified && last_modified_is_strong(stored) ? modified->value : slice_make(NULL, 0);
+}
+
+static uint64_t end_of(const struct cached *part) { return part->first + cache_body_length(part->body); }
+
+/* RFC 9111 3.4: all is wanted, and the beginning is there. */
+static void ask_for_rest(struct fill *f) {
+    struct headers stored = cached_headers(f->part);
+    struct slice validator = strong_validator(&stored);
+    if (!validator.p || f->part->first > 0) return;
+    f->completes = true;
+    unsigned long long from = end_of(f->part);
+    headers_add(&f->request.headers, SLICE("Range"), arena_printf(&f->exchange->arena, "bytes=%llu-", from));
+    headers_add(&f->request.headers, SLICE("If-Range"), validator);
+}
+
 static void make_request(struct fill *f, bool as_it_is) {
     struct exchange *x = f->exchange;
     f->request = x->request;
     headers_init(&f->request.headers, &x->arena);
     headers_copy(&f->request.headers, &x->request.headers);
     if (!as_it_is) remove_conditions(&f->request.headers);
+    f->completes = false;
+    if (f->part && !as_it_is) ask_for_rest(f);
     if (!f->old) return;
     struct headers stored = cached_headers(f->old);
     add_conditions(&f->request.headers, &stored);
@@ -80,6 +107,11 @@ static void ask(struct fill *f) {
 
 /* ---- the answer is not stored */
 
+/* What it came from, unless the exchange is answered without it. */
+static void note_fetch(struct fill *f) {
+    if (!f->behind) exchange_note_fetch(f->exchange, f->fetch);
+}
+
 /* The exchange takes the fetch, if it still waits for an answer. */
 static void hand_over(struct fill *f) {
     struct exchange *x = f->exchange;
@@ -90,9 +122,8 @@ static void hand_over(struct fill *f) {
     over(f);
 }
 
-static void pass(struct fill *f, enum cache_rule rule) {
-    f->rule = rule;
-    cache_fill_pass(f->place, rule, caching_url(f->exchange), caching_pass_seconds(f->exchange, f->status));
+static void pass(struct fill *f, double seconds) {
+    cache_fill_pass(f->place, f->rule, caching_url(f->exchange), seconds);
     f->place = NULL;
     hand_over(f);
 }
@@ -107,6 +138,7 @@ static void fail(struct fill *f) {
 static void use_stale(struct fill *f) {
     cache_fill_fail(f->place);
     f->place = NULL;
+    note_fetch(f);
     fetch_stop(f->fetch);
     settle(f, FILL_STALE);
     over(f);
@@ -135,33 +167,7 @@ static uint64_t length_of(const struct framing *f) {
     return f->kind == FRAMING_LENGTH ? f->length : UINT64_MAX;
 }
 
-/* Bytes go into the store as they come; when it wants none of them any more, nobody does. */
-static size_t store_room(struct pipe_reader *r) {
-    struct fill *f = container_of(r, struct fill, reader);
-    return cache_body_room(f->stored->body, (void (*)(void *))news_tell, f->news);
-}
-
-static void store_take(struct pipe_reader *r, struct buffer *bytes) {
-    struct fill *f = container_of(r, struct fill, reader);
-    cache_body_write(f->stored->body, bytes);
-    if (cache_body_abandoned(f->stored->body)) task_wake(&worker_of_fill(f)->loop, &f->task);
-}
-
-static void store_end(struct pipe_reader *r, const struct headers *trailers) {
-    (void)trailers;
-    struct fill *f = container_of(r, struct fill, reader);
-    cache_body_end(f->stored->body);
-    over(f);
-}
-
-static void store_fail(struct pipe_reader *r, enum failure why) {
-    struct fill *f = container_of(r, struct fill, reader);
-    log_debug("%s: a body broke on its way into the cache: %s", f->exchange->site_name.p, failure_word(why));
-    cache_body_break(f->stored->body);
-    over(f);
-}
-
-static const struct pipe_reader_ops store_ops = { store_room, store_take, store_end, store_fail };
+static void stored_whole(struct sink *sink) { over(container_of(sink, struct fill, sink)); }
 
 static bool describe_part(struct cache_draft *d, const struct response *r) {
     struct byte_range range;
@@ -172,83 +178,268 @@ static bool describe_part(struct cache_draft *d, const struct response *r) {
     return true;
 }
 
-static void store(struct fill *f, const struct freshness *fresh, int64_t now) {
+/* ---- it is joined to the part that is there (RFC 9111 3.4, RFC 9110 15.3.7.3) */
+
+/* What comes begins within the part or right behind it, goes on where that ends, and is of the same representation. */
+static bool may_join(const struct fill *f, const struct response *r) {
+    struct byte_range range;
+    uint64_t total;
+    if (!f->part || r->status != 206 || !content_range_of(&r->headers, &range, &total)) return false;
+    struct headers stored = cached_headers(f->part);
+    bool touches = range.first >= f->part->first && range.first <= end_of(f->part) && range.last >= end_of(f->part);
+    return touches && total == f->part->total && partial_combines(&stored, &r->headers);
+}
+
+/* `d` and `kept` tell of both from now on. */
+static void join_part(struct fill *f, struct cache_draft *d, struct headers *kept, const struct response *r) {
+    struct headers stored = cached_headers(f->part);
+    uint64_t end = d->first + d->length;
+    headers_init(kept, &f->exchange->arena);
+    headers_copy(kept, &stored);
+    cache_update(kept, &r->headers, &f->told);
+    date_it(f, kept, f->heard_at);
+    f->joined = true;
+    d->first = f->part->first;
+    d->length = end - d->first;
+    if (d->first > 0 || end < d->total) return;
+    headers_remove_id(kept, HEADER_CONTENT_RANGE);
+    d->partial = false;
+    d->total = 0;
+    d->status = 200;
+    d->reason = status_reason(200);
+}
+
+static void never_told(struct cache_reader *r) { (void)r; }
+
+/* Its bytes are whole and in memory: they are copied, once. */
+static void write_part(struct fill *f, uint64_t n) {
+    struct cache_reader reader;
+    bool passing;
+    cache_reader_open(&reader, f->part->body, 0, never_told);
+    for (struct slice bytes; n > 0; n -= bytes.n) {
+        bytes = cache_reader_peek(&reader, &passing);
+        if (bytes.n > n) bytes.n = (size_t)n;
+        struct buffer copy = { 0 };
+        buffer_append(&copy, bytes.p, bytes.n);
+        cache_body_write(f->stored->body, &copy);
+        cache_reader_skip(&reader, bytes.n);
+    }
+    cache_reader_close(&reader);
+}
+
+static void store(struct fill *f) {
     struct exchange *x = f->exchange;
-    const struct response *r = &f->fetch->response;
+    struct storing *s = f->storing;
+    const struct response *r = s->answer.response;
     struct headers kept;
     choose_fields(f, &kept, &r->headers);
-    date_it(f, &kept, now);
+    date_it(f, &kept, f->heard_at);
     struct cache_draft draft = {
         .status = r->status,
         .version = r->version,
         .reason = r->reason,
         .headers = &kept,
-        .freshness = *fresh,
+        .freshness = s->fresh,
         .url = caching_url(x),
         .vary = vary_key(&x->arena, &r->headers, &x->caching->asked_headers),
         .length = length_of(&r->framing),
     };
     caching_tags(x, &r->headers, &draft);
-    if (describe_part(&draft, r)) f->stored = cache_fill_store(f->place, &draft);
+    bool known = describe_part(&draft, r);
+    uint64_t begins = draft.first;
+    if (known && draft.length != UINT64_MAX && may_join(f, r)) join_part(f, &draft, &kept, r);
+    if (known) f->stored = cache_fill_store(f->place, &draft);
     else cache_fill_fail(f->place);
     f->place = NULL;
     if (!f->stored) {
         hand_over(f);
         return;
     }
-    exchange_note_fetch(x, f->fetch);
-    f->news = news_open(&worker_of_fill(f)->loop, &worker_of_fill(f)->mailbox, &f->task);
-    f->reader.ops = &store_ops;
+    note_fetch(f);
+    struct worker *w = worker_of_fill(f);
+    sink_open(&f->sink, f->stored->body, &w->loop, &w->mailbox, stored_whole);
     settle(f, FILL_STORED);
     caching_take_filled(x);
-    pipe_add_reader(&f->fetch->body, &f->reader);
+    if (f->joined) write_part(f, begins - f->part->first);
+    pipe_add_reader(s->body, &f->sink.reader);
 }
 
 /* ---- it was validated (RFC 9111 4.3.4) */
 
-static void freshen(struct fill *f, int64_t now) {
-    struct exchange *x = f->exchange;
+static void merge(struct fill *f, struct response *merged) {
     const struct headers *fields = &f->fetch->response.headers;
-    struct headers kept;
-    headers_init(&kept, &x->arena);
     struct headers stored = cached_headers(f->old);
-    headers_copy(&kept, &stored);
-    cache_update(&kept, fields, &f->told);
-    date_it(f, &kept, now);
-    struct cache_control told;
-    cache_control_of_response(&told, &kept, true);
+    *merged = (struct response){ .status = f->old->status, .version = f->old->version, .reason = f->old->reason };
+    headers_init(&merged->headers, &f->exchange->arena);
+    headers_copy(&merged->headers, &stored);
+    cache_update(&merged->headers, fields, &f->told);
+    date_it(f, &merged->headers, f->heard_at);
+}
+
+/* What is stored answers all the same. */
+static void keep_old(struct fill *f) {
+    note_fetch(f);
+    if (!f->stored) f->stored = cached_ref(f->old);
+    fetch_stop(f->fetch);
+    settle(f, FILL_STORED);
+    caching_take_filled(f->exchange);
+    over(f);
+}
+
+static void freshen(struct fill *f) {
+    struct exchange *x = f->exchange;
+    struct headers *kept = &f->storing->merged.headers;
     struct cache_draft draft = {
-        .status = f->old->status,
+        .status = f->storing->merged.status,
         .version = f->old->version,
-        .reason = f->old->reason,
-        .headers = &kept,
+        .reason = f->storing->merged.reason,
+        .headers = kept,
+        .freshness = f->storing->fresh,
         .url = caching_url(x),
-        .vary = vary_key(&x->arena, &kept, &x->caching->asked_headers),
+        .vary = vary_key(&x->arena, kept, &x->caching->asked_headers),
         .partial = f->old->partial,
         .first = f->old->first,
         .total = f->old->total,
     };
-    f->rule = freshness_measure(&draft.freshness, f->old->status, &kept, &told, f->asked_at, now);
-    f->rule = caching_adjust(x, f->rule, f->old->status, &told, &draft.freshness);
-    caching_tags(x, &kept, &draft);
+    caching_tags(x, kept, &draft);
     f->stored = cache_fill_freshen(f->place, f->old, &draft);
     f->place = NULL;
-    f->validated = true;
-    exchange_note_fetch(x, f->fetch);
-    if (!f->stored) f->stored = cached_ref(f->old);
-    fetch_stop(f->fetch);
-    settle(f, FILL_STORED);
-    caching_take_filled(x);
-    over(f);
+    keep_old(f);
 }
 
-/* It speaks of something else: what is stored is not to be used, and is asked for anew. */
+/* It speaks of something else: what is stored is not to be used, and all is asked for anew. */
 static void ask_anew(struct fill *f) {
     fetch_close(f->fetch);
     cached_unref(f->old);
-    f->old = NULL;
+    cached_unref(f->part);
+    f->old = f->part = NULL;
     make_request(f, false);
     ask(f);
+}
+
+/* ---- policy changes the body: what fails before its first bytes is no answer that others should get */
+
+static void wake_by_watch(struct pipe_watch *w) {
+    struct fill *f = container_of(w, struct storing, watch)->fill;
+    task_wake(&worker_of_fill(f)->loop, &f->task);
+}
+
+static void make(struct fill *f) {
+    f->state = FILL_MAKING;
+    content_settle_stored(&f->storing->answer, f->exchange);
+    switch (content_await(&f->storing->answer)) {
+    case CONTENT_READY: store(f); return;
+    case CONTENT_FAILED: fail(f); return;
+    case CONTENT_WAITS: return;
+    }
+}
+
+/* ---- on_store: the head is there, and it is known what its fields say */
+
+static struct freshness measured(struct fill *f) {
+    struct exchange *x = f->exchange;
+    const struct response *r = f->storing->answer.response;
+    struct freshness fresh;
+    cache_control_of_response(&f->told, &r->headers, true);
+    if (f->validated)
+        f->rule = freshness_measure(&fresh, r->status, &r->headers, &f->told, f->asked_at, f->heard_at);
+    else f->rule = freshness_of(&fresh, &x->request, &x->caching->asked, r, &f->told, f->asked_at, f->heard_at);
+    f->rule = caching_adjust(x, f->rule, r->status, &f->told, &fresh);
+    return fresh;
+}
+
+static bool has_hook(const struct fill *f) { return f->exchange->site->hooks & 1u << HOOK_ON_STORE; }
+
+/* Its policy has ended: nobody is there to say what may be stored. */
+static bool lost_hook(const struct fill *f) {
+    return !f->storing->subject.site && !f->exchange->site->fail_open[HOOK_ON_STORE];
+}
+
+static enum verdict ask_policy(struct fill *f) {
+    struct storing *s = f->storing;
+    struct decision ignored;
+    if (lost_hook(f)) return VERDICT_FAILED;
+    enum verdict verdict =
+        s->hook_running ? hook_go_on(&s->subject, &ignored) : hook_call(&s->subject, HOOK_ON_STORE, NULL, &ignored);
+    s->hook_running = verdict == VERDICT_WAIT;
+    return verdict;
+}
+
+/* Of a part without a place, and of what no request could be matched with, nothing can be stored. */
+static bool may_be_stored(enum cache_rule rule) {
+    return rule != CACHE_RULE_STATUS && rule != CACHE_RULE_RANGE && rule != CACHE_RULE_VARY_ANY;
+}
+
+static int64_t ms(double seconds) { return (int64_t)(seconds * 1000); }
+
+/* Its ttl begins now, whatever age it came with. */
+static void heed_wish(struct fill *f) {
+    const struct store_wish *w = &f->storing->wish;
+    struct freshness *fresh = &f->storing->fresh;
+    if (w->ttl >= 0 && may_be_stored(f->rule)) {
+        f->rule = CACHE_RULE_POLICY;
+        fresh->lifetime = fresh->initial_age + ms(w->ttl);
+        fresh->flags &= (uint8_t) ~(FRESHNESS_VALIDATE | FRESHNESS_HEURISTIC);
+    }
+    if (w->stale > 0 || w->stale_if_error > 0) fresh->flags &= (uint8_t)~FRESHNESS_NEVER_STALE;
+    if (w->stale >= 0) fresh->stale_while_revalidate = ms(w->stale);
+    if (w->stale_if_error >= 0) fresh->stale_if_error = ms(w->stale_if_error);
+    if (w->pass >= 0) f->rule = CACHE_RULE_POLICY_PASS;
+}
+
+static void refuse(struct fill *f, double seconds) {
+    if (!f->validated) {
+        pass(f, seconds);
+        return;
+    }
+    cache_fill_pass(f->place, f->rule, caching_url(f->exchange), seconds);
+    f->place = NULL;
+    keep_old(f);
+}
+
+static void on_store(struct fill *f) {
+    struct storing *s = f->storing;
+    enum verdict verdict = has_hook(f) ? ask_policy(f) : VERDICT_CARRY_ON;
+    if (verdict == VERDICT_WAIT) return;
+    subject_end(&s->subject);
+    s->gone = true;
+    if (has_hook(f)) s->fresh = measured(f); /* by the fields as it left them */
+    heed_wish(f);
+    if (verdict == VERDICT_FAILED) {
+        f->rule = CACHE_RULE_POLICY_FAILED;
+        refuse(f, 0);
+    } else if (s->wish.pass >= 0) refuse(f, s->wish.pass);
+    else if (f->validated) freshen(f);
+    else if (cache_rule_stores(f->rule)) make(f);
+    else pass(f, caching_pass_seconds(f->exchange, f->status));
+}
+
+static void begin_storing(struct fill *f) {
+    struct exchange *x = f->exchange;
+    struct storing *s = f->storing = arena_alloc_zeroed(&x->arena, sizeof *s);
+    s->fill = f;
+    s->subject = (struct subject){ .kind = SUBJECT_FILL,
+                                   .worker = worker_of_fill(f),
+                                   .site = x->subject.site,
+                                   .exchange = x,
+                                   .arena = &x->arena,
+                                   .task = &f->task };
+    s->wish = (struct store_wish){ .ttl = -1, .stale = -1, .stale_if_error = -1, .pass = -1 };
+    s->watch.on_news = wake_by_watch;
+    list_init(&s->watch.node);
+    s->answer = (struct answer){ .response = &f->fetch->response,
+                                 .content = &s->content,
+                                 .body = &s->body,
+                                 .made = &s->made,
+                                 .watch = &s->watch,
+                                 .arena = &x->arena,
+                                 .gone = &s->gone };
+    if (f->validated) {
+        merge(f, &s->merged);
+        s->answer.response = &s->merged;
+        s->answer.made = NULL; /* its body is stored already */
+    } else s->body = &f->fetch->body;
+    s->fresh = measured(f);
 }
 
 /* ---- the head has come */
@@ -261,10 +452,9 @@ static bool may_use_stale(const struct fill *f) {
     return c->reuse.stale_on_error && cache_status_is_error(fetch->response.status);
 }
 
-static void judge(struct fill *f) {
-    struct exchange *x = f->exchange;
+static void hear(struct fill *f) {
     const struct response *r = &f->fetch->response;
-    int64_t now = caching_now();
+    f->heard_at = caching_now();
     f->status = r->status;
     if (may_use_stale(f)) {
         use_stale(f);
@@ -273,28 +463,25 @@ static void judge(struct fill *f) {
     cache_control_of_response(&f->told, &r->headers, true);
     if (r->status == 304 && f->old) {
         struct headers stored = cached_headers(f->old);
-        if (cache_304_selects(&stored, &r->headers, true)) freshen(f, now);
-        else ask_anew(f);
+        f->validated = cache_304_selects(&stored, &r->headers, true);
+        if (!f->validated) {
+            ask_anew(f);
+            return;
+        }
+    }
+    if (f->completes && r->status != 200 && !may_join(f, r) && (r->status == 206 || r->status == 416)) {
+        ask_anew(f);
         return;
     }
-    struct freshness fresh;
-    f->rule = freshness_of(&fresh, &x->request, &x->caching->asked, r, &f->told, f->asked_at, now);
-    f->rule = caching_adjust(x, f->rule, r->status, &f->told, &fresh);
-    if (cache_rule_stores(f->rule)) store(f, &fresh, now);
-    else pass(f, f->rule);
+    begin_storing(f);
+    f->state = FILL_ON_STORE;
+    on_store(f);
 }
 
-static void fill_advance(struct task *t) {
-    struct fill *f = container_of(t, struct fill, task);
-    if (f->over) return;
-    if (f->state == FILL_STORED) {
-        if (cache_body_abandoned(f->stored->body)) fill_end(f);
-        else pipe_reader_has_room(&f->reader);
-        return;
-    }
+static void await_head(struct fill *f) {
     switch (f->fetch->state) {
     case FETCH_TRYING: return;
-    case FETCH_HEAD: judge(f); return;
+    case FETCH_HEAD: hear(f); return;
     case FETCH_REPLY: fail(f); return;
     case FETCH_FAILED:
         if (may_use_stale(f)) use_stale(f);
@@ -303,43 +490,72 @@ static void fill_advance(struct task *t) {
     }
 }
 
+static void fill_advance(struct task *t) {
+    struct fill *f = container_of(t, struct fill, task);
+    if (f->over) return;
+    switch (f->state) {
+    case FILL_ASKING: await_head(f); return;
+    case FILL_ON_STORE: on_store(f); return;
+    case FILL_MAKING: make(f); return;
+    case FILL_STORED: /* the sink does the rest */
+    case FILL_PASSED:
+    case FILL_STALE: return;
+    }
+}
+
 /* ---- its life */
 
-void fill_begin(struct fill *f, struct exchange *x, struct cache_fill *place, struct cached *old, bool behind,
-                bool as_it_is) {
-    *f = (struct fill){ .exchange = x, .place = place, .old = old, .behind = behind };
+void fill_begin(struct fill *f, struct exchange *x, const struct fill_options *o) {
+    *f = (struct fill){ .exchange = x, .place = o->place, .old = o->old, .part = o->part, .behind = o->behind };
     task_init(&f->task, fill_advance);
     list_init(&f->waiter.node);
-    make_request(f, as_it_is);
+    make_request(f, o->as_it_is);
     ask(f);
 }
 
 void fill_let_go(struct fill *f) {
-    if (f->exchange && f->fetch) fetch_let_go(f->fetch);
+    if (!f->exchange) return;
+    if (f->fetch) fetch_let_go(f->fetch);
+    struct storing *s = f->storing;
+    if (!s) return;
+    subject_end(&s->subject);
+    s->subject.site = NULL;
+    if (s->hook_running) task_wake(&worker_of_fill(f)->loop, &f->task);
+    s->hook_running = false;
+}
+
+static void stop_storing(struct storing *s) {
+    if (!s) return;
+    subject_end(&s->subject);
+    s->hook_running = false;
+    s->gone = true;
+    pipe_remove_watch(&s->watch);
 }
 
 static void stop(struct fill *f) {
     f->over = true;
     if (f->place) cache_fill_fail(f->place);
     f->place = NULL;
-    pipe_remove_reader(&f->reader);
-    if (f->stored && f->news && cache_body_state(f->stored->body) == CACHE_BODY_ARRIVING)
-        cache_body_break(f->stored->body);
+    stop_storing(f->storing);
     exchange_wake(f->exchange);
 }
 
 void fill_end(struct fill *f) {
     if (!f->exchange) return;
     if (!f->over) stop(f);
+    sink_close(&f->sink);
     if (f->fetch) {
         fetch_waiter_forget(&f->waiter);
         fetch_close(f->fetch);
         f->fetch = NULL;
     }
+    if (f->storing && f->storing->made) {
+        pipe_fini(f->storing->made);
+        f->storing->made = NULL;
+    }
     cached_unref(f->old);
+    cached_unref(f->part);
     cached_unref(f->stored);
-    f->old = f->stored = NULL;
-    news_close(f->news);
-    f->news = NULL;
+    f->old = f->part = f->stored = NULL;
     task_forget(&f->task);
 }

@@ -6,18 +6,46 @@
  * else of it is over, until the fill is. */
 #pragma once
 
-#include "net/news.h"
 #include "proxy/fetch.h"
+#include "proxy/sink.h"
 #include "store/cache.h"
 
 struct exchange;
 
 enum fill_state {
-    FILL_ASKING, /* no head yet */
-    FILL_STORED, /* `stored` is the answer; its body comes, or is there: it was validated */
-    FILL_PASSED, /* the answer is not for others, or none came: the fetch is the exchange's own from now on */
-    FILL_STALE   /* an error, and what is stale may be used in its place */
+    FILL_ASKING,   /* no head yet */
+    FILL_ON_STORE, /* policy is asked what of it is stored */
+    FILL_MAKING,   /* policy changes the body: its first bytes are awaited */
+    FILL_STORED,   /* `stored` is the answer; its body comes, or is there: it was validated */
+    FILL_PASSED,   /* the answer is not for others, or none came: the fetch is the exchange's own from now on */
+    FILL_STALE     /* an error, and what is stale may be used in its place */
 };
+
+/* What on_store says of a response (`res.cache`). */
+struct store_wish {
+    double ttl, stale, stale_if_error; /* seconds; below 0: as its fields say */
+    double pass;                       /* not stored, and remembered so for these seconds; below 0: no */
+    struct slice *tags;                /* beside those in its fields */
+    unsigned tag_count;
+};
+
+/* A response about to be stored, as policy sees and changes it. In the exchange's arena, from its head on. */
+struct storing {
+    struct subject subject; /* of on_store; its handles are those of this response alone */
+    struct fill *fill;
+    struct answer answer;   /* pointers to what follows, and to the fetch's response or, when it validated, `merged` */
+    struct response merged; /* the stored head with the fields that came */
+    struct content content;
+    struct pipe *body, *made; /* NULL: none */
+    struct pipe_watch watch;
+    struct freshness fresh;
+    struct store_wish wish;
+    bool hook_running, gone;
+};
+/* NULL: the subject is of another kind. */
+static inline struct storing *storing_of(const struct subject *s) {
+    return s->kind == SUBJECT_FILL ? container_of(s, struct storing, subject) : NULL;
+}
 
 struct fill {
     struct task task;
@@ -26,26 +54,37 @@ struct fill {
     struct fetch_waiter waiter;
     struct cache_fill *place; /* NULL: settled */
     struct cached *old;       /* a reference: what is validated; NULL: nothing */
+    struct cached *part;      /* a reference: a stored part that what comes may be joined to; NULL: none */
     struct cached *stored;    /* a reference; NULL: nothing */
     struct cache_control told;
-    struct request request; /* as it is sent */
-    struct pipe_reader reader;
-    struct news *news;
-    int64_t asked_at; /* Unix ms */
+    struct storing *storing; /* NULL: no head yet, or none to store */
+    struct request request;  /* as it is sent */
+    struct sink sink;
+    int64_t asked_at, heard_at; /* Unix ms */
     enum fill_state state;
     enum cache_rule rule; /* that decided; FILL_ASKING: none yet */
     int status;           /* of the backend's answer; 0: none */
     bool validated;       /* a 304 */
+    bool completes;       /* only what `part` lacks at its end was asked for */
+    bool joined;          /* `stored` begins with bytes of `part` */
     bool behind;          /* the exchange is answered with what is stale, whatever comes of it */
     bool over;
 };
 
-/* `place` and the reference to `old` (NULL: nothing to validate) go over. The exchange's request is final; its range and
- * conditions are sent on only with `as_it_is`. The exchange is woken when the state changes, and when it is over. */
-void fill_begin(struct fill *, struct exchange *, struct cache_fill *place, struct cached *old, bool behind,
-                bool as_it_is);
+struct fill_options {
+    struct cache_fill *place;
+    struct cached *old;  /* to validate; NULL: nothing */
+    struct cached *part; /* to join to (RFC 9111 3.4); NULL: nothing */
+    bool behind;         /* the exchange is answered with what is stale */
+    bool as_it_is;       /* its range and conditions are sent on */
+};
+/* The place and the references go over. The exchange's request is final. The exchange is woken when the state changes,
+ * and when it is over. */
+void fill_begin(struct fill *, struct exchange *, const struct fill_options *);
 static inline bool fill_runs(const struct fill *f) { return f->exchange && !f->over; }
 /* The policy of its exchange ends. */
 void fill_let_go(struct fill *);
+/* The fetch behind the answer; NULL: it went over to the exchange, or ended. */
+static inline const struct fetch *fill_fetch(const struct fill *f) { return f->exchange ? f->fetch : NULL; }
 /* Ends it, whatever it is at: who reads its body sees it broken. Idempotent; safe when not begun. */
 void fill_end(struct fill *);

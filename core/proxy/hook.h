@@ -101,7 +101,13 @@ struct decision {
 
 static inline void decision_init(struct decision *d) { memset(d, 0, offsetof(struct decision, pick.backends)); }
 
-enum subject_kind { SUBJECT_EXCHANGE, SUBJECT_FETCH, SUBJECT_KEEPER, SUBJECT_HANDSHAKE };
+enum subject_kind {
+    SUBJECT_EXCHANGE,
+    SUBJECT_FETCH,
+    SUBJECT_FILL, /* a struct storing (proxy/fill.h), whose response `res` stands for */
+    SUBJECT_KEEPER,
+    SUBJECT_HANDSHAKE
+};
 
 struct exchange;
 struct fetch;
@@ -112,7 +118,7 @@ struct subject {
     enum subject_kind kind;
     struct worker *worker;
     struct site *site;         /* whose policy is asked; NULL: no policy (any more) */
-    struct exchange *exchange; /* what `req` and `res` stand for; NULL for the keeper's */
+    struct exchange *exchange; /* what `req` and, but for a fill's, `res` stand for; NULL for the keeper's */
     struct arena *arena;       /* what decisions are made of */
     struct task *task;         /* woken when a waiting call can go on */
     struct hook_run *run;      /* the call under way; NULL: none. Implementer's */

@@ -57,16 +57,35 @@ static void add_headers(struct arena *arena, struct snapshot *s, const char *of,
 }
 
 /* An answer of a script's own is short; what a backend sends is not looked at. */
-static struct slice own_body(struct arena *arena, const struct exchange *x) {
-    if (!x->body || x->body != x->reply_body) return slice_make(NULL, 0);
-    size_t n = x->reply_body->pending.size;
+static struct slice own_body(struct arena *arena, const struct answer *a) {
+    if (!*a->body || !a->made || *a->body != *a->made) return slice_make(NULL, 0);
+    const struct buffer *body = &(*a->made)->pending;
+    size_t n = body->size;
     char *bytes = arena_bytes(arena, n + 1);
-    buffer_peek(&x->reply_body->pending, bytes, n);
+    buffer_peek(body, bytes, n);
     if (n > BODY_SHOWN) return arena_printf(arena, "(%zu bytes)", n);
     return slice_make(bytes, n);
 }
 
-static struct snapshot *take_snapshot(struct arena *arena, const struct exchange *x) {
+static void add_seconds(struct arena *arena, struct snapshot *s, const char *name, double seconds) {
+    if (seconds >= 0) add_field(arena, s, name, arena_printf(arena, "%g", seconds));
+}
+
+static void add_wish(struct arena *arena, struct snapshot *s, const struct store_wish *w) {
+    struct slice tags = { NULL, 0 };
+    add_seconds(arena, s, "res.cache.ttl", w->ttl);
+    add_seconds(arena, s, "res.cache.stale", w->stale);
+    add_seconds(arena, s, "res.cache.stale_if_error", w->stale_if_error);
+    add_seconds(arena, s, "res.cache.pass", w->pass);
+    for (unsigned i = 0; i < w->tag_count; i++)
+        tags = i ? arena_printf(arena, "%.*s, %.*s", FMT(tags), FMT(w->tags[i])) : w->tags[i];
+    add_field(arena, s, "res.cache.tags", tags);
+}
+
+static struct snapshot *take_snapshot(struct arena *arena, const struct subject *subject) {
+    struct exchange *x = subject->exchange;
+    const struct storing *storing = storing_of(subject);
+    struct answer a = storing ? storing->answer : answer_of(x);
     struct snapshot *s = arena_alloc_zeroed(arena, sizeof *s);
     const struct target *t = &x->request.target;
     add_field(arena, s, "req.method", x->request.method_name);
@@ -74,10 +93,11 @@ static struct snapshot *take_snapshot(struct arena *arena, const struct exchange
     add_field(arena, s, "req.path", t->path);
     add_field(arena, s, "req.query", t->query);
     add_headers(arena, s, "req", &x->request.headers);
-    if (x->response.status == 0) return s;
-    add_field(arena, s, "res.status", arena_printf(arena, "%d", x->response.status));
-    add_headers(arena, s, "res", &x->response.headers);
-    add_field(arena, s, "res.body", own_body(arena, x));
+    if (a.response->status == 0) return s;
+    add_field(arena, s, "res.status", arena_printf(arena, "%d", a.response->status));
+    add_headers(arena, s, "res", &a.response->headers);
+    add_field(arena, s, "res.body", own_body(arena, &a));
+    if (storing) add_wish(arena, s, &storing->wish);
     return s;
 }
 
@@ -122,7 +142,7 @@ void hook_note_begin(struct hook_note *note, struct arena *arena, const struct s
     *note = (struct hook_note){ .hook = asked->hook, .verdict = "cancelled", .began = now, .subject = subject };
     note->path = keep(arena, asked->path);
     if (asked->file) note->place = arena_printf(arena, "%s:%d%c", asked->file, asked->line, 0).p;
-    if (subject->exchange) note->before = take_snapshot(arena, subject->exchange);
+    if (subject->exchange) note->before = take_snapshot(arena, subject);
 }
 
 static const char *verdict_word(enum verdict verdict) {
@@ -168,7 +188,7 @@ void hook_note_end(struct hook_note *note, struct arena *arena, const struct sub
     if (verdict == VERDICT_REPLY) note->status = decision->reply.status;
     if (verdict == VERDICT_PICK) note->picked = name_picked(arena, &decision->pick);
     if (verdict == VERDICT_KEY) note->key = arena_copy(arena, decision->key);
-    if (note->before) compare(arena, note, take_snapshot(arena, subject->exchange));
+    if (note->before) compare(arena, note, take_snapshot(arena, subject));
 }
 
 void hook_note_fail(struct hook_note *note, struct arena *arena, const char *text) { note->error = keep(arena, text); }
@@ -195,7 +215,10 @@ void exchange_note_fill(struct exchange_note *note, struct arena *arena, const s
     note->cache_bypass = x->cache_bypass;
     if (x->cache_key.p) note->cache_key = arena_copy(arena, x->cache_key);
     note->seconds = x->ended - x->began;
-    if (!x->fetch) return;
-    note->tries = x->fetch->tries;
-    note_tries(arena, x->fetch, &note->tried);
+    note->cache = caching_word(x->caching);
+    const struct fetch *f = x->fetch;
+    if (!f && caching_leads(x->caching)) f = fill_fetch(&x->caching->fill);
+    if (!f) return;
+    note->tries = f->tries;
+    note_tries(arena, f, &note->tried);
 }

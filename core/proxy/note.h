@@ -54,6 +54,7 @@ struct exchange_note {
     struct exchange_note *next;
     const char *id, *site, *source, *word, *failed_hook; /* NULL: none */
     struct slice cache_key;
+    const char *cache; /* caching_word; NULL: none */
     bool cache_bypass;
     struct tried_note *tried;
     unsigned tries;

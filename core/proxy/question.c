@@ -117,7 +117,7 @@ static void see_variant(void *data, const struct cached *c, bool purged, bool so
         return;
     }
     json_t *o = describe(c, v->request);
-    set(o, "purged", purged ? json_string(softly ? "soft" : "hard") : json_null());
+    set(o, "purged", purged ? json_string("hard") : softly ? json_string("soft") : json_null());
     json_array_append_new(v->list, o);
 }
 

@@ -90,7 +90,9 @@ struct cache_body *body_create(struct cache *cache, uint64_t length) {
     uint32_t units;
     struct cache_body *b = room_take(cache, NULL, memory_units(sizeof *b), memory_units(sizeof *b), &units);
     if (!b) return NULL;
+    static _Atomic uint64_t serials;
     *b = (struct cache_body){ .refs = 1, .cache = cache, .expected = length, .units = units };
+    b->serial = atomic_fetch_add_explicit(&serials, 1, memory_order_relaxed);
     list_init(&b->readers);
     struct piece *tail = NULL;
     uint64_t at_once = length == UINT64_MAX ? 0 : length < MEMORY_RUN_MOST ? length : MEMORY_RUN_MOST;
@@ -144,6 +146,8 @@ static bool is_held(const struct cache_body *b) { return atomic_load_explicit(&b
 enum cache_body_state cache_body_state(const struct cache_body *b) {
     return (enum cache_body_state)atomic_load_explicit(&b->state, memory_order_acquire);
 }
+
+uint64_t cache_body_serial(const struct cache_body *b) { return b->serial; }
 
 uint64_t cache_body_length(const struct cache_body *b) {
     return atomic_load_explicit(&b->available, memory_order_acquire);

@@ -108,6 +108,7 @@ struct piece;
 struct cache_body {
     _Atomic uint64_t refs; /* low half: all references; high half: those of cache_body_ref, who may keep bytes */
     struct cache *cache;
+    uint64_t serial;
     struct piece *_Atomic first;
     _Atomic uint64_t available;
     uint64_t expected;

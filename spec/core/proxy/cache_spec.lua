@@ -221,6 +221,52 @@ describe("the cache", function()
     end)
   end)
 
+  describe("joins parts (RFC 9111 3.4)", function()
+    local text = "0123456789"
+
+    local function in_parts(target, etag)
+      routes[target] = function(request)
+        local first, last = (request.headers.Range or ""):match "^bytes=(%d+)%-(%d*)$"
+        if not first then return 200, { ETag = etag, ["Cache-Control"] = "max-age=100" }, text end
+        first, last = tonumber(first), tonumber(last) or #text - 1
+        return 206, { ETag = etag, ["Cache-Control"] = "max-age=100",
+          ["Content-Range"] = ("bytes %d-%d/%d"):format(first, last, #text) }, text:sub(first + 1, last + 1)
+      end
+    end
+
+    it("that follow each other, and what is then complete is whole", function()
+      in_parts("/join", '"j"')
+      assert.equal("0123", get("/join", { Range = "bytes=0-3" }).body)
+      assert.equal("4567", get("/join", { Range = "bytes=4-7" }).body)
+      assert.equal("2345", get("/join", { Range = "bytes=2-5" }).body)
+      assert.equal(2, asked(backend, "/join"))
+      local whole = get "/join"
+      assert.equal(200, whole.status)
+      assert.equal(text, whole.body)
+      assert.is_nil(whole.headers["Content-Range"])
+      local last = backend.requests[#backend.requests]
+      assert.equal("bytes=8-", last.headers.Range)
+      assert.equal('"j"', last.headers["If-Range"])
+      assert.equal(text, get("/join").body)
+      assert.equal(3, asked(backend, "/join"))
+    end)
+
+    it("but not of different representations", function()
+      in_parts("/mixed", '"1"')
+      get("/mixed", { Range = "bytes=0-3" })
+      in_parts("/mixed", '"2"')
+      assert.equal("4567", get("/mixed", { Range = "bytes=4-7" }).body)
+      assert.equal(text, get("/mixed").body)
+    end)
+
+    it("nor without a strong validator", function()
+      in_parts("/weak", 'W/"1"')
+      get("/weak", { Range = "bytes=0-3" })
+      assert.equal(text, get("/weak").body)
+      assert.is_nil(backend.requests[#backend.requests].headers.Range)
+    end)
+  end)
+
   describe("is made to forget", function()
     it("by an unsafe method that succeeds, even an unknown one (RFC 9111 4.4)", function()
       for _, method in ipairs { "POST", "DELETE", "FROB" } do
@@ -418,6 +464,30 @@ describe("a cache's key", function()
     http.get(gate.port, "/h", { headers = { Host = "two" } })
     http.get(gate.port, "/h", { headers = { Host = "ONE" } })
     assert.equal(2, #backend.requests)
+  end)
+end)
+
+describe("a compressed answer", function()
+  it("is made once of what is stored, and kept", function()
+    local gate, backend, routes = start { policy = 'site.compress = { min = 100, codings = { "gzip", "br" } }' }
+    local text = ("moon and gate, "):rep(5000)
+    routes["/text"] = with({ ["Cache-Control"] = "max-age=100", ["Content-Type"] = "text/plain", ETag = '"1"' }, text)
+    assert.equal(text, http.get(gate.port, "/text").body)
+    local function coded(coding) return http.get(gate.port, "/text", { headers = { ["Accept-Encoding"] = coding } }) end
+    local first = coded "gzip"
+    assert.equal("gzip", first.headers["Content-Encoding"])
+    assert.equal('W/"1"', first.headers.ETag)
+    assert.matches("Accept%-Encoding", first.headers.Vary)
+    local second = coded "gzip"
+    assert.equal(first.body, second.body)
+    assert.equal(tostring(#first.body), second.headers["Content-Length"])
+    assert.is_true(#first.body < #text / 20)
+    assert.equal("br", coded("br").headers["Content-Encoding"])
+    assert.equal(text, http.get(gate.port, "/text").body)
+    assert.equal("moon", http.get(gate.port, "/text", { headers = { Range = "bytes=0-3", ["Accept-Encoding"] = "gzip" } }).body)
+    assert.equal(304, http.get(gate.port, "/text",
+      { headers = { ["If-None-Match"] = 'W/"1"', ["Accept-Encoding"] = "gzip" } }).status)
+    assert.equal(1, #backend.requests)
   end)
 end)
 
