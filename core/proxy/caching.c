@@ -457,7 +457,7 @@ static void heed_head(struct exchange *x) {
                                      .url = caching_url(x),
                                      .vary = c->found->vary };
         int64_t now = caching_now();
-        freshness_measure(&draft.freshness, c->found->status, &kept, &told, now, now);
+        draft.rule = freshness_measure(&draft.freshness, c->found->status, &kept, &told, now, now);
         caching_tags(x, &kept, &draft);
         struct cache_fill *place = cache_fill_alone(c->cache, &c->key, &x->request.headers);
         cached_unref(cache_fill_freshen(place, c->found, &draft));
@@ -668,6 +668,6 @@ struct slice caching_rule(const struct caching *c) {
     if (judged && f->state == FILL_PASSED && cache_rule_stores(f->rule)) return SLICE("no-room");
     if (judged) return cache_rule_word(f->rule);
     if (!c->asks) return c->status.fwd == CACHE_FWD_METHOD ? cache_rule_word(CACHE_RULE_METHOD) : none;
-    if (result == CACHE_RESULT_PASS && c->found) return cache_rule_word(c->found->rule);
+    if (c->found && result != CACHE_RESULT_MISS) return cache_rule_word(c->found->rule);
     return result == CACHE_RESULT_BYPASS ? cache_rule_word(CACHE_RULE_REQUEST_NO_STORE) : none;
 }

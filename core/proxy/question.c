@@ -87,8 +87,8 @@ static json_t *describe(const struct cached *c, const struct headers *request) {
     struct reuse reuse = reuse_of(&c->freshness, &(struct cache_control){ 0 }, caching_now());
     json_t *o = json_object();
     set(o, "pass", json_boolean(c->pass));
-    if (c->pass) set(o, "rule", text_of(cache_rule_word(c->rule)));
-    else set(o, "status", json_integer(c->status));
+    set(o, "rule", text_of(cache_rule_word(c->rule)));
+    if (!c->pass) set(o, "status", json_integer(c->status));
     set(o, "vary", names_of(c->vary));
     set(o, "fits", json_boolean(vary_matches(c->vary, request)));
     set_seconds(o, "age", reuse.age);
@@ -127,7 +127,7 @@ static void describe_outcome(json_t *o, struct exchange *x, enum reuse_verdict v
     const struct caching *c = x->caching;
     enum cache_result result = CACHE_RESULT_MISS;
     struct slice why = cache_fwd_word(c->status.fwd);
-    if (!c->asks) result = c->status.fwd == CACHE_FWD_METHOD ? CACHE_RESULT_PASS : CACHE_RESULT_BYPASS;
+    if (!c->asks) result = CACHE_RESULT_BYPASS;
     else if (verdict == REUSE_FRESH) result = CACHE_RESULT_HIT;
     else if (verdict == REUSE_STALE || verdict == REUSE_STALE_WHILE_REVALIDATE) result = CACHE_RESULT_STALE;
     else if (verdict == REUSE_BYPASS) result = CACHE_RESULT_BYPASS;

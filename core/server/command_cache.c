@@ -155,7 +155,7 @@ static void print_age(const json_t *v) {
 static void print_variant(const json_t *v) {
     const char *purged = get_text(v, "purged");
     if (is_true(v, "pass")) printf("  mark       not for the cache: %s", get_text(v, "rule"));
-    else printf("  stored     %lld", get_integer(v, "status"));
+    else printf("  stored     %lld, by %s", get_integer(v, "status"), get_text(v, "rule"));
     if (purged) printf(", purged%s", strcmp(purged, "soft") == 0 ? " softly" : "");
     print_list(", varies by ", json_object_get(v, "vary"));
     fputs(is_true(v, "fits") ? ", fits this request\n             " : ", does not fit this request\n             ",

@@ -55,7 +55,7 @@ struct cached {
     int status;
     uint8_t version;      /* enum http_version of the response it came with */
     bool pass;            /* no response: it says that this key is not worth collapsing for until freshness ends */
-    enum cache_rule rule; /* pass: why */
+    enum cache_rule rule; /* by which it was stored; pass: why not */
     struct freshness freshness;
     struct slice reason;
     struct header *headers; /* as the backend sent them, without what is never stored; slices into its own block */
@@ -120,6 +120,7 @@ struct cache_draft {
     uint8_t version;
     struct slice reason;
     const struct headers *headers; /* those `removed` or `hop` are left out */
+    enum cache_rule rule;
     struct freshness freshness;
     struct slice url;
     struct slice vary;

@@ -228,7 +228,7 @@ struct cached *cache_fill_freshen(struct cache_fill *fill, struct cached *old, c
 }
 
 void cache_fill_pass(struct cache_fill *fill, enum cache_rule rule, struct slice url, double seconds) {
-    struct cache_draft draft = { .url = url, .freshness = { .received = cache_now() } };
+    struct cache_draft draft = { .url = url, .rule = rule, .freshness = { .received = cache_now() } };
     draft.freshness.lifetime = (int64_t)(seconds * 1000);
     struct stored *s = seconds > 0 ? stored_create(fill->cache, fill->key, fill->hash, &draft, NULL) : NULL;
     if (!s) {

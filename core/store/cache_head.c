@@ -71,6 +71,7 @@ static void fill_head(struct cached *c, const struct cache_draft *d) {
     c->status = d->status;
     c->version = d->version;
     c->freshness = d->freshness;
+    c->rule = d->rule;
     c->partial = d->partial;
     c->first = d->first;
     c->total = d->total;

@@ -75,7 +75,7 @@ describe("moongate cache why", function()
     assert.equal(1, #backend.requests)
     local _, out = cache(gate, "why", url, "-H", "Accept-Language: de")
     assert.matches("^GET http://a.example/a%?x=1, site a.example\n  key        http://a.example/a%?x=1\n  now        hit\n", out)
-    assert.matches("  stored     200, varies by accept%-language, fits this request\n", out)
+    assert.matches("  stored     200, by max%-age, varies by accept%-language, fits this request\n", out)
     assert.matches("fresh for %d+ s more\n +4 bytes %(whole%), %d+ hits, tags a\n", out)
   end)
 
@@ -336,11 +336,11 @@ describe("what the cache did", function()
     get(gate, "/a", { ["Cache-Control"] = "no-store" })
     local null = tostring(json.null)
     assert.same({
-      "miss max-age", "hit " .. null, "miss private", "pass private", "miss max-age", "revalidated max-age",
-      "bypass " .. null, null .. " " .. null, "pass method", "bypass request-no-store",
+      "miss max-age", "hit max-age", "pass private", "pass private", "miss max-age", "revalidated max-age",
+      "bypass " .. null, null .. " " .. null, "bypass method", "bypass request-no-store",
     }, words(gate, 10))
     local page = http.get(gate.values.PORT2, "/metrics").body
-    for result, n in pairs { hit = 1, miss = 3, pass = 2, revalidated = 1, bypass = 2, stale = 0, collapsed = 0 } do
+    for result, n in pairs { hit = 1, miss = 2, pass = 2, revalidated = 1, bypass = 3, stale = 0, collapsed = 0 } do
       local series = ('moongate_cache_requests_total{site="a.example",result="%s"} %d\n'):format(result, n)
       assert.truthy(page:find(series, 1, true), series)
     end
