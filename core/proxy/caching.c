@@ -640,13 +640,11 @@ static bool was_passed(const struct caching *c) {
     return c->found && c->found->pass;
 }
 
-static bool wants_nothing(const struct caching *c) { return !c->fill.exchange && c->asked.present & CC_NO_STORE; }
-
 bool caching_result(const struct caching *c, enum cache_result *result) {
     if (!c) return false;
     const struct fill *f = &c->fill;
     bool led = f->exchange && !f->behind;
-    if (!c->asks || wants_nothing(c)) *result = CACHE_RESULT_BYPASS;
+    if (!c->asks) *result = CACHE_RESULT_BYPASS;
     else if (!c->served) *result = was_passed(c) ? CACHE_RESULT_PASS : CACHE_RESULT_MISS;
     else if (c->status.stored) *result = f->validated ? CACHE_RESULT_REVALIDATED : CACHE_RESULT_MISS;
     else if (c->stale_found || c->reuse.left <= 0 || (led && f->state == FILL_STALE)) *result = CACHE_RESULT_STALE;
@@ -664,10 +662,10 @@ struct slice caching_rule(const struct caching *c) {
     const struct slice none = { NULL, 0 };
     if (!caching_result(c, &result)) return none;
     const struct fill *f = &c->fill;
-    bool judged = f->exchange && !f->behind && f->status && f->state != FILL_ASKING && f->state != FILL_STALE;
+    bool judged = f->exchange && !f->behind && f->status && (f->state == FILL_STORED || f->state == FILL_PASSED);
     if (judged && f->state == FILL_PASSED && cache_rule_stores(f->rule)) return SLICE("no-room");
     if (judged) return cache_rule_word(f->rule);
-    if (!c->asks) return c->status.fwd == CACHE_FWD_METHOD ? cache_rule_word(CACHE_RULE_METHOD) : none;
-    if (c->found && result != CACHE_RESULT_MISS) return cache_rule_word(c->found->rule);
-    return result == CACHE_RESULT_BYPASS ? cache_rule_word(CACHE_RULE_REQUEST_NO_STORE) : none;
+    if (c->found && result != CACHE_RESULT_MISS && c->asks) return cache_rule_word(c->found->rule);
+    if (c->asks || c->status.fwd == CACHE_FWD_BYPASS) return none;
+    return cache_rule_word(c->status.fwd == CACHE_FWD_METHOD ? CACHE_RULE_METHOD : CACHE_RULE_REQUEST_NO_STORE);
 }
