@@ -289,6 +289,7 @@ static void fini_site(struct config_site *site) {
     free(site->trusted);
     forward_fini(&site->forward);
     free(site->cache.name);
+    free(site->cache.purgers);
     compress_fini(&site->compress);
     free(site->name);
     free(site->path);
