@@ -79,11 +79,11 @@ return {
 return {
   listen = "127.0.0.1:8080",
   backends = { app = { "127.0.0.1:9001" } },
-  cache = { memory = "256M" },
+  raw_target = true,
 }
 ]]
     assert.equal(0, status)
-    assert.truthy(err:find("site.lua:4: warning: cache: nothing is cached yet: the cache comes with a later version\n", 1, true), err)
+    assert.truthy(err:find("site.lua:4: warning: raw_target: paths are forwarded as they came", 1, true), err)
   end)
 
   it("says so when every request would be answered 502", function()
