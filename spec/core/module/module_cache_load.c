@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { THREADS_MOST = 16, PATIENCE = 60, HELD_MOST = 8, TAGS = 7, NAME_BYTES = 64 };
 
@@ -273,6 +274,7 @@ static void store_response(struct stormer *t, struct cache_fill *fill, const str
 static void lead_fill(struct stormer *t, struct cache_fill *fill, const struct naming *names) {
     uint64_t what = draw(t, 32);
     add(&t->storm->led);
+    if (draw(t, 2)) usleep(1); /* a backend is slower than this, and others come meanwhile */
     if (what == 0) cache_fill_fail(fill);
     else if (what == 1) cache_fill_pass(fill, CACHE_RULE_PRIVATE, slice_of(names->url), 0.01);
     else store_response(t, fill, names);
