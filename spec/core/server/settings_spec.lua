@@ -302,10 +302,6 @@ describe("a warning", function()
     return errors
   end
 
-  it("says that nothing is cached yet", function()
-    assert.equal("config.lua:1: warning: cache: nothing is cached yet: the cache comes with a later version\n", warning "cache = { memory = '256M' }")
-  end)
-
   it("says what fail = \"continue\" means", function()
     assert.equal("config.lua:1: warning: fail.on_request: when on_request fails, requests go on as if it had said nothing\n",
       warning "fail = { on_request = 'continue' }")
