@@ -29,6 +29,7 @@ static int load_on_room_told(lua_State *L) {
 
 struct storm {
     struct cache *cache;
+    uint64_t memory, max_object;
     unsigned keys, longest;
     lua_Integer rounds;
     atomic_uint next_seed;
@@ -340,10 +341,17 @@ static void purge(struct stormer *t, unsigned number) {
     }
 }
 
+/* A reload that changes the limit. */
+static void resize(struct storm *s, uint64_t memory) {
+    struct cache_limits limits = { .memory = memory, .max_object = s->max_object };
+    must(cache_open(cache_site(s->cache), &limits) == s->cache);
+}
+
 static void *run_stormer(void *arg) {
     struct stormer *t = arg;
     for (lua_Integer i = 0; i < t->storm->rounds && !t->storm->stuck; i++) {
-        if (draw(t, 64) == 0) purge(t, draw_key(t));
+        if (draw(t, 2000) == 0) resize(t->storm, t->storm->memory - draw(t, 2) * t->storm->memory / 2);
+        else if (draw(t, 64) == 0) purge(t, draw_key(t));
         else use(t, draw_key(t));
     }
     buffer_thread_fini();
@@ -356,14 +364,18 @@ static void push_count(lua_State *L, const char *name, unsigned n) {
     lua_setfield(L, -2, name);
 }
 
-/* storm(cache, threads, rounds, keys, longest): what came of it. */
+/* storm(cache, threads, rounds, keys, longest, max_object): what came of it. */
 static int load_on_storm(lua_State *L) {
+    struct cache_figures figures;
     struct stormer list[THREADS_MOST];
     unsigned threads = (unsigned)luaL_checkinteger(L, 2);
     struct storm s = { .cache = lua_touserdata(L, 1),
                        .rounds = luaL_checkinteger(L, 3),
                        .keys = (unsigned)luaL_checkinteger(L, 4),
-                       .longest = (unsigned)luaL_checkinteger(L, 5) };
+                       .longest = (unsigned)luaL_checkinteger(L, 5),
+                       .max_object = (uint64_t)luaL_optinteger(L, 6, 0) };
+    cache_figures(s.cache, &figures);
+    s.memory = figures.memory;
     luaL_argcheck(L, threads <= THREADS_MOST, 2, "too many");
     for (unsigned i = 0; i < threads; i++) {
         list[i] = (struct stormer){ .storm = &s, .random = 88172645463325252u + i * 7919u };
@@ -374,6 +386,7 @@ static int load_on_storm(lua_State *L) {
         pthread_join(list[i].thread, NULL);
         sem_destroy(&list[i].woken);
     }
+    resize(&s, s.memory);
     lua_newtable(L);
 #define COUNT(name) push_count(L, #name, s.name);
     COUNT(hits)
