@@ -343,12 +343,10 @@ static struct freshness measured(struct fill *f) {
     const struct response *r = f->storing->answer.response;
     struct freshness fresh;
     cache_control_of_response(&f->told, &r->headers, true);
-    if (f->validated) {
+    if (f->validated)
         f->rule = freshness_measure(&fresh, r->status, &r->headers, &f->told, f->asked_at, f->heard_at);
-        return fresh;
-    }
-    f->rule = freshness_of(&fresh, &x->request, &x->caching->asked, r, &f->told, f->asked_at, f->heard_at);
-    f->rule = caching_adjust(x, f->rule, r, &fresh);
+    else f->rule = freshness_of(&fresh, &x->request, &x->caching->asked, r, &f->told, f->asked_at, f->heard_at);
+    f->rule = caching_adjust(x, f->rule, r->status, &f->told, &fresh);
     return fresh;
 }
 

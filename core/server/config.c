@@ -174,7 +174,7 @@ static void check_reach(const struct config *config, const struct config_site *s
 }
 
 /* A rule about what is stored, where nothing is. (Ready-made policies have a cache_key for who caches.) */
-static void check_cache(const struct config *config, const struct config_site *site, struct errors *errors) {
+static void check_on_store(const struct config *config, const struct config_site *site, struct errors *errors) {
     if (site->cache.memory == 0 && site->hooks >> HOOK_ON_STORE & 1)
         warn_of_site(config, site, errors, "no cache, and an on_store hook: it is never asked (cache = { memory = })");
 }
@@ -222,7 +222,7 @@ bool config_hooks(struct config *config, struct state *state, struct errors *err
         site->hooks = state_hooks(state, site->index, errors);
         if (count_errors(errors) > errors_before) continue;
         check_reach(config, site, errors);
-        check_cache(config, site, errors);
+        check_on_store(config, site, errors);
     }
     place_errors(config, errors, first);
     check_certificates(config, errors);
@@ -297,6 +297,7 @@ static void fini_site(struct config_site *site) {
     free(site->trusted);
     forward_fini(&site->forward);
     free(site->cache.name);
+    free(site->cache.purgers);
     compress_fini(&site->compress);
     free(site->name);
     free(site->path);

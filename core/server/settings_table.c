@@ -143,6 +143,10 @@ const struct setting settings_table[] = {
     ROW(CACHE, "max_object", SIZE, config_cache, max_object, .low = KIB, .high = 1024 * GIB),
     ROW(CACHE, "name", TEXT, config_cache, name),
     ROW(CACHE, "pass", SECONDS, config_cache, pass, .high = DAY, .preset = 120),
+    ROW(CACHE, "negative", OWN, config_cache, negative, .read = read_negative),
+    ROW(CACHE, "stale", SECONDS, config_cache, stale, .high = 365 * DAY, .preset = 0),
+    ROW(CACHE, "stale_if_error", OWN, config_cache, stale_if_error, .read = read_stale_if_error),
+    ROW(CACHE, "purge", OWN, config_cache, purgers, .read = read_purge),
 
     ROW(BACKEND, "balance", WORD, config_backend, settings.balance, .words = balance_words),
     ROW(BACKEND, "health", TABLE, config_backend, settings, .table = PLACE_HEALTH),

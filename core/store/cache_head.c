@@ -74,6 +74,7 @@ static void fill_head(struct cached *c, const struct cache_draft *d) {
     c->version = d->version;
     c->rule = d->rule;
     c->freshness = d->freshness;
+    c->rule = d->rule;
     c->partial = d->partial;
     c->first = d->first;
     c->total = d->total;

@@ -160,6 +160,11 @@ local Site = {}
 ---@field max_object? moongate.Bytes the longest body that is kept; an eighth of the memory
 ---@field name? string in Cache-Status; "moongate"
 ---@field pass? moongate.Seconds for how long it is remembered that an answer is not for others; 2 min
+---for how long errors without freshness of their own are fresh: all from 400, or by status
+---@field negative? moongate.Seconds|table<integer, moongate.Seconds>
+---@field stale? moongate.Seconds where the answer has no stale-while-revalidate
+---@field stale_if_error? moongate.Seconds where the answer has no stale-if-error
+---@field purge? string|string[] ranges such as "10.0.0.0/8", whose requests with the method PURGE are obeyed
 
 ---@class moongate.CompressSettings
 ---@field types? string|string[] media types such as "text/html" or "text/*", in place of the usual ones
