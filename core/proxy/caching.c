@@ -167,8 +167,12 @@ static void allow_purged(struct reuse *r, const struct freshness *f) {
     r->stale_if_cut_off = !(f->flags & (FRESHNESS_NEVER_STALE | FRESHNESS_VALIDATE));
 }
 
+enum { CUT_OFF_SECONDS = 3600 };
+
+/* RFC 9111 4.2.4 sets no bound to what a cache may do that is cut off; the site does. */
 static void limit_stale(const struct cache_policy *p, struct reuse *r) {
-    if (p->has_stale_if_error && (double)-r->left >= p->stale_if_error * 1000) r->stale_if_cut_off = false;
+    double most = p->has_stale_if_error ? p->stale_if_error : CUT_OFF_SECONDS;
+    if ((double)-r->left >= most * 1000) r->stale_if_cut_off = false;
 }
 
 static enum reuse_verdict judge(struct exchange *x) {

@@ -75,7 +75,7 @@ struct cache_policy {
     double stale;        /* seconds: what answers have as stale-while-revalidate that do not tell one */
     bool has_stale_if_error;
     double stale_if_error; /* seconds: likewise; it also bounds how long what is stale serves when no server can be
-                              reached. Without it that is for ever, and only answers that tell one bridge errors */
+                              reached. Without it that is an hour, and only answers that tell one bridge errors */
     unsigned negative_count;
     struct cache_negative negative[CACHE_NEGATIVE];
     struct cidr *purgers; /* whose PURGE is obeyed; NULL: the method is none of ours */
