@@ -29,6 +29,7 @@ enum retry_class { RETRY_NEVER, RETRY_CONNECT, RETRY_RESET, RETRY_TIMEOUT };
             "the request headers are larger than this site takes")                                                     \
     FAILURE(DESTINATION_REFUSED, 403, RETRY_NEVER, "destination_refused",                                              \
             "connections to that address are not allowed")                                                             \
+    FAILURE(PURGE_REFUSED, 403, RETRY_NEVER, "purge_refused", "purging is not allowed from this address")              \
     FAILURE(PORT_REFUSED, 403, RETRY_NEVER, "port_refused", "connections to that port are not allowed")                \
     FAILURE(LOOP, 508, RETRY_NEVER, "loop", "the request has come here before")                                        \
     FAILURE(BAD_METHOD, 501, RETRY_NEVER, "bad_method", "this method is not served here")                              \

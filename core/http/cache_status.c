@@ -16,7 +16,16 @@ static const char *const fwd_words[] = {
     [CACHE_FWD_REQUEST] = "request",
     [CACHE_FWD_STALE] = "stale",
     [CACHE_FWD_PARTIAL] = "partial",
+    [CACHE_OWN] = "",
 };
+
+static const char *const result_words[] = {
+#define CACHE_RESULT_WORD(id, word) [CACHE_RESULT_##id] = word,
+    CACHE_RESULTS(CACHE_RESULT_WORD)
+#undef CACHE_RESULT_WORD
+};
+
+const char *cache_result_word(enum cache_result result) { return result_words[result]; }
 
 struct slice cache_fwd_word(enum cache_fwd fwd) {
     return slice_of(fwd_words[fwd]);
@@ -32,11 +41,11 @@ static struct slice write_word(struct arena *arena, struct slice word) {
 static int64_t round_down(int64_t ms) { return ms / 1000 - (ms % 1000 < 0); }
 
 struct slice cache_status_write(struct arena *arena, const struct cache_status *s) {
-    bool forwarded = s->fwd != CACHE_HIT;
+    bool forwarded = s->fwd != CACHE_HIT && s->fwd != CACHE_OWN;
     struct slice parts[12];
     size_t n = 0;
     parts[n++] = write_word(arena, s->cache);
-    parts[n++] = forwarded ? SLICE("; fwd=") : SLICE("; ");
+    parts[n++] = forwarded ? SLICE("; fwd=") : s->fwd == CACHE_HIT ? SLICE("; ") : SLICE("");
     parts[n++] = cache_fwd_word(s->fwd);
     if (forwarded && s->fwd_status) parts[n++] = arena_printf(arena, "; fwd-status=%d", s->fwd_status);
     if (s->has_ttl) parts[n++] = arena_printf(arena, "; ttl=%lld", (long long)round_down(s->ttl));

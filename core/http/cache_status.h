@@ -12,9 +12,28 @@ enum cache_fwd {
     CACHE_FWD_MISS,
     CACHE_FWD_REQUEST,
     CACHE_FWD_STALE,
-    CACHE_FWD_PARTIAL
+    CACHE_FWD_PARTIAL,
+    CACHE_OWN /* neither: the answer is about the cache itself */
 };
 struct slice cache_fwd_word(enum cache_fwd); /* "hit", "bypass", "method", "uri-miss", … */
+
+/* The same in one word for people: in the access log, in metrics, in what scripts see. */
+#define CACHE_RESULTS(RESULT)                                                                                          \
+    RESULT(HIT, "hit")                 /* a fresh answer was there */                                                  \
+    RESULT(STALE, "stale")             /* a stale one was, and was good enough */                                      \
+    RESULT(REVALIDATED, "revalidated") /* a stale one was, and the backend said that it still holds */                 \
+    RESULT(COLLAPSED, "collapsed")     /* somebody else was fetching it, and what he got answered this one, too */     \
+    RESULT(MISS, "miss")               /* it was fetched for this request */                                           \
+    RESULT(PASS, "pass")               /* it was fetched for this request alone: it is not for others */               \
+    RESULT(BYPASS, "bypass")           /* the cache was not asked: policy, method or request wanted it so */
+
+enum cache_result {
+#define CACHE_RESULT_ENUM(id, word) CACHE_RESULT_##id,
+    CACHE_RESULTS(CACHE_RESULT_ENUM)
+#undef CACHE_RESULT_ENUM
+        CACHE_RESULT_COUNT
+};
+const char *cache_result_word(enum cache_result);
 
 struct cache_status {
     struct slice cache; /* our name: a token, else written as a string; not empty, printable ASCII */

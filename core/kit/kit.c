@@ -365,6 +365,7 @@ static void push_exchange(lua_State *L, const struct exchange_note *x) {
     set_number(L, "time", x->seconds);
     set_integer(L, "tries", x->tries);
     if (x->cache_key.p) set_slice(L, "cache_key", x->cache_key);
+    set_text(L, "cache", x->cache);
     lua_newtable(L);
     lua_Integer n = 0;
     for (const struct tried_note *t = x->tried; t; t = t->next) {

@@ -92,8 +92,8 @@ struct pair {
 struct pairs {
     struct pair *list;
     unsigned count;
-    bool changed;            /* something was dropped */
-    char decoded[1024];      /* what names with escapes are decoded into */
+    bool changed;       /* something was dropped */
+    char decoded[1024]; /* what names with escapes are decoded into */
     size_t used;
 };
 
@@ -178,7 +178,10 @@ static unsigned count_pairs(struct slice query) {
 /* A query; nil: there is none, or nothing is left of it. One of more arguments than anybody means stays as it is. */
 static int filter_query(lua_State *L) {
     const struct filter *f = object_self(L, lua_upvalueindex(1), &kind);
-    if (lua_isnoneornil(L, 1)) return 0;
+    if (lua_isnoneornil(L, 1)) {
+        lua_pushnil(L);
+        return 1;
+    }
     struct slice query = string_check(L, 1, TEXT_MAX);
     struct pair kept[PAIRS_KEPT];
     struct pairs p;
@@ -188,14 +191,20 @@ static int filter_query(lua_State *L) {
     p.used = 0;
     if (!take_pairs(f, query, &p, PAIRS_KEPT)) {
         unsigned room = count_pairs(query);
-        if (room > PAIRS_MAX) return lua_settop(L, 1), 1;
+        if (room > PAIRS_MAX) {
+            lua_settop(L, 1);
+            return 1;
+        }
         budget_spend(L, room * 8);
         p.list = lua_newuserdatauv(L, room * sizeof *p.list, 0);
         p.count = 0;
         p.used = 0;
         take_pairs(f, query, &p, room);
     }
-    if (p.count == 0) return 0;
+    if (p.count == 0) {
+        lua_pushnil(L);
+        return 1;
+    }
     bool moves = f->sorts && !is_sorted(&p);
     if (moves) sort(&p);
     if (moves || p.changed) push_pairs(L, &p, query.n);

@@ -11,7 +11,7 @@
 static const struct object_kind known_kinds[] = {
     { "req", "moongate.req", 0 },           { "res", "moongate.res", 0 },
     { "req.client", "moongate.client", 0 }, { "client.tls", "moongate.client_tls", 0 },
-    { "req.cache", "moongate.cache", 0 },
+    { "req.cache", "moongate.cache", 0 },   { "res.cache", "moongate.res_cache", 0 },
 };
 enum { KINDS = sizeof known_kinds / sizeof *known_kinds };
 
@@ -21,6 +21,7 @@ static const struct {
     { "moongate.req", "client", "moongate.client" },
     { "moongate.req", "cache", "moongate.cache" },
     { "moongate.client", "tls", "moongate.client_tls" },
+    { "moongate.res", "cache", "moongate.res_cache" },
 };
 
 /* Keeps the value on top, which it pops. */

@@ -431,6 +431,8 @@ static void put_json_line(struct access_log *log, const struct access_record *r)
     put_json(b, "backend", r->backend);
     put_json(b, "server", r->server);
     put_format(b, ",\"tries\":%u", r->tries);
+    put_json(b, "cache", r->cache);
+    put_json(b, "cache_rule", r->cache_rule);
     put_json(b, "error", slice_equal(r->word, SLICE("ok")) ? SLICE("") : r->word);
     put_text(b, "}\n");
 }

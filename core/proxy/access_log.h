@@ -24,6 +24,7 @@ void access_log_destroy(struct access_log *); /* hands over what is left */
 /* What a line tells; slices need to live for the call only. */
 struct access_record {
     struct slice client_ip, id, method, target, version, host, referer, user_agent, site, backend, server, source, word;
+    struct slice cache, cache_rule; /* p NULL: the cache was not asked, no rule decided */
     int status;
     uint64_t bytes_in, bytes_out;
     double wall, seconds, first_byte; /* Unix time of the head; duration; -1: none */

@@ -162,15 +162,31 @@ static bool covers(const struct exchange *x, const struct cached *found) {
     return true;
 }
 
+/* Purged softly: its time is over now, and what may be done with a stale one on an error may be done from now on. */
+static void allow_purged(struct reuse *r, const struct freshness *f) {
+    r->stale_on_error = f->stale_if_error > 0;
+    r->stale_if_cut_off = !(f->flags & (FRESHNESS_NEVER_STALE | FRESHNESS_VALIDATE));
+}
+
+enum { CUT_OFF_SECONDS = 3600 };
+
+/* RFC 9111 4.2.4 sets no bound to what a cache may do that is cut off; the site does. */
+static void limit_stale(const struct cache_policy *p, struct reuse *r) {
+    double most = p->has_stale_if_error ? p->stale_if_error : CUT_OFF_SECONDS;
+    if ((double)-r->left >= most * 1000) r->stale_if_cut_off = false;
+}
+
 static enum reuse_verdict judge(struct exchange *x) {
     struct caching *c = x->caching;
     if (!c->found || c->found->pass || !covers(x, c->found)) return reuse_of_nothing(&c->asked);
     c->reuse = reuse_of(&c->found->freshness, &c->asked, caching_now());
+    limit_stale(policy_of(x), &c->reuse);
     enum reuse_verdict verdict = c->reuse.verdict;
     if (x->cache_stale && !x->cache_refresh && verdict != REUSE_BYPASS) return REUSE_STALE;
     bool serves = verdict == REUSE_FRESH || verdict == REUSE_STALE || verdict == REUSE_STALE_WHILE_REVALIDATE;
-    if (serves && (c->stale_found || x->cache_refresh)) return REUSE_VALIDATE;
-    return verdict;
+    if (!serves || !(c->stale_found || x->cache_refresh)) return verdict;
+    if (c->stale_found) allow_purged(&c->reuse, &c->found->freshness);
+    return REUSE_VALIDATE;
 }
 
 static bool asks_range(const struct exchange *x) {
@@ -297,9 +313,22 @@ static enum caching_answer hit(struct exchange *x) {
     return CACHING_FILLS;
 }
 
+static struct caching *begin_once(struct exchange *x) {
+    bool caches = x->site && x->site->cache.cache && x->request.method != METHOD_CONNECT;
+    return x->caching || !caches ? x->caching : begin(x);
+}
+
+enum reuse_verdict caching_try(struct exchange *x) {
+    struct caching *c = begin_once(x);
+    if (!c || !c->asks) return REUSE_VALIDATE;
+    look(x);
+    enum reuse_verdict verdict = judge(x);
+    if (verdict == REUSE_VALIDATE) c->status.fwd = reason_to_ask(x);
+    return verdict;
+}
+
 enum caching_answer caching_look_up(struct exchange *x) {
-    struct caching *c = x->caching;
-    if (!c && x->site && x->site->cache.cache && x->request.method != METHOD_CONNECT) c = begin(x);
+    struct caching *c = begin_once(x);
     if (!c || !c->asks) return CACHING_NONE;
     if (c->follower.fill) {
         int outcome = atomic_load_explicit(&c->follower.outcome, memory_order_acquire);
@@ -398,13 +427,20 @@ void caching_take_changes(struct exchange *x) {
     s->made = NULL;
 }
 
-/* The site's word for answers that have none of their own. */
-enum cache_rule caching_adjust(const struct exchange *x, enum cache_rule rule, const struct response *r,
-                               struct freshness *fresh) {
+static void adjust_stale(const struct cache_policy *p, const struct cache_control *told, struct freshness *fresh) {
+    if (fresh->flags & (FRESHNESS_NEVER_STALE | FRESHNESS_VALIDATE)) return;
+    if (!(told->present & CC_STALE_WHILE_REVALIDATE)) fresh->stale_while_revalidate = (int64_t)(p->stale * 1000);
+    if (!(told->present & CC_STALE_IF_ERROR) && p->has_stale_if_error)
+        fresh->stale_if_error = (int64_t)(p->stale_if_error * 1000);
+}
+
+enum cache_rule caching_adjust(const struct exchange *x, enum cache_rule rule, int status,
+                               const struct cache_control *told, struct freshness *fresh) {
     const struct cache_policy *p = policy_of(x);
+    adjust_stale(p, told, fresh);
     bool silent = rule == CACHE_RULE_NO_FRESHNESS || rule == CACHE_RULE_VALIDATOR || rule == CACHE_RULE_HEURISTIC;
     for (unsigned i = 0; silent && i < p->negative_count; i++) {
-        if (p->negative[i].status != r->status && !(p->negative[i].status == 0 && r->status >= 400)) continue;
+        if (p->negative[i].status != status && !(p->negative[i].status == 0 && status >= 400)) continue;
         fresh->lifetime = (int64_t)(p->negative[i].seconds * 1000);
         return CACHE_RULE_HEURISTIC;
     }
@@ -470,7 +506,7 @@ static void heed_head(struct exchange *x) {
                                      .url = caching_url(x),
                                      .vary = c->found->vary };
         int64_t now = caching_now();
-        freshness_measure(&draft.freshness, c->found->status, &kept, &told, now, now);
+        draft.rule = freshness_measure(&draft.freshness, c->found->status, &kept, &told, now, now);
         caching_tags(x, &kept, &draft);
         struct cache_fill *place = cache_fill_alone(c->cache, &c->key, &x->request.headers);
         cached_unref(cache_fill_freshen(place, c->found, &draft));
@@ -646,16 +682,39 @@ void caching_end(struct exchange *x) {
     c->news = NULL;
 }
 
+/* ---- what became of it */
+
 static bool was_passed(const struct caching *c) {
     if (c->fill.exchange) return c->fill.state == FILL_PASSED && !cache_rule_stores(c->fill.rule);
     return c->found && c->found->pass;
 }
 
+bool caching_result(const struct caching *c, enum cache_result *result) {
+    if (!c) return false;
+    const struct fill *f = &c->fill;
+    bool led = f->exchange && !f->behind;
+    if (!c->asks) *result = CACHE_RESULT_BYPASS;
+    else if (!c->served) *result = was_passed(c) ? CACHE_RESULT_PASS : CACHE_RESULT_MISS;
+    else if (c->status.stored) *result = f->validated ? CACHE_RESULT_REVALIDATED : CACHE_RESULT_MISS;
+    else if (c->stale_found || c->reuse.left <= 0 || (led && f->state == FILL_STALE)) *result = CACHE_RESULT_STALE;
+    else *result = c->followed ? CACHE_RESULT_COLLAPSED : CACHE_RESULT_HIT;
+    return true;
+}
+
 const char *caching_word(const struct caching *c) {
-    if (!c) return NULL;
-    if (!c->asks) return "bypass";
-    if (!c->served) return was_passed(c) ? "pass" : "miss";
-    if (c->status.stored) return c->fill.validated ? "revalidated" : "miss";
-    if (c->stale_found || c->reuse.left <= 0) return "stale";
-    return c->followed ? "collapsed" : "hit";
+    enum cache_result result;
+    return caching_result(c, &result) ? cache_result_word(result) : NULL;
+}
+
+struct slice caching_rule(const struct caching *c) {
+    enum cache_result result;
+    const struct slice none = { NULL, 0 };
+    if (!caching_result(c, &result)) return none;
+    const struct fill *f = &c->fill;
+    bool judged = f->exchange && !f->behind && f->status && (f->state == FILL_STORED || f->state == FILL_PASSED);
+    if (judged && f->state == FILL_PASSED && cache_rule_stores(f->rule)) return SLICE("no-room");
+    if (judged) return cache_rule_word(f->rule);
+    if (c->found && result != CACHE_RESULT_MISS && c->asks) return cache_rule_word(c->found->rule);
+    if (c->asks || c->status.fwd == CACHE_FWD_BYPASS) return none;
+    return cache_rule_word(c->status.fwd == CACHE_FWD_METHOD ? CACHE_RULE_METHOD : CACHE_RULE_REQUEST_NO_STORE);
 }

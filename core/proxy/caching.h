@@ -43,6 +43,9 @@ enum caching_answer {
 
 /* After cache_key. Asked again after a wake. */
 enum caching_answer caching_look_up(struct exchange *);
+/* What a look-up would come to, for who asks about it: nothing is waited for or begun. Where the cache would not be asked
+ * the verdict means nothing; `caching` stays NULL where there is none. */
+enum reuse_verdict caching_try(struct exchange *);
 /* Begins the fill that CACHING_FILLS spoke of: the request is final now. */
 void caching_fill(struct exchange *);
 /* WAIT, SERVED, or NONE: x->fetch is the exchange's own, and has its answer. */
@@ -64,15 +67,13 @@ void caching_end(struct exchange *);
 static inline bool caching_leads(const struct caching *c) { return c && c->fill.exchange && !c->fill.behind; }
 /* What others want of it has still to come: the exchange must stay. */
 static inline bool caching_runs(const struct caching *c) { return c && (fill_runs(&c->fill) || form_runs(&c->form)); }
-/* One word for what came of it, for scripts and the access log; NULL: there is no cache, or it was not reached.
- *   "hit"          a fresh answer was there
- *   "stale"        a stale one was, and was good enough
- *   "revalidated"  a stale one was, and the backend said that it still holds
- *   "collapsed"    somebody else was fetching it already, and what he got answered this request, too
- *   "miss"         it was fetched for this request
- *   "pass"         it was fetched for this request alone: it is not for others
- *   "bypass"       the cache was not asked: policy, the method or the request wanted it so */
+/* What became of it. False: the site does not cache, or it did not come so far. */
+bool caching_result(const struct caching *, enum cache_result *);
+/* Its word; NULL: none. */
 const char *caching_word(const struct caching *);
+/* The rule that decided whether what the backend sent is stored, or why the cache was not asked: a word of
+ * http/freshness.h, or "no-room". p NULL: none did. */
+struct slice caching_rule(const struct caching *);
 
 /* ---- for fill.c */
 /* What was stored answers the exchange, if it still waits: before the first byte is stored, lest it miss any. */
@@ -82,7 +83,9 @@ struct headers cached_headers(const struct cached *); /* to read only */
 struct slice caching_url(struct exchange *);          /* scheme://host/path?query */
 /* "scheme://host" of its request */
 struct slice caching_origin(struct exchange *);
-/* Of a site that says for how long answers without freshness of their own are fresh. */
-enum cache_rule caching_adjust(const struct exchange *, enum cache_rule, const struct response *, struct freshness *);
+/* What the site says for answers that do not say it themselves: freshness by status, how long they serve when stale.
+ * `told` is of the answer. */
+enum cache_rule caching_adjust(const struct exchange *, enum cache_rule, int status, const struct cache_control *told,
+                               struct freshness *);
 double caching_pass_seconds(const struct exchange *, int status);
 void caching_tags(struct exchange *, const struct headers *, struct cache_draft *);

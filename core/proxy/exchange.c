@@ -16,6 +16,8 @@
 #include "proxy/answer.h"
 #include "proxy/forward.h"
 #include "proxy/forwarded.h"
+#include "proxy/purge.h"
+#include "proxy/question.h"
 #include "proxy/tunnel.h"
 
 enum next { GO_ON, WAIT, JUMPED };
@@ -189,9 +191,15 @@ static enum next on_request(struct exchange *x) {
                                          : GO_ON; /* the hook may have lowered max_body */
 }
 
-/* ---- 4. cache_key */
+/* ---- 4. cache_key; a PURGE ends here */
 
 static enum next cache_key(struct exchange *x) {
+    struct reply purged;
+    switch (purge_receive(x, &purged)) {
+    case PURGE_NOT_OURS: break;
+    case PURGE_REFUSED: return fail(x, FAIL_PURGE_REFUSED);
+    case PURGE_DONE: return reply(x, &purged);
+    }
     bool asks = x->site->cache.cache && x->request.method != METHOD_CONNECT;
     if (!asks || !has_hook(x, HOOK_CACHE_KEY)) return GO_ON;
     struct decision decision;
@@ -206,7 +214,14 @@ static enum next cache_key(struct exchange *x) {
 
 /* ---- 5. look up: hit, stale, join a running fill, begin one; or none of it, and a fetch of its own */
 
+static enum next answer_question(struct exchange *x) {
+    struct reply answered = { .status = 204 };
+    headers_init(&answered.headers, &x->arena);
+    return reply(x, &answered);
+}
+
 static enum next ask_cache(struct exchange *x) {
+    if (question_take(x)) return answer_question(x);
     switch (caching_look_up(x)) {
     case CACHING_WAIT: return WAIT;
     case CACHING_SERVED: return jump(x, STEP_ON_RESPONSE);
@@ -490,6 +505,16 @@ static struct metric *requests_metric(struct site_metrics *m, int status) {
     return metric ? metric : site_metrics_requests(m, status);
 }
 
+static void count_cache(const struct exchange *x, int worker) {
+    enum cache_result result = CACHE_RESULT_MISS;
+    const struct cache_metrics *m = &x->metrics->cache;
+    caching_result(x->caching, &result);
+    metric_add(m->requests[result], worker, 1);
+    if (x->source != SOURCE_CACHE) return;
+    metric_add(m->bytes, worker, (int64_t)x->bytes_out);
+    metric_observe_real(m->age, worker, x->caching->reuse.age_seconds);
+}
+
 static void count(struct exchange *x, double seconds) {
     int worker = worker_of_exchange(x)->loop.index;
     struct site_metrics *m = x->metrics;
@@ -503,6 +528,7 @@ static void count(struct exchange *x, double seconds) {
     metric_observe(m->latency, worker, seconds);
     metric_add(m->bytes_in, worker, (int64_t)x->bytes_in);
     metric_add(m->bytes_out, worker, (int64_t)x->bytes_out);
+    if (x->caching) count_cache(x, worker);
 }
 
 static void write_line(struct exchange *x, double seconds) {
@@ -530,6 +556,8 @@ static void write_line(struct exchange *x, double seconds) {
         .backend = x->backend_name,
         .server = x->server_name,
         .tries = x->tries,
+        .cache = slice_of(caching_word(x->caching)),
+        .cache_rule = caching_rule(x->caching),
     };
     access_log_write(worker_of_exchange(x)->access, &record);
 }

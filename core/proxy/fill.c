@@ -244,6 +244,7 @@ static void store(struct fill *f) {
         .version = r->version,
         .reason = r->reason,
         .headers = &kept,
+        .rule = f->rule,
         .freshness = s->fresh,
         .url = caching_url(x),
         .vary = vary_key(&x->arena, &r->headers, &x->caching->asked_headers),
@@ -271,10 +272,10 @@ static void store(struct fill *f) {
 
 /* ---- it was validated (RFC 9111 4.3.4) */
 
-static void merge(struct fill *f, struct response *merged) {
+static void merge(struct fill *f, const struct cached *old, struct response *merged) {
     const struct headers *fields = &f->fetch->response.headers;
-    struct headers stored = cached_headers(f->old);
-    *merged = (struct response){ .status = f->old->status, .version = f->old->version, .reason = f->old->reason };
+    struct headers stored = cached_headers(old);
+    *merged = (struct response){ .status = old->status, .version = old->version, .reason = old->reason };
     headers_init(&merged->headers, &f->exchange->arena);
     headers_copy(&merged->headers, &stored);
     cache_update(&merged->headers, fields, &f->told);
@@ -299,6 +300,7 @@ static void freshen(struct fill *f) {
         .version = f->old->version,
         .reason = f->storing->merged.reason,
         .headers = kept,
+        .rule = f->rule,
         .freshness = f->storing->fresh,
         .url = caching_url(x),
         .vary = vary_key(&x->arena, kept, &x->caching->asked_headers),
@@ -346,12 +348,9 @@ static struct freshness measured(struct fill *f) {
     const struct response *r = f->storing->answer.response;
     struct freshness fresh;
     cache_control_of_response(&f->told, &r->headers, true);
-    if (f->validated) {
-        f->rule = freshness_measure(&fresh, r->status, &r->headers, &f->told, f->asked_at, f->heard_at);
-        return fresh;
-    }
-    f->rule = freshness_of(&fresh, &x->request, &x->caching->asked, r, &f->told, f->asked_at, f->heard_at);
-    f->rule = caching_adjust(x, f->rule, r, &fresh);
+    if (f->validated) f->rule = freshness_measure(&fresh, r->status, &r->headers, &f->told, f->asked_at, f->heard_at);
+    else f->rule = freshness_of(&fresh, &x->request, &x->caching->asked, r, &f->told, f->asked_at, f->heard_at);
+    f->rule = caching_adjust(x, f->rule, r->status, &f->told, &fresh);
     return fresh;
 }
 
@@ -441,8 +440,9 @@ static void begin_storing(struct fill *f) {
                                  .watch = &s->watch,
                                  .arena = &x->arena,
                                  .gone = &s->gone };
-    if (f->validated) {
-        merge(f, &s->merged);
+    const struct cached *old = f->validated ? f->old : NULL;
+    if (old) {
+        merge(f, old, &s->merged);
         s->answer.response = &s->merged;
         s->answer.made = NULL; /* its body is stored already */
     } else s->body = &f->fetch->body;

@@ -22,9 +22,12 @@ static struct cached *begin(struct form *f, struct exchange *x, struct cache_fil
     struct worker *w = x->subject.worker;
     struct headers none;
     headers_init(&none, &x->arena);
-    struct cache_draft draft = {
-        .status = of->status, .version = of->version, .headers = &none, .freshness = of->freshness, .length = UINT64_MAX
-    };
+    struct cache_draft draft = { .status = of->status,
+                                 .version = of->version,
+                                 .headers = &none,
+                                 .rule = of->rule,
+                                 .freshness = of->freshness,
+                                 .length = UINT64_MAX };
     struct cached *stored = cache_fill_store(place, &draft);
     if (!stored) return NULL;
     f->exchange = x;

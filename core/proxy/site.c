@@ -45,6 +45,89 @@ struct site_metrics *site_metrics_get(struct slice name) {
     return m;
 }
 
+/* ---- of a cache */
+
+/* Defines the reader of one figure. */
+#define READER(name)                                                                                                   \
+    static int64_t read_##name(const void *cache) {                                                                    \
+        struct cache_figures f;                                                                                        \
+        cache_figures((struct cache *)(uintptr_t)cache, &f);                                                           \
+        return (int64_t)f.name;                                                                                        \
+    }
+READER(memory)
+READER(used)
+READER(objects)
+READER(passes)
+READER(stored)
+READER(freshened)
+READER(evicted)
+READER(evicted_bytes)
+READER(refused)
+READER(purged)
+READER(expired)
+
+static void open_figures(const char *site, const struct cache *cache) {
+    char text[LABELS];
+    struct label label = { "site", slice_of(site) };
+    struct slice labels = metric_labels(text, sizeof text, &label, 1);
+    metric_get_with(METRIC_GAUGE, "moongate_cache_limit_bytes", "Bytes that a site's cache may take", labels,
+                    read_memory, cache);
+    metric_get_with(METRIC_GAUGE, "moongate_cache_bytes",
+                    "Bytes that a site's cache takes, what is still read included", labels, read_used, cache);
+    metric_get_with(METRIC_GAUGE, "moongate_cache_objects", "Stored responses", labels, read_objects, cache);
+    metric_get_with(METRIC_GAUGE, "moongate_cache_passes", "Keys that are remembered not to be for the cache", labels,
+                    read_passes, cache);
+    metric_get_with(METRIC_COUNTER, "moongate_cache_stored_total", "Responses that were stored", labels, read_stored,
+                    cache);
+    metric_get_with(METRIC_COUNTER, "moongate_cache_freshened_total",
+                    "Stored responses that a backend said to hold still", labels, read_freshened, cache);
+    metric_get_with(METRIC_COUNTER, "moongate_cache_evicted_total", "Stored responses that made room for others",
+                    labels, read_evicted, cache);
+    metric_get_with(METRIC_COUNTER, "moongate_cache_evicted_bytes_total", "Bytes of stored responses that made room",
+                    labels, read_evicted_bytes, cache);
+    metric_get_with(METRIC_COUNTER, "moongate_cache_refused_total", "Responses for which there was no room", labels,
+                    read_refused, cache);
+    metric_get_with(METRIC_COUNTER, "moongate_cache_purged_total", "Stored responses that were purged", labels,
+                    read_purged, cache);
+    metric_get_with(METRIC_COUNTER, "moongate_cache_expired_total", "Stored responses dropped for their age", labels,
+                    read_expired, cache);
+}
+
+/* The bounds of the core's own histograms end at a minute. */
+static struct metric *open_age(const char *site) {
+    struct metric_declaration d = {
+        .kind = METRIC_HISTOGRAM,
+        .name = "moongate_cache_age_seconds",
+        .help = "Age of what was answered from the cache",
+        .labels = { "site" },
+        .label_count = 1,
+        .bounds = { 1, 10, 60, 300, 900, 3600, 3 * 3600, 12 * 3600, 86400, 7 * 86400, 30 * 86400 },
+        .bound_count = 11,
+        .limit = 10000,
+    };
+    const char *conflict;
+    bool other;
+    struct metric_family *family = metric_declare(&d, &conflict);
+    struct slice value = slice_of(site);
+    return family ? metric_series(family, &value, &other) : NULL;
+}
+
+void site_metrics_open_cache(struct site_metrics *m, const struct cache *cache) {
+    char text[LABELS];
+    if (m->cache.bytes) return;
+    for (int r = 0; r < CACHE_RESULT_COUNT; r++) {
+        struct label labels[] = { { "site", slice_of(m->name) },
+                                  { "result", slice_of(cache_result_word((enum cache_result)r)) } };
+        m->cache.requests[r] =
+            metric_get(METRIC_COUNTER, "moongate_cache_requests_total", "Requests by what the cache did for them",
+                       metric_labels(text, sizeof text, labels, 2));
+    }
+    m->cache.bytes = get_metric(m->name, METRIC_COUNTER, "moongate_cache_sent_bytes_total",
+                                "Bytes of response bodies that came from the cache");
+    m->cache.age = open_age(m->name);
+    open_figures(m->name, cache);
+}
+
 /* Two workers may come here at once: both get the same metric. */
 struct metric *site_metrics_requests(struct site_metrics *m, int status) {
     must(status >= 0 && status < SITE_STATUSES);

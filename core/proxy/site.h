@@ -3,6 +3,7 @@
 
 #include "backend/backend.h"
 #include "base/map.h"
+#include "http/cache_status.h"
 #include "http/h1.h"
 #include "net/egress.h"
 #include "net/listener.h"
@@ -24,14 +25,22 @@ struct timeouts {
 
 enum { SITE_STATUSES = 600 };
 
+/* Of a site's cache; all NULL where it has none. Its size is asked for when it is wanted (cache_figures). */
+struct cache_metrics {
+    struct metric *requests[CACHE_RESULT_COUNT], *bytes, *age;
+};
+
 /* One set per site name, process-wide: outlives generations. */
 struct site_metrics {
     char *name;
     struct metric *_Atomic requests[SITE_STATUSES]; /* by status; made on first use */
     struct metric *latency, *hook_errors[HOOK_COUNT], *hook_seconds[HOOK_COUNT];
     struct metric *bytes_in, *bytes_out;
+    struct cache_metrics cache;
 };
 struct site_metrics *site_metrics_get(struct slice name); /* finds or makes; lives as long as the process */
+/* Of its cache; before any generation that serves with it is published. */
+void site_metrics_open_cache(struct site_metrics *, const struct cache *);
 /* Makes the counter of one status at its first use, and keeps it in `requests`. */
 struct metric *site_metrics_requests(struct site_metrics *, int status);
 
@@ -52,16 +61,25 @@ void forward_fini(struct forward *);
 
 enum { CACHE_NEGATIVE = 16 };
 
+/* For how long answers without freshness of their own are fresh. */
+struct cache_negative {
+    int status; /* 0: every status from 400 */
+    double seconds;
+};
+
 /* What a site wants of its cache (proxy/caching.h). */
 struct cache_policy {
     struct cache *cache; /* NULL: none */
     char *name;          /* in Cache-Status; malloc'd */
     double pass;         /* seconds that an answer which is not for others is remembered */
+    double stale;        /* seconds: what answers have as stale-while-revalidate that do not tell one */
+    bool has_stale_if_error;
+    double stale_if_error; /* seconds: likewise; it also bounds how long what is stale serves when no server can be
+                              reached. Without it that is an hour, and only answers that tell one bridge errors */
     unsigned negative_count;
-    struct {
-        int status; /* 0: every status from 400 */
-        double seconds;
-    } negative[CACHE_NEGATIVE]; /* answers without freshness of their own */
+    struct cache_negative negative[CACHE_NEGATIVE];
+    struct cidr *purgers; /* whose PURGE is obeyed; NULL: the method is none of ours */
+    size_t purger_count;
 };
 
 struct site {

@@ -1,6 +1,9 @@
-/* The admin listener: /metrics, /status, and a page that says so.
+/* The admin listener: /metrics, /status, /cache, and a page that says so.
  *
- * Its HTTP server is as small as one can be: one request per connection, GET and HEAD, no policy, no exchange. It
+ * What changes or asks something (/cache/purge, /cache/why) is for clients on this machine alone, and not for web pages
+ * that a browser here happens to show: their requests have an Origin, or say whence they were sent.
+ *
+ * Its HTTP server is as small as one can be: one request per connection, no bodies, no policy, no exchange. It
  * uses the codec and the conns of the house, so it refuses what they refuse, and it runs on the keeper's loop: a
  * scrape waits for nobody, and stops nobody. What it tells of other threads comes from atomics or from under a lock
  * (metrics, server figures, instance figures); it never looks into a worker.
@@ -14,6 +17,7 @@
 #include "http/framing.h"
 #include "http/uri.h"
 #include "net/conn.h"
+#include "server/cache_orders.h"
 #include "server/instance.h"
 #include "server/status.h"
 #include "store/metrics.h"
@@ -25,7 +29,7 @@
 #include <unistd.h>
 
 enum { SESSIONS_MOST = 64 };
-static const double HEAD_SECONDS = 10;
+static const double HEAD_SECONDS = 10, ORDER_SECONDS = 60;
 static const struct h1_limits limits = { .head = 16384, .target = 2048, .fields = 100 };
 
 struct admin {
@@ -44,13 +48,19 @@ struct session {
     struct list node;
     struct grave grave;
     struct h1_scan scan;
+    struct cache_asker asker; /* an order of its is under way, or was */
+    bool waits, local;        /* for that; the client is on this machine */
+    bool head, posts;         /* its request is a HEAD; what it wants takes POST */
 };
 
 /* ---- pages */
 
 static void write_index(struct instance *instance, struct buffer *out) {
     (void)instance;
-    buffer_printf(out, "moongate\n\n/metrics  figures for Prometheus\n/status   the state of the proxy in JSON\n");
+    buffer_printf(out, "moongate\n\n/metrics  figures for Prometheus\n/status   the state of the proxy in JSON\n"
+                       "/cache    the caches' figures in JSON\n\nfrom this machine only:\n\n"
+                       "/cache/why?url=URL[&header=Name: value][&site=NAME]  what is stored for it\n"
+                       "POST /cache/purge?url=URL|tag=NAME|prefix=URL|all=1[&soft=1][&site=NAME]\n");
 }
 
 static void write_figure(struct buffer *out, const char *name, const char *kind, const char *help, double value) {
@@ -117,25 +127,109 @@ static const struct page {
 
 /* ---- answers */
 
-static void answer(struct session *s, const struct request *request, int status, const char *type,
-                   struct buffer *body) {
+static void answer(struct session *s, int status, const char *type, struct buffer *body) {
     struct response response = { .status = status, .reason = status_reason(status) };
     char extra[400];
     int n = snprintf(extra, sizeof extra,
                      "Date: %.*s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n"
                      "X-Content-Type-Options: nosniff\r\n%sConnection: close\r\n",
-                     FMT(date_now()), type, body->size, status == 405 ? "Allow: GET, HEAD\r\n" : "");
+                     FMT(date_now()), type, body->size,
+                     status == 405 ? s->posts ? "Allow: POST\r\n" : "Allow: GET, HEAD\r\n" : "");
     h1_write_response(&s->conn.out, &response, slice_make(extra, (size_t)n));
-    if (!request || request->method != METHOD_HEAD) buffer_move(&s->conn.out, body, body->size);
+    if (!s->head) buffer_move(&s->conn.out, body, body->size);
     buffer_fini(body);
     conn_wrote(&s->conn);
     conn_linger(&s->conn);
 }
 
-static void answer_plain(struct session *s, const struct request *request, int status, const char *text) {
+static void answer_plain(struct session *s, int status, const char *text) {
     struct buffer body = { 0 };
     buffer_printf(&body, "%s\n", text);
-    answer(s, request, status, "text/plain; charset=utf-8", &body);
+    answer(s, status, "text/plain; charset=utf-8", &body);
+}
+
+/* ---- orders about the cache */
+
+static void session_on_answer(struct cache_asker *asker, int status, char *text) {
+    struct session *s = container_of(asker, struct session, asker);
+    struct buffer body = { 0 };
+    s->waits = false;
+    buffer_printf(&body, "%s\n", text);
+    free(text);
+    if (status == 0) answer(s, 200, "application/json", &body);
+    else answer(s, status == 2 ? 400 : 409, "text/plain; charset=utf-8", &body);
+}
+
+static void add_line(json_t *order, const char *line) {
+    json_t *lines = json_object_get(order, "lines");
+    if (!lines) json_object_set_new(order, "lines", lines = json_array());
+    json_array_append_new(lines, json_string(line));
+}
+
+/* Names that are known, so that a slip of the pen does not purge all. False: there is another one. */
+static bool read_order(json_t *order, struct arena *arena, struct slice query) {
+    static const char *const texts[] = { "url", "tag", "prefix", "site" };
+    struct slice name, value;
+    while (query.p && query_next(&query, &name, &value)) {
+        bool known = false;
+        value = value.p ? percent_decode(arena, value, true) : SLICE("");
+        for (int i = 0; i < 4; i++) {
+            if (!slice_equal(name, slice_of(texts[i]))) continue;
+            known = json_object_set_new(order, texts[i], json_stringn(value.p, value.n)) == 0;
+        }
+        bool flag = slice_equal(name, SLICE("all")) || slice_equal(name, SLICE("soft"));
+        bool yes = slice_equal(value, SLICE("1")) || slice_equal(value, SLICE("true"));
+        if (flag) known = json_object_set_new(order, name.p[0] == 'a' ? "all" : "soft", json_boolean(yes)) == 0;
+        if (slice_equal(name, SLICE("header")))
+            known = true, add_line(order, arena_printf(arena, "%.*s%c", FMT(value), 0).p);
+        if (!known) return false;
+    }
+    return true;
+}
+
+static void give_order(struct session *s, const struct request *request, struct arena *arena, const char *what) {
+    json_t *order = json_object();
+    json_object_set_new(order, "do", json_string(what));
+    if (read_order(order, arena, request->target.query)) {
+        s->waits = true;
+        s->asker.answered = session_on_answer;
+        conn_deadline(&s->conn, ORDER_SECONDS);
+        cache_order_begin(s->admin->instance, order, &s->asker);
+    } else {
+        answer_plain(s, 400, "not understood; / tells what there is");
+    }
+    json_decref(order);
+}
+
+static bool comes_from_page(const struct headers *h) {
+    struct slice site = headers_joined(h, SLICE("Sec-Fetch-Site"));
+    return headers_find(h, SLICE("Origin")) || (site.p && !slice_equal(site, SLICE("none")));
+}
+
+static const struct order_page {
+    const char *path, *what;
+    bool posts, guarded;
+} order_pages[] = {
+    { "/cache", "status", false, false },
+    { "/cache/why", "why", false, true },
+    { "/cache/purge", "purge", true, true },
+};
+
+static void answer_order(struct session *s, const struct request *request, struct arena *arena,
+                         const struct order_page *page) {
+    s->posts = page->posts;
+    bool reads = request->method == METHOD_GET || request->method == METHOD_HEAD;
+    if (page->posts ? request->method != METHOD_POST : !reads)
+        answer_plain(s, 405, page->posts ? "this takes POST" : "this takes GET and HEAD");
+    else if (page->guarded && (!s->local || comes_from_page(&request->headers)))
+        answer_plain(s, 403, "this is for clients on this machine, and not for web pages");
+    else give_order(s, request, arena, page->what);
+}
+
+static const struct order_page *find_order(struct slice path) {
+    for (size_t i = 0; i < sizeof order_pages / sizeof *order_pages; i++)
+        if (slice_equal(path, slice_of(order_pages[i].path))) return &order_pages[i];
+    return NULL;
 }
 
 static void answer_page(struct session *s, struct request *request, struct arena *arena) {
@@ -144,21 +238,26 @@ static void answer_page(struct session *s, struct request *request, struct arena
     if (why == FAIL_NONE)
         why = target_parse(&request->target, arena, request->method, request->target.raw, host, SLICE("http"), false);
     if (why != FAIL_NONE) {
-        answer_plain(s, request, failure_status(why), failure_sentence(why));
+        answer_plain(s, failure_status(why), failure_sentence(why));
+        return;
+    }
+    const struct order_page *order = find_order(request->target.path);
+    if (order) {
+        answer_order(s, request, arena, order);
         return;
     }
     if (request->method != METHOD_GET && request->method != METHOD_HEAD) {
-        answer_plain(s, request, 405, "only GET and HEAD are served here");
+        answer_plain(s, 405, "only GET and HEAD are served here");
         return;
     }
     for (size_t i = 0; i < sizeof pages / sizeof *pages; i++) {
         if (!slice_equal(request->target.path, slice_of(pages[i].path))) continue;
         struct buffer body = { 0 };
         pages[i].write(s->admin->instance, &body);
-        answer(s, request, 200, pages[i].type, &body);
+        answer(s, 200, pages[i].type, &body);
         return;
     }
-    answer_plain(s, request, 404, "there is no such page here; / lists them");
+    answer_plain(s, 404, "there is no such page here; / lists them");
 }
 
 /* ---- connections */
@@ -169,6 +268,8 @@ static void session_bury(struct grave *grave) { free(container_of(grave, struct 
 
 static void close_session(struct session *s) {
     if (!s->admin) return;
+    if (s->waits) cache_order_cancel(&s->asker);
+    s->waits = false;
     s->admin->session_count--;
     s->admin = NULL;
     list_remove(&s->node);
@@ -181,11 +282,15 @@ static void session_on_bytes(struct conn *c) {
     struct request request = { .version = HTTP_1_1 };
     struct arena arena;
     enum failure why = FAIL_NONE;
+    if (s->waits) return;
     arena_init(&arena);
     switch (h1_read_request(&s->scan, &c->in, &limits, &arena, &request, &why)) {
     case H1_MORE: break;
-    case H1_FAILED: answer_plain(s, NULL, failure_status(why), failure_sentence(why)); break;
-    case H1_DONE: answer_page(s, &request, &arena); break;
+    case H1_FAILED: answer_plain(s, failure_status(why), failure_sentence(why)); break;
+    case H1_DONE:
+        s->head = request.method == METHOD_HEAD;
+        answer_page(s, &request, &arena);
+        break;
     }
     arena_fini(&arena);
 }
@@ -205,15 +310,23 @@ static const struct conn_handlers handlers = {
     .on_deadline = session_on_deadline,
 };
 
+static bool is_local(const struct addr *from) {
+    static const char *const ranges[] = { "127.0.0.0/8", "::1", "unix" };
+    struct cidr range;
+    for (int i = 0; i < 3; i++)
+        if (cidr_parse(&range, slice_of(ranges[i])) && cidr_match(&range, 1, from)) return true;
+    return false;
+}
+
 static void admin_on_accept(struct ear *ear, int fd, const struct addr *from) {
     struct admin *admin = container_of(ear, struct admin, ear);
-    (void)from;
     if (admin->session_count >= SESSIONS_MOST) {
         close(fd);
         return;
     }
     struct session *s = must_calloc(1, sizeof *s);
     s->admin = admin;
+    s->local = is_local(from);
     admin->session_count++;
     grave_init(&s->grave, session_bury);
     list_push(&admin->sessions, &s->node);

@@ -23,6 +23,7 @@ enum message_kind {
     MESSAGE_REOPEN,    /* open the log files anew */
     MESSAGE_TRACE,     /* text: the arguments; a descriptor: whom to tell (onlooker.h) */
     MESSAGE_PROFILE,   /* likewise */
+    MESSAGE_CACHE,     /* id; text: an order (cache_orders.h); answered by DONE */
     /* orders, from the serving process */
     MESSAGE_READY,  /* it serves; text: its addresses, ", " between; status: the drain time in milliseconds */
     MESSAGE_FAILED, /* it could not start; text: all errors. It ends by itself */

@@ -19,10 +19,12 @@ struct option_row {
 };
 
 static const struct option_row options[OPTION_COUNT] = {
+    [OPTION_ALL] = { "--all", NULL, NULL, "all that is stored" },
     [OPTION_BACKEND] = { "--backend", NULL, "NAME=ANSWER",
                          "what a backend answers: 503, connect_refused, '200 some text' (default: 200)" },
     [OPTION_BODY] = { "--body", NULL, "TEXT", "the body of the request; @FILE: a file's" },
     [OPTION_CLIENT] = { "--client", NULL, "IP", "the client's address (default: 127.0.0.1)" },
+    [OPTION_CONCURRENCY] = { "--concurrency", NULL, "N", "so many requests at a time (default: 8, at most 24)" },
     [OPTION_CONTROL] = { "--control", NULL, "PATH",
                          "the control socket (default: under /run/moongate or $XDG_RUNTIME_DIR)" },
     [OPTION_COUNT_OF] = { "--count", NULL, "N", "end after so many" },
@@ -37,13 +39,18 @@ static const struct option_row options[OPTION_COUNT] = {
     [OPTION_LCOV] = { "--lcov", NULL, "PATH", "write the coverage there, in lcov's format" },
     [OPTION_NOW] = { "--now", NULL, NULL, "do not wait for what is under way" },
     [OPTION_PIDFILE] = { "--pidfile", NULL, "PATH", "write the process id there" },
+    [OPTION_PREFIX] = { "--prefix", NULL, "URL", "all URLs that begin so" },
     [OPTION_SECONDS] = { "--seconds", NULL, "S", "end after so many seconds (profile: 10)" },
     [OPTION_SECRETS] = { "--secrets", NULL, NULL,
                          "show the values of Authorization, Proxy-Authorization, Cookie and Set-Cookie" },
-    [OPTION_SITE] = { "--site", NULL, "NAME", "the site that is asked (default: by the Host, else the first)" },
+    [OPTION_SITE] = { "--site", NULL, "NAME",
+                      "the site that is meant (default: by the host; explain: else the first; cache purge: all)" },
+    [OPTION_SOFT] = { "--soft", NULL, NULL, "it is stale from now on, not gone" },
     [OPTION_STRICT] = { "--strict", NULL, NULL, "warnings fail, too" },
     [OPTION_STUB] = { "--stub", NULL, "URL=ANSWER",
                       "what is answered to scripts that fetch it; * stands for anything" },
+    [OPTION_TAG] = { "--tag", NULL, "NAME", "all that bears this tag (Surrogate-Key, Cache-Tag)" },
+    [OPTION_URL] = { "--url", NULL, "URL", "this URL, in all its variants" },
     [OPTION_USER] = { "--user", NULL, "NAME",
                       "serve as this user (default: the config's, else nobody; only root can)" },
     [OPTION_VERSION] = { "--version", "-V", NULL, "version, commit, build flags and libraries" },
@@ -86,6 +93,18 @@ static const struct command_row commands[] = {
       command_profile, BIT(OPTION_CONTROL) | BIT(OPTION_SECONDS) | BIT(OPTION_HZ), false, 1 },
     { "trace", "['FILTER'] [FILE]", "show what policy does with live requests of a running one", command_trace,
       BIT(OPTION_CONTROL) | BIT(OPTION_COUNT_OF) | BIT(OPTION_SECONDS) | BIT(OPTION_SECRETS) | BIT(OPTION_JSON), false,
+      2 },
+    { "cache status", "[FILE]", "print what the caches of a running one hold, and how they do", command_cache_status,
+      BIT(OPTION_CONTROL) | BIT(OPTION_JSON), false, 1 },
+    { "cache purge", "[FILE]", "take something out of the caches of a running one", command_cache_purge,
+      BIT(OPTION_CONTROL) | BIT(OPTION_JSON) | BIT(OPTION_SITE) | BIT(OPTION_URL) | BIT(OPTION_TAG) |
+          BIT(OPTION_PREFIX) | BIT(OPTION_ALL) | BIT(OPTION_SOFT),
+      false, 1 },
+    { "cache why", "URL [FILE]",
+      "tell what a running one has stored for a URL, and what it would do with a request for it", command_cache_why,
+      BIT(OPTION_CONTROL) | BIT(OPTION_JSON) | BIT(OPTION_SITE) | BIT(OPTION_HEADER), false, 2 },
+    { "cache warm", "URLS [FILE]", "have a running one fetch each URL of a list (-: standard input), a line for each",
+      command_cache_warm, BIT(OPTION_CONTROL) | BIT(OPTION_JSON) | BIT(OPTION_SITE) | BIT(OPTION_CONCURRENCY), false,
       2 },
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
@@ -142,7 +161,7 @@ static void print_options(FILE *out, unsigned which) {
 static void print_help(FILE *out) {
     fprintf(out, "usage: moongate COMMAND [OPTION…]\n\ncommands:\n");
     for (int i = 0; i < COMMANDS; i++)
-        fprintf(out, "  %-7s %-21s%s\n", commands[i].name, commands[i].file, commands[i].help);
+        fprintf(out, "  %-12s %-21s %s\n", commands[i].name, commands[i].file, commands[i].help);
     fprintf(out, "\noptions:\n");
     print_options(out, BIT(OPTION_HELP) | BIT(OPTION_VERSION));
     fprintf(
@@ -154,6 +173,10 @@ static void print_help(FILE *out) {
 static int print_command_help(const struct command_row *c) {
     printf("usage: moongate %s %s [OPTION…]\n\n%s\n\noptions:\n", c->name, c->file, c->help);
     print_options(stdout, c->options | BIT(OPTION_HELP));
+    if (c->run == command_cache_why)
+        printf("\nThe request goes through the site's policy up to the look-up (on_request, cache_key), for only that "
+               "knows\n"
+               "the key; no backend is asked. -H adds fields to it, such as those that Vary names.\n");
     if (c->options & BIT(OPTION_CONTROL) && !c->needs_file)
         printf("\nFILE is the config of the running one; it names the control socket. Without it, the only one that "
                "runs.\n");
@@ -200,6 +223,23 @@ static int fail_unknown(const char *kind, const char *said, const char *nearest)
         return cli_fail(EXIT_USAGE, "unknown %s %s, did you mean %s? (`moongate --help` lists them)", kind, said,
                         nearest);
     return cli_fail(EXIT_USAGE, "unknown %s %s (`moongate --help` lists them)", kind, said);
+}
+
+/* The second word is the command's, too: "cache purge". */
+static bool is_group(const char *name) {
+    size_t n = strlen(name);
+    for (int i = 0; i < COMMANDS; i++)
+        if (strncmp(commands[i].name, name, n) == 0 && commands[i].name[n] == ' ') return true;
+    return false;
+}
+
+static int print_group_help(const char *name, FILE *out) {
+    size_t n = strlen(name);
+    fprintf(out, "usage: moongate %s COMMAND [OPTION…]\n\n", name);
+    for (int i = 0; i < COMMANDS; i++)
+        if (strncmp(commands[i].name, name, n) == 0)
+            fprintf(out, "  %-12s %-12s %s\n", commands[i].name, commands[i].file, commands[i].help);
+    return out == stdout ? EXIT_OK : EXIT_USAGE;
 }
 
 static int fail_unknown_command(const char *said) {
@@ -261,7 +301,7 @@ static int fail_surplus(const struct command_row *c, const char *said) {
 
 static int read_args(const struct command_row *c, struct cli_args *args, int argc) {
     bool only_files = false;
-    for (int at = 2; at < argc; at++) {
+    for (int at = strchr(c->name, ' ') ? 3 : 2; at < argc; at++) {
         const char *said = args->argv[at];
         int status = EXIT_OK;
         if (!only_files && strcmp(said, "--") == 0) only_files = true;
@@ -282,10 +322,14 @@ static int serve(int argc, char **argv) {
     return instance_main((int)strtol(argv[2], NULL, 10), (int)strtol(argv[3], NULL, 10));
 }
 
+static bool is_help(const char *said) {
+    return strcmp(said, "--help") == 0 || strcmp(said, "-h") == 0 || strcmp(said, "help") == 0;
+}
+
 int cli_main(int argc, char **argv) {
     const char *first = argc > 1 ? argv[1] : "";
     if (strcmp(first, "--serve") == 0) return serve(argc, argv);
-    bool help = strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0 || strcmp(first, "help") == 0;
+    bool help = is_help(first);
     if (help || !*first) {
         print_help(help ? stdout : stderr);
         return help ? EXIT_OK : EXIT_USAGE;
@@ -294,6 +338,11 @@ int cli_main(int argc, char **argv) {
         version_write(stdout);
         return EXIT_OK;
     }
+    char both[64];
+    bool group = is_group(first), group_help = argc < 3 || is_help(argv[2]);
+    snprintf(both, sizeof both, "%s %s", first, group && argc > 2 ? argv[2] : "");
+    if (group && group_help) return print_group_help(first, argc < 3 ? stderr : stdout);
+    if (group) first = both;
     const struct command_row *c = find_command(first);
     if (!c && first[0] == '-') return fail_unknown("option", first, NULL);
     if (!c) return fail_unknown_command(first);

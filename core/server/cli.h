@@ -5,9 +5,11 @@
 #include <stdbool.h>
 
 enum cli_option {
+    OPTION_ALL,
     OPTION_BACKEND,
     OPTION_BODY,
     OPTION_CLIENT,
+    OPTION_CONCURRENCY,
     OPTION_CONTROL,
     OPTION_COUNT_OF,
     OPTION_COVERAGE,
@@ -21,11 +23,15 @@ enum cli_option {
     OPTION_LCOV,
     OPTION_NOW,
     OPTION_PIDFILE,
+    OPTION_PREFIX,
     OPTION_SECONDS,
     OPTION_SECRETS,
     OPTION_SITE,
+    OPTION_SOFT,
     OPTION_STRICT,
     OPTION_STUB,
+    OPTION_TAG,
+    OPTION_URL,
     OPTION_USER,
     OPTION_VERSION,
     OPTION_WATCH,
@@ -74,6 +80,10 @@ long cli_count(const struct cli_args *, enum cli_option, long preset);
 int command_explain(const struct cli_args *);
 int command_test(const struct cli_args *);
 
+int command_cache_purge(const struct cli_args *);
+int command_cache_status(const struct cli_args *);
+int command_cache_warm(const struct cli_args *);
+int command_cache_why(const struct cli_args *);
 int command_run(const struct cli_args *);
 int command_check(const struct cli_args *);
 int command_reload(const struct cli_args *);

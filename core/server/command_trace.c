@@ -79,6 +79,26 @@ static void print_tried(const json_t *line) {
         printf("%s%s/%s", i ? ", then " : ", ", get_text(server, "backend"), get_text(server, "server"));
 }
 
+static void print_left(const json_t *cache) {
+    double left = json_number_value(json_object_get(cache, "left"));
+    if (!json_object_get(cache, "left")) return;
+    if (left < 0) printf(", stale for %.0f s", -left);
+    else printf(", fresh for %.0f s", left);
+}
+
+/* "hit, age 12 s, fresh for 48 s", "miss, stored: max-age, fresh for 60 s", "miss, not stored: no-store" */
+static void print_cache(const json_t *cache) {
+    const char *result = get_text(cache, "result"), *rule = get_text(cache, "rule");
+    bool stored = json_is_true(json_object_get(cache, "stored"));
+    if (!cache) return;
+    printf("  cache: %s", result);
+    if (!stored && json_object_get(cache, "age"))
+        printf(", age %.0f s", json_number_value(json_object_get(cache, "age")));
+    if (rule) printf(", %s: %s", stored ? "stored" : "not stored", rule);
+    print_left(cache);
+    putchar('\n');
+}
+
 static void print_exchange(const json_t *line) {
     size_t i;
     json_t *hook;
@@ -88,6 +108,7 @@ static void print_exchange(const json_t *line) {
     printf(" of %s, from %s, site %s, id %s\n", get_text(line, "host"), get_text(line, "client"),
            site ? site : "(none)", get_text(line, "id"));
     json_array_foreach(json_object_get(line, "hooks"), i, hook) print_hook(hook);
+    print_cache(json_object_get(line, "cache"));
     printf("  answer: %lld, from %s", json_integer_value(json_object_get(line, "status")), source ? source : "nobody");
     print_tried(line);
     if (error) printf(", %s", error);

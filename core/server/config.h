@@ -64,6 +64,13 @@ struct config_site {
         struct disk_settings disk;
         char *name;          /* in Cache-Status; NULL: "moongate" */
         double pass;         /* seconds that an answer which is not for others is remembered */
+        double stale;        /* seconds in which what is stale is served while it is asked for anew */
+        bool has_stale_if_error;
+        double stale_if_error; /* seconds in which it is served when the backend fails */
+        unsigned negative_count;
+        struct cache_negative negative[CACHE_NEGATIVE];
+        struct cidr *purgers; /* whose PURGE is obeyed; NULL: the method is none of ours */
+        size_t purger_count;
     } cache;
     uint32_t hooks; /* bits 1 << enum hook; filled by config_hooks */
 };

@@ -70,10 +70,22 @@ static void open_hook_metrics(struct site_metrics *m, uint32_t hooks) {
 /* A name's cache outlives its generations; nothing is mapped before something is stored. */
 static struct cache_policy build_cache(const struct config_site *from) {
     const struct config_cache *c = &from->cache;
-    struct cache_policy policy = { .pass = c->pass };
+    struct cache_policy policy = {
+        .pass = c->pass,
+        .stale = c->stale,
+        .has_stale_if_error = c->has_stale_if_error,
+        .stale_if_error = c->stale_if_error,
+        .negative_count = c->negative_count,
+        .purger_count = c->purger_count,
+    };
     if (c->memory == 0) return policy;
     policy.cache = cache_open(slice_of(from->name), &(struct cache_limits){ c->memory, c->max_object });
     policy.name = must_strdup(c->name ? c->name : "moongate");
+    memcpy(policy.negative, c->negative, sizeof policy.negative);
+    if (c->purger_count) {
+        policy.purgers = must_calloc(c->purger_count, sizeof *policy.purgers);
+        memcpy(policy.purgers, c->purgers, c->purger_count * sizeof *policy.purgers);
+    }
     if (!policy.cache) log_error("%s: no memory for its cache: nothing is stored", from->name);
     return policy;
 }
@@ -104,6 +116,7 @@ static struct site *build_site(struct generation *g, const struct config_site *f
     site->policies = must_calloc(parts->workers, sizeof *site->policies);
     site->metrics = site_metrics_get(slice_of(site->name));
     open_hook_metrics(site->metrics, site->hooks);
+    if (site->cache.cache) site_metrics_open_cache(site->metrics, site->cache.cache);
     return site;
 }
 
@@ -208,6 +221,7 @@ static void destroy_site(struct site *site) {
     free(site->trusted);
     forward_fini(&site->forward);
     free(site->cache.name);
+    free(site->cache.purgers);
     compress_fini(&site->compress);
     free(site->policies);
     free(site->name);

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/must.h"
 #include "server/ask.h"
+#include "server/cache_orders.h"
 #include "server/config.h"
 #include "server/detach.h"
 #include "server/listeners.h"
@@ -21,6 +22,7 @@
 #include "server/stores.h"
 #include "server/tenure.h"
 #include "server/trace.h"
+#include "server/visit.h"
 #include "server/worker_thread.h"
 #include "store/metrics.h"
 
@@ -71,6 +73,7 @@ static void close_in_worker(struct round *round, struct worker_thread *t) {
     if (w->index == 0) {
         admin_stop(round->instance->admin);
         round->instance->admin = NULL;
+        visits_end(round->instance);
     }
     w->on_drained = NULL;
     w->draining = true;
@@ -312,6 +315,7 @@ static void take_order(struct instance *instance, struct message *m) {
     case MESSAGE_REOPEN: logs_reopen(instance); break;
     case MESSAGE_TRACE: trace_begin(instance, m); break;
     case MESSAGE_PROFILE: profile_begin(instance, m); break;
+    case MESSAGE_CACHE: cache_order_take(instance, m); break;
     default: log_error("the supervisor said something unknown (%d)", (int)m->kind);
     }
 }
@@ -359,6 +363,7 @@ static void instance_init(struct instance *instance) {
     loop_init(&instance->loop, -1);
     mailbox_open(&instance->mailbox, &instance->loop);
     list_init(&instance->listeners);
+    list_init(&instance->visits);
     tenures_open(instance);
     pthread_mutex_init(&instance->figures.lock, NULL);
     instance->figures.began = clock_wall();

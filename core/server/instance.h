@@ -76,6 +76,8 @@ struct instance {
     struct trace *trace;     /* NULL: nobody traces */
     struct profile *profile; /* likewise */
 
+    struct list visits; /* the keeper's (visit.h) */
+
     struct round drain_round, close_round, end_round;
     bool ears_closed;              /* no worker accepts any more */
     unsigned drained;              /* workers that have nothing under way any more */

@@ -139,6 +139,11 @@ struct parent_setting {
 };
 /* Its servers and its TLS are read. */
 void check_backend_parent(struct reader *, const struct spot *, const struct config_backend *);
+void read_negative(struct reader *, const struct spot *, const struct value *, void *base);
+void read_stale_if_error(struct reader *, const struct spot *, const struct value *, void *base);
+void read_purge(struct reader *, const struct spot *, const struct value *, void *base);
+/* `cache`: as it is written; NULL: it is not. */
+void check_cache(struct reader *, const struct spot *site, const struct value *cache, const struct config_cache *);
 void read_use(struct reader *, const struct spot *, const struct value *, void *base);
 void read_compress(struct reader *, const struct spot *, const struct value *, void *base);
 void read_compress_types(struct reader *, const struct spot *, const struct value *, void *base);

@@ -221,6 +221,7 @@ static void check_site(struct reader *r, const struct spot *at, const struct val
     if (site->raw_target)
         reader_warn(r, &raw,
                     "paths are forwarded as they came: a check of req.path for \"/admin\" does not see \"/%%61dmin\"");
+    check_cache(r, at, value_get(v, "cache"), &site->cache);
     check_picks(r, at, v, site);
 }
 

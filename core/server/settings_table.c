@@ -145,6 +145,10 @@ const struct setting settings_table[] = {
     ROW(CACHE, "disk", TABLE, config_cache, disk, .table = PLACE_DISK),
     ROW(CACHE, "name", TEXT, config_cache, name),
     ROW(CACHE, "pass", SECONDS, config_cache, pass, .high = DAY, .preset = 120),
+    ROW(CACHE, "negative", OWN, config_cache, negative, .read = read_negative),
+    ROW(CACHE, "stale", SECONDS, config_cache, stale, .high = 365 * DAY, .preset = 0),
+    ROW(CACHE, "stale_if_error", OWN, config_cache, stale_if_error, .read = read_stale_if_error),
+    ROW(CACHE, "purge", OWN, config_cache, purgers, .read = read_purge),
 
     ROW(DISK, "path", TEXT, disk_settings, path),
     ROW(DISK, "size", SIZE, disk_settings, size, .low = DISK_LEAST, .high = 1024 * GIB),

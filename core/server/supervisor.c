@@ -325,6 +325,7 @@ static void mourn_current(struct supervisor *s, const struct serving *p, int sta
     log_error("serving process %d %s", (int)p->pid, describe_end(status, how, sizeof how));
     control_answer_all(&s->control, "reload", 1, "the serving process died meanwhile\n");
     control_answer_all(&s->control, "status", 1, "the serving process died meanwhile\n");
+    control_answer_all(&s->control, "cache", 1, "the serving process died meanwhile\n");
     if (s->next) { /* an upgrade was under way: it is that one's turn */
         s->current = s->next;
         s->next = NULL;
@@ -396,9 +397,9 @@ struct serving *supervisor_adopt(struct supervisor *s, pid_t pid, int orders, in
 
 /* ---- commands and signals */
 
-static bool order_current(struct supervisor *s, enum message_kind kind, uint32_t id) {
+static bool order_current(struct supervisor *s, enum message_kind kind, uint32_t id, const char *text) {
     struct serving *p = s->current;
-    return p && p->state == SERVING_READY && channel_say(p->orders, kind, id, 0, NULL);
+    return p && p->state == SERVING_READY && channel_say(p->orders, kind, id, 0, text);
 }
 
 /* The connection goes to the serving process, which answers on it as long as somebody listens. One that cannot be handed
@@ -430,9 +431,11 @@ static void supervisor_on_command(struct control *control, uint32_t id, const ch
         return;
     }
     bool reload = strcmp(command, "reload") == 0, status = strcmp(command, "status") == 0;
-    if (!reload && !status && !trace && !profile) control_answer(control, id, 2, "unknown command\n");
+    bool cache = rest.p && slice_equal(word, SLICE("cache"));
+    if (!reload && !status && !trace && !profile && !cache) control_answer(control, id, 2, "unknown command\n");
     else if (!running) control_answer(control, id, 1, "it is stopping\n");
-    else if (!order_current(s, reload ? MESSAGE_RELOAD : MESSAGE_STATUS, id))
+    else if (!order_current(s, cache ? MESSAGE_CACHE : reload ? MESSAGE_RELOAD : MESSAGE_STATUS, id,
+                            cache ? rest.p : NULL))
         control_answer(control, id, 1, "the serving process is just being started\n");
 }
 
@@ -444,13 +447,13 @@ static void supervisor_on_signal(struct ev_loop *ev, ev_signal *w, int events) {
     }
     if (s->state != SUPERVISOR_RUNS) return;
     if (w->signum == SIGUSR2) upgrade_begin(s);
-    else if (!order_current(s, w->signum == SIGHUP ? MESSAGE_RELOAD : MESSAGE_REOPEN, 0))
+    else if (!order_current(s, w->signum == SIGHUP ? MESSAGE_RELOAD : MESSAGE_REOPEN, 0, NULL))
         log_warn("signal %d is ignored: no serving process is ready", w->signum);
 }
 
 static void supervisor_on_change(struct watch *w) {
     struct supervisor *s = container_of(w, struct supervisor, watch);
-    if (s->state != SUPERVISOR_RUNS || !order_current(s, MESSAGE_RELOAD, 0)) return;
+    if (s->state != SUPERVISOR_RUNS || !order_current(s, MESSAGE_RELOAD, 0, NULL)) return;
     log_info("a watched file was saved: reloading");
 }
 

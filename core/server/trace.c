@@ -174,6 +174,19 @@ static json_t *describe_hook(const struct trace *t, const struct hook_note *h) {
     return o;
 }
 
+/* Nothing where the cache was not asked. */
+static void describe_cache(json_t *o, const struct caching *c) {
+    const char *word = caching_word(c);
+    struct slice rule = caching_rule(c);
+    if (!word) return;
+    json_t *cache = json_pack("{ss,so,sb}", "result", word, "rule", text_of(rule), "stored", c->status.stored);
+    if (c->status.has_ttl) {
+        json_object_set_new(cache, "age", seconds((double)c->reuse.age / 1000));
+        json_object_set_new(cache, "left", seconds((double)c->status.ttl / 1000));
+    }
+    json_object_set_new(o, "cache", cache);
+}
+
 static json_t *describe(const struct trace *t, const struct traced *r, const struct exchange *x,
                         const struct exchange_note *note) {
     char client[ADDR_TEXT];
@@ -185,6 +198,7 @@ static json_t *describe(const struct trace *t, const struct traced *r, const str
                           text_of(addr_ip_text(&x->client_addr, client)), "method", text_of(r->method), "host",
                           text_of(r->host), "target", text_of(r->target));
     json_object_set_new(o, "hooks", hooks);
+    describe_cache(o, x->caching);
     json_object_set_new(o, "tried", tried);
     json_object_set_new(o, "tries", json_integer(note->tries));
     json_object_set_new(o, "status", json_integer(x->head_sent ? x->response.status : 499));

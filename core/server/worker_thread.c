@@ -18,8 +18,8 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { LEAVE_MOST = 65536 };
-static const double LOOK_EVERY = 1;
+enum { LEAVE_MOST = 65536, SWEPT = 2000 };
+static const double LOOK_EVERY = 1, SWEEP_EVERY = 1;
 
 /* ---- ears */
 
@@ -158,10 +158,19 @@ static void worker_after_turn(struct turn_hook *hook) {
     look_at_memory(t);
 }
 
+/* What purges left (store/cache.h): a little every second, so that a look-up is never behind a long walk. */
+static void worker_on_sweep(struct deadline *d) {
+    for (struct cache *c = cache_next(NULL); c; c = cache_next(c)) cache_sweep(c, SWEPT);
+    deadline_set(d, SWEEP_EVERY);
+}
+
 static void *run_worker(void *arg) {
     struct worker_thread *t = arg;
     log_thread((int)t->worker.index);
+    deadline_init(&t->sweep, &t->worker.loop, worker_on_sweep);
+    if (t->worker.index == 0) deadline_set(&t->sweep, SWEEP_EVERY);
     loop_run(&t->worker.loop);
+    deadline_fini(&t->sweep);
     tls_thread_fini(&t->worker.loop);
     arena_thread_fini();
     buffer_thread_fini();

@@ -21,6 +21,7 @@ struct worker_thread {
     bool full;             /* the ears are paused for it */
     double figures_at;     /* loop time of the last look */
     uint32_t renewing;     /* the generation that was reported to be over its memory */
+    struct deadline sweep; /* the keeper's */
     _Atomic size_t lua_bytes, lua_runs,
         lua_waiting; /* of the current state, a second old at most: read by the keeper */
 };

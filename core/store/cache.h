@@ -8,6 +8,10 @@
  * and bodies. When it is full something is evicted (S3-FIFO: Yang et al., "FIFO queues are all you need for cache
  * eviction", SOSP 2023). An object that does not fit is not stored; its readers do not notice.
  *
+ * Beside its text an object takes 264 bytes of head and 40 for each header field, 128 of body and 16 for each piece of
+ * it, and 32 of rounding for each of these runs; the tables take 1.7 % of the memory. (With a key and a URL of 32 bytes
+ * and no header fields: 582 bytes, measured.)
+ *
  * What many threads do is one look-up under the lock of one shard, and reading. All times are Unix time in ms. */
 #pragma once
 
@@ -52,24 +56,22 @@ struct cache_key cache_key_of(struct slice bytes); /* keeps the slice */
 
 struct cached {
     _Atomic unsigned refs;
-    struct cache *cache;
+    atomic_uint hits; /* approximate */
     int status;
-    uint8_t version;      /* enum http_version of the response it came with */
-    bool pass;            /* no response: it says that this key is not worth collapsing for until freshness ends */
-    enum cache_rule rule; /* pass: why */
-    struct freshness freshness;
-    struct slice reason;
-    struct header *headers; /* as the backend sent them, without what is never stored; slices into its own block */
-    uint32_t header_count;
-    struct slice key, url; /* url: scheme://host/path?query, what purges and people name it by */
-    struct slice vary;     /* http/vary.h's stored form; n 0: every request fits */
-    struct slice *tags;
-    uint32_t tag_count;
-    uint64_t first, total; /* a part (206): its first byte and the whole's length; else 0, 0 */
+    uint8_t version; /* enum http_version of the response it came with */
+    bool pass;       /* no response: it says that this key is not worth collapsing for until freshness ends */
     bool partial;
+    struct slice key, vary;  /* vary: http/vary.h's stored form; n 0: every request fits */
     struct cache_body *body; /* NULL: pass */
-    uint64_t stored_at;      /* ms */
-    atomic_uint hits;        /* approximate */
+    struct cache *cache;
+    struct freshness freshness;
+    struct header *headers; /* as the backend sent them, without what is never stored; slices into its own block */
+    uint32_t header_count, tag_count;
+    struct slice *tags;
+    struct slice reason, url; /* url: scheme://host/path?query, what purges and people name it by */
+    uint64_t first, total;    /* a part (206): its first byte and the whole's length; else 0, 0 */
+    uint64_t stored_at;       /* ms */
+    enum cache_rule rule;     /* that let it be stored; pass: why not */
 };
 
 struct cached *cached_ref(struct cached *);
@@ -110,8 +112,8 @@ enum cache_turn {
     CACHE_FOLLOW, /* somebody does: `follower` will be told */
     CACHE_CHANGED /* meanwhile there is something else than `known`: look up again */
 };
-/* `known`: what a look-up returned, or NULL. Only requests that would be answered by the same variant follow each other,
- * as far as the Vary of what is or was stored tells. */
+/* `known`: what a look-up returned, or NULL. Only requests that would be answered by the same variant follow each
+ * other, as far as the Vary of what is or was stored tells. */
 enum cache_turn cache_join(struct cache *, const struct cache_key *, const struct headers *request,
                            const struct cached *known, struct cache_follower *, struct cache_fill **fill);
 /* The leader's last act, before he gives the fill to somebody else: he is told like everybody. */
@@ -126,6 +128,7 @@ struct cache_draft {
     int status;
     uint8_t version;
     struct slice reason;
+    enum cache_rule rule;
     const struct headers *headers; /* those `removed` or `hop` are left out */
     struct freshness freshness;
     struct slice url;
@@ -142,7 +145,7 @@ struct cache_draft {
 
 /* The leader's answers; each settles the fill, which then is gone; followers are told at once, in parallel. */
 /* Stored: it can be found from now on, its body arriving. A reference; NULL: it does not fit: followers were told
- * PASSED. `*fill` with an unknown length that turns out too large is no more found, and its body goes on as a window. */
+ * PASSED. One of unknown length that turns out too large is no more found, and its body goes on as a window. */
 struct cached *cache_fill_store(struct cache_fill *, const struct cache_draft *);
 /* Validated: `draft` is the head from now on, with the body of `old`. A reference to it, NULL: no room for the head. */
 struct cached *cache_fill_freshen(struct cache_fill *, struct cached *old, const struct cache_draft *);
@@ -189,8 +192,9 @@ struct cache_reader {
  * room, or the body is abandoned. */
 bool cache_reader_open(struct cache_reader *, struct cache_body *, uint64_t position,
                        void (*tell)(struct cache_reader *));
-/* The contiguous bytes at its place; n 0: none now. They stay until it goes on, and longer as long as somebody holds the
- * body, unless `*passing`: then they are gone once it has gone on. */
+/* The contiguous bytes at its place; n 0: none now. They stay until it goes on. Who keeps them longer takes a reference
+ * with cache_body_ref before it goes on (one of the head does not do); if `*passing` that does not help, either: then
+ * they are gone, and must be copied. */
 struct slice cache_reader_peek(struct cache_reader *, bool *passing);
 void cache_reader_skip(struct cache_reader *, size_t n); /* n <= what peek said */
 /* All has been read. (A broken body ends by cache_body_state.) */
@@ -199,12 +203,13 @@ bool cache_reader_at_end(const struct cache_reader *);
 bool cache_reader_await(struct cache_reader *);
 void cache_reader_close(struct cache_reader *); /* afterwards `tell` is not called; safe when closed */
 
-/* ---- purging: by marks, not by walks; what they hit is dropped when it is looked up, or by the sweep. Soft: stale from
- * now on instead of gone. Returns how many stored responses are hit, as far as that is known without a walk (else 0). */
+/* ---- purging: by marks, not by walks; what they hit is dropped when it is looked up, or by the sweep. Soft: stale
+ * from now on instead of gone. What is on its way is hit, too: a response counts as old as the moment at which its fill
+ * began. Returns how many stored responses are hit, as far as that is known without a walk (else 0). */
 uint64_t cache_purge_key(struct cache *, const struct cache_key *, bool soft); /* all its variants */
 uint64_t cache_purge_url(struct cache *, struct slice url, bool soft);         /* whatever its key */
-uint64_t cache_purge_tag(struct cache *, struct slice tag, bool soft);
-uint64_t cache_purge_prefix(struct cache *, struct slice url_prefix, bool soft);
+uint64_t cache_purge_tag(struct cache *, struct slice text, bool soft);
+uint64_t cache_purge_prefix(struct cache *, struct slice text, bool soft); /* of URLs */
 uint64_t cache_purge_all(struct cache *, bool soft);
 
 /* A little of the work that purges left: at most `objects` are looked at. Called by the keeper every now and then. */

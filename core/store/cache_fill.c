@@ -6,8 +6,8 @@
  *
  * Which requests are the same cannot be known before the response is there: its Vary tells. While nothing is known of
  * a key, all follow the first; those whom its response does not fit are told FILLED, do not find it, and join again,
- * now with a Vary to tell them apart. So nobody waits for more than two. A fill has the stored form of that Vary for its
- * own request, and those that match it follow.
+ * now with a Vary to tell them apart. So nobody waits for more than two. A fill has the stored form of that Vary for
+ * its own request, and those that match it follow.
  *
  * Fills are malloc'd: as many as there are fetches, each of which has much larger buffers. */
 #include "store/cache_inside.h"
@@ -246,7 +246,7 @@ struct cached *cache_fill_freshen(struct cache_fill *fill, struct cached *old, c
 }
 
 void cache_fill_pass(struct cache_fill *fill, enum cache_rule rule, struct slice url, double seconds) {
-    struct cache_draft draft = { .url = url, .freshness = { .received = cache_now() } };
+    struct cache_draft draft = { .url = url, .rule = rule, .freshness = { .received = cache_now() } };
     draft.freshness.lifetime = (int64_t)(seconds * 1000);
     struct stored *s = seconds > 0 ? stored_create(fill->cache, fill->key, fill->hash, &draft, NULL) : NULL;
     if (!s) {
@@ -254,7 +254,6 @@ void cache_fill_pass(struct cache_fill *fill, enum cache_rule rule, struct slice
         return;
     }
     s->head.pass = true;
-    s->head.rule = rule;
     publish(fill, s, NULL, false, CACHE_PASSED);
     cached_unref(&s->head);
 }

@@ -1,5 +1,6 @@
-/* Stored heads: one run of memory each, in this order: the store's own line, the head, header fields, tags, text. Nothing
- * of it changes once it can be found, but for the counters.
+/* Stored heads: one run of memory each, in this order: the store's own line, the head, its key, header fields, tags,
+ * text. Nothing of it changes once it can be found, but for the counters. What a look-up reads stands together: a
+ * stored object that is asked for now and then is in no cache of the processor.
  *
  * Names of fields that have the house's spelling point to the house's table, not to a copy: half the text of an
  * ordinary head. */
@@ -26,9 +27,10 @@ static bool has_house_name(const struct header *h) {
     return h->id != HEADER_OTHER && slice_equal(h->name, header_name_of((enum header_id)h->id));
 }
 
-static size_t text_size(const struct cache_draft *d, struct slice key) {
-    return d->reason.n + d->url.n + d->vary.n + key.n;
-}
+/* The key is followed by what needs an alignment. */
+static size_t key_size(struct slice key) { return (key.n + 7) / 8 * 8; }
+
+static size_t text_size(const struct cache_draft *d) { return d->reason.n + d->url.n + d->vary.n; }
 
 static size_t headers_size(const struct headers *headers, uint32_t *count) {
     size_t size = 0;
@@ -70,7 +72,9 @@ static bool borrow_tags(struct cache *cache, struct cached *c, const struct cach
 static void fill_head(struct cached *c, const struct cache_draft *d) {
     c->status = d->status;
     c->version = d->version;
+    c->rule = d->rule;
     c->freshness = d->freshness;
+    c->rule = d->rule;
     c->partial = d->partial;
     c->first = d->first;
     c->total = d->total;
@@ -81,23 +85,24 @@ struct stored *stored_create(struct cache *cache, struct slice key, uint64_t has
                              struct cache_body *body) {
     uint32_t count, units;
     size_t fields = headers_size(d->headers, &count);
-    size_t size = sizeof(struct stored) + fields + d->tag_count * sizeof(struct slice) + text_size(d, key);
+    size_t size = sizeof(struct stored) + key_size(key) + fields + d->tag_count * sizeof(struct slice) + text_size(d);
     if (size > MEMORY_RUN_MOST) return NULL;
     struct stored *s = room_take(cache, NULL, memory_units(size), memory_units(size), &units);
     if (!s) return NULL;
     *s = (struct stored){ .hash = hash, .units = units, .weight = units, .head = { .refs = 1, .cache = cache } };
     list_init(&s->place);
     struct cached *c = &s->head;
-    c->headers = (struct header *)(void *)(s + 1);
+    struct writer w = { (char *)(s + 1) };
+    c->key = write_text(&w, key);
+    c->headers = (struct header *)(void *)((char *)(s + 1) + key_size(key));
     c->header_count = count;
     c->tags = (struct slice *)(void *)(c->headers + count);
-    struct writer w = { (char *)(c->tags + d->tag_count) };
+    w.at = (char *)(c->tags + d->tag_count);
     fill_head(c, d);
     write_headers(s, &w, d->headers);
+    c->vary = write_text(&w, d->vary);
     c->reason = write_text(&w, d->reason);
     c->url = write_text(&w, d->url);
-    c->vary = write_text(&w, d->vary);
-    c->key = write_text(&w, key);
     if (!borrow_tags(cache, c, d)) {
         cached_unref(c);
         return NULL;

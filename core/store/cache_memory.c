@@ -1,21 +1,21 @@
-/* Buddies with cut ends. Memory is mapped in regions; a region's free units lie in blocks of 2^k units at multiples of
- * 2^k, one list for each k, and a block that comes back joins its other half if that is free. So far that is a buddy
- * allocator, which wastes a quarter of what it gives out by rounding up. This one cuts a block to the very units that
- * were asked for and keeps the rest, as smaller blocks; a run of 17 units comes back as blocks of 16 and 1. What is
- * lost is half a unit for each run, and no header is needed: owners know how long their runs are.
+/* Free runs of units in bins by their length, eight bins for each doubling (TLSF: Masmano et al., ECRTS 2004). A run
+ * that is taken is cut to the very units that were asked for, from the shortest one that has them; one that comes back
+ * joins the free ones at both its sides. What is lost is half a unit for each run. A run needs no header: owners know
+ * how long theirs are.
  *
- * Which blocks are free is written in a map at the head of their region, a bit for each block of each size: 2 bits a
- * unit, 0.4 %. A region is aligned to its size, so a run's address tells its region.
+ * Where free runs begin and end is written in two maps at the head of their region, a bit for each unit, 0.4 % in all;
+ * how long one is, in its own first and last unit. A region is aligned to its size, so an address tells its region.
  *
- * Why not malloc: its memory is neither bounded nor known. What glibc really holds for a cache whose objects come and
- * go differs from the sum of their sizes by 10 to 60 %, and is never given back. Slabs of size classes were weighed
- * too: they keep what one class once got, until somebody moves pages between classes; and a body in pieces of any
- * length needs none of them.
+ * Buddies were built first, with their blocks cut to length. But what comes back at an odd place is short blocks that
+ * do not join, whatever lies free beside them: with sizes as on the web, and bodies in pieces of at least 4 KiB, 17 %
+ * of a full cache could not be used, with longer pieces 30 %. Slabs of size classes keep what one class once got, until
+ * somebody moves pages between them. malloc's memory is neither bounded nor known: what glibc really holds for objects
+ * that come and go is more than the sum of their sizes by a share that nobody can tell, and it is not given back.
  *
  * Regions are mapped one by one and touched lazily. Together they are no larger than the limit, so that the process
- * cannot grow by more, however the runs lie. Pages once touched stay; `shrink` gives back those of free blocks.
+ * cannot grow by more, however the runs lie. Pages once touched stay; `shrink` gives back those of free runs.
  *
- * Under AddressSanitizer free units are poisoned, but for the node at the head of each free block. */
+ * Under AddressSanitizer free units are poisoned, but for the words that say how long the run is. */
 #include "store/cache_memory.h"
 
 #include "base/must.h"
@@ -29,20 +29,21 @@
 #define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
 #endif
 
-enum { REGION_BYTES = 16 << 20, REGION_LEAST = 64 << 10, SHRINK_ORDER = 10, PAGE = 4096, TOP = MEMORY_ORDERS - 1 };
-enum { RUN_UNITS = MEMORY_RUN_MOST / MEMORY_UNIT };
+enum { REGION_BYTES = 16 << 20, REGION_LEAST = 64 << 10, PAGE = 4096, SHRINK_LEAST = 64 << 10 };
+enum { RUN_UNITS = MEMORY_RUN_MOST / MEMORY_UNIT, LOOKS = 4 };
 
-/* At the head of its own memory. */
+/* At the head of its own memory. The maps: a bit where a free run begins, a bit where one ends. */
 struct region {
     struct region *next;
-    uint32_t units, touched;      /* touched: units below it were given out once */
-    uint32_t maps[MEMORY_ORDERS]; /* where the bits of each order begin */
+    uint32_t units, touched; /* touched: units below it were given out once */
+    uint64_t *begins, *ends;
     uint64_t bits[];
 };
 
-/* At the head of each free block. */
-struct block {
+/* A free run's first unit; in the last word of its last unit its length stands again. */
+struct run {
     struct list node;
+    uint32_t units;
 };
 
 static struct region *region_of(const void *p) {
@@ -55,61 +56,92 @@ static uint32_t unit_of(const struct region *r, const void *p) {
     return (uint32_t)((size_t)((const char *)p - (const char *)r) / MEMORY_UNIT);
 }
 
-/* ---- the map of free blocks */
+static struct run *run_at(struct region *r, uint32_t unit) { return (struct run *)(void *)unit_at(r, unit); }
 
-static bool is_free(const struct region *r, uint32_t unit, unsigned order) {
-    uint32_t bit = r->maps[order] + (unit >> order);
-    return r->bits[bit / 64] >> (bit % 64) & 1;
+/* The length in the last word before `unit`. */
+static uint32_t *length_before(struct region *r, uint32_t unit) {
+    return (uint32_t *)(void *)(unit_at(r, unit) - sizeof(uint32_t));
 }
 
-static void flip(struct region *r, uint32_t unit, unsigned order) {
-    uint32_t bit = r->maps[order] + (unit >> order);
-    r->bits[bit / 64] ^= (uint64_t)1 << (bit % 64);
+static bool bit(const uint64_t *map, uint32_t unit) { return map[unit / 64] >> (unit % 64) & 1; }
+static void flip(uint64_t *map, uint32_t unit) { map[unit / 64] ^= (uint64_t)1 << (unit % 64); }
+
+/* ---- bins */
+
+/* 1 to 8 units: a bin each; above: eight for each doubling. */
+static unsigned bin_of(uint32_t units) {
+    if (units < 8) return units - 1;
+    unsigned log = 31u - (unsigned)__builtin_clz(units);
+    return (log - 2) * 8 + (units >> (log - 3) & 7) - 1;
 }
 
-static void add_block(struct cache_memory *m, struct region *r, uint32_t unit, unsigned order) {
-    struct block *b = (struct block *)(void *)unit_at(r, unit);
-    ASAN_UNPOISON_MEMORY_REGION(b, sizeof *b);
-    list_push_front(&m->free[order], &b->node);
-    m->filled |= 1u << order;
-    flip(r, unit, order);
-}
-
-static void remove_block(struct cache_memory *m, struct region *r, uint32_t unit, unsigned order) {
-    struct block *b = (struct block *)(void *)unit_at(r, unit);
-    list_remove(&b->node);
-    if (list_empty(&m->free[order])) m->filled &= ~(1u << order);
-    flip(r, unit, order);
-}
-
-static void add_joined(struct cache_memory *m, struct region *r, uint32_t unit, unsigned order) {
-    for (; order < TOP; order++) {
-        uint32_t other = unit ^ 1u << order;
-        if (other + (1u << order) > r->units || !is_free(r, other, order)) break;
-        remove_block(m, r, other, order);
-        ASAN_POISON_MEMORY_REGION(unit_at(r, other), sizeof(struct block));
-        unit &= ~(1u << order);
+/* The first bin from there on with something in it; MEMORY_BINS: none. */
+static unsigned filled_from(const struct cache_memory *m, unsigned bin) {
+    for (unsigned word = bin / 64; word < MEMORY_BINS / 64; word++) {
+        uint64_t bits = m->filled[word];
+        if (word == bin / 64) bits &= ~(uint64_t)0 << (bin % 64);
+        if (bits) return word * 64 + (unsigned)__builtin_ctzll(bits);
     }
-    add_block(m, r, unit, order);
+    return MEMORY_BINS;
 }
 
-static unsigned order_below(uint32_t units) { return 31u - (unsigned)__builtin_clz(units); }
-static unsigned order_above(uint32_t units) { return units == 1 ? 0 : order_below(units - 1) + 1; }
+static struct run *longest(const struct cache_memory *m) {
+    for (unsigned word = MEMORY_BINS / 64; word-- > 0;) {
+        if (!m->filled[word]) continue;
+        unsigned bin = word * 64 + 63u - (unsigned)__builtin_clzll(m->filled[word]);
+        return container_of(m->bins[bin].next, struct run, node);
+    }
+    return NULL;
+}
 
-/* The largest block that begins at `unit` and is no longer than `units`. */
-static unsigned fitting_order(uint32_t unit, uint32_t units) {
-    unsigned order = order_below(units), aligned = (unsigned)__builtin_ctz(unit | 1u << TOP);
-    if (order > TOP) order = TOP;
-    return order < aligned ? order : aligned;
+/* One that is long enough, hardly longer than it must be. All in the next bin are; in its own, some may be. */
+static struct run *find_run(const struct cache_memory *m, uint32_t units) {
+    unsigned bin = bin_of(units), looked = 0;
+    list_each(node, &m->bins[bin]) {
+        struct run *run = container_of(node, struct run, node);
+        if (run->units >= units) return run;
+        if (++looked == LOOKS) break;
+    }
+    bin = filled_from(m, bin + 1);
+    return bin < MEMORY_BINS ? container_of(m->bins[bin].next, struct run, node) : NULL;
 }
 
 static void add_run(struct cache_memory *m, struct region *r, uint32_t unit, uint32_t units) {
-    while (units) {
-        unsigned order = fitting_order(unit, units);
-        add_joined(m, r, unit, order);
-        unit += 1u << order;
-        units -= 1u << order;
+    struct run *run = run_at(r, unit);
+    unsigned bin = bin_of(units);
+    ASAN_UNPOISON_MEMORY_REGION(run, sizeof *run);
+    ASAN_UNPOISON_MEMORY_REGION(length_before(r, unit + units), sizeof(uint32_t));
+    run->units = *length_before(r, unit + units) = units;
+    list_push_front(&m->bins[bin], &run->node);
+    m->filled[bin / 64] |= (uint64_t)1 << (bin % 64);
+    flip(r->begins, unit);
+    flip(r->ends, unit + units - 1);
+}
+
+static void remove_run(struct cache_memory *m, struct region *r, struct run *run) {
+    uint32_t unit = unit_of(r, run), units = run->units;
+    unsigned bin = bin_of(units);
+    list_remove(&run->node);
+    if (list_empty(&m->bins[bin])) m->filled[bin / 64] &= ~((uint64_t)1 << (bin % 64));
+    flip(r->begins, unit);
+    flip(r->ends, unit + units - 1);
+    ASAN_POISON_MEMORY_REGION(run, (size_t)units * MEMORY_UNIT);
+}
+
+/* With the free runs at both its sides. */
+static void add_joined(struct cache_memory *m, struct region *r, uint32_t unit, uint32_t units) {
+    if (unit + units < r->units && bit(r->begins, unit + units)) {
+        struct run *behind = run_at(r, unit + units);
+        units += behind->units;
+        remove_run(m, r, behind);
     }
+    if (bit(r->ends, unit - 1)) {
+        uint32_t before = *length_before(r, unit);
+        unit -= before;
+        units += before;
+        remove_run(m, r, run_at(r, unit));
+    }
+    add_run(m, r, unit, units);
 }
 
 /* ---- regions */
@@ -126,14 +158,12 @@ static void *map_aligned(size_t bytes) {
     return NULL;
 }
 
-/* Lays out the maps; returns the units that they and the region itself take. */
+/* Lays out the maps; returns the units that they and the region itself take, at least one. */
 static uint32_t lay_maps(struct region *r) {
-    uint32_t bits = 0;
-    for (unsigned order = 0; order < MEMORY_ORDERS; order++) {
-        r->maps[order] = bits;
-        bits += (r->units >> order) + 1;
-    }
-    return memory_units(sizeof *r + (bits + 63) / 64 * 8);
+    uint32_t words = (r->units + 63) / 64;
+    r->begins = r->bits;
+    r->ends = r->bits + words;
+    return memory_units(sizeof *r + 2 * words * sizeof *r->bits);
 }
 
 static bool add_region(struct cache_memory *m) {
@@ -157,7 +187,7 @@ static bool add_region(struct cache_memory *m) {
 
 bool cache_memory_init(struct cache_memory *m, uint64_t limit, uint64_t reserved) {
     *m = (struct cache_memory){ .limit = limit, .used = reserved, .mapped = reserved };
-    for (unsigned order = 0; order < MEMORY_ORDERS; order++) list_init(&m->free[order]);
+    for (unsigned bin = 0; bin < MEMORY_BINS; bin++) list_init(&m->bins[bin]);
     return add_region(m);
 }
 
@@ -185,34 +215,15 @@ void cache_memory_release(struct cache_memory *m, uint64_t bytes) {
 
 /* ---- taking and giving */
 
-/* The order of the block to cut `*want` units from; if none is so large, the largest, and `*want` what it has. */
-static int choose_order(const struct cache_memory *m, uint32_t *want, uint32_t least) {
-    unsigned order = order_above(*want);
-    uint32_t large = order < MEMORY_ORDERS ? m->filled >> order << order : 0;
-    if (large) return __builtin_ctz(large);
-    if (!m->filled) return -1;
-    order = order_below(m->filled);
-    if (1u << order < least) return -1;
-    if (*want > 1u << order) *want = 1u << order;
-    return (int)order;
-}
-
-static void *cut_run(struct cache_memory *m, unsigned order, uint32_t units) {
-    struct block *b = container_of(m->free[order].next, struct block, node);
-    struct region *r = region_of(b);
-    uint32_t unit = unit_of(r, b);
-    remove_block(m, r, unit, order);
-    if (units < 1u << order) add_run(m, r, unit + units, (1u << order) - units);
+static void *cut_run(struct cache_memory *m, struct run *run, uint32_t units) {
+    struct region *r = region_of(run);
+    uint32_t unit = unit_of(r, run), rest = run->units - units;
+    remove_run(m, r, run);
+    if (rest) add_run(m, r, unit + units, rest);
     if (unit + units > r->touched) r->touched = unit + units;
-    ASAN_UNPOISON_MEMORY_REGION(b, (size_t)units * MEMORY_UNIT);
+    ASAN_UNPOISON_MEMORY_REGION(run, (size_t)units * MEMORY_UNIT);
     m->used += (uint64_t)units * MEMORY_UNIT;
-    return b;
-}
-
-/* A run as wanted may need another region. */
-static bool wants_region(const struct cache_memory *m, uint32_t want) {
-    unsigned order = order_above(want);
-    return m->mapped < m->limit && (order >= MEMORY_ORDERS || m->filled >> order == 0);
+    return run;
 }
 
 void *cache_memory_take(struct cache_memory *m, uint32_t want, uint32_t least, uint32_t *units) {
@@ -221,18 +232,19 @@ void *cache_memory_take(struct cache_memory *m, uint32_t want, uint32_t least, u
     if (left > RUN_UNITS) left = RUN_UNITS;
     if (left < least) return NULL;
     if (want > left) want = (uint32_t)left;
-    if (wants_region(m, want)) add_region(m);
-    int order = choose_order(m, &want, least);
-    if (order < 0) return NULL;
-    *units = want;
-    return cut_run(m, (unsigned)order, want);
+    struct run *run = find_run(m, want);
+    if (!run && add_region(m)) run = find_run(m, want);
+    if (!run) run = longest(m);
+    if (!run || run->units < least) return NULL;
+    *units = run->units < want ? run->units : want;
+    return cut_run(m, run, *units);
 }
 
 void cache_memory_give(struct cache_memory *m, void *run, uint32_t units) {
     struct region *r = region_of(run);
     ASAN_POISON_MEMORY_REGION(run, (size_t)units * MEMORY_UNIT);
     m->used -= (uint64_t)units * MEMORY_UNIT;
-    add_run(m, r, unit_of(r, run), units);
+    add_joined(m, r, unit_of(r, run), units);
 }
 
 uint64_t cache_memory_touched(const struct cache_memory *m) {
@@ -244,14 +256,14 @@ uint64_t cache_memory_touched(const struct cache_memory *m) {
     return m->mapped - mapped + touched;
 }
 
-/* All pages of a block but the first, where its node is. */
+/* All its pages but those with its length. */
+static void shrink_run(struct run *run) {
+    uintptr_t from = ((uintptr_t)(run + 1) + PAGE - 1) & ~(uintptr_t)(PAGE - 1);
+    uintptr_t to = ((uintptr_t)run + (size_t)run->units * MEMORY_UNIT - 1) & ~(uintptr_t)(PAGE - 1);
+    if (to > from) madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
 void cache_memory_shrink(struct cache_memory *m) {
-    for (unsigned order = SHRINK_ORDER; order < MEMORY_ORDERS; order++) {
-        size_t bytes = (size_t)MEMORY_UNIT << order;
-        list_each(node, &m->free[order]) {
-            uintptr_t from = ((uintptr_t)node + sizeof(struct block) + PAGE - 1) & ~(uintptr_t)(PAGE - 1);
-            uintptr_t to = ((uintptr_t)node + bytes) & ~(uintptr_t)(PAGE - 1);
-            if (to > from) madvise((void *)from, to - from, MADV_DONTNEED);
-        }
-    }
+    for (unsigned bin = bin_of(SHRINK_LEAST / MEMORY_UNIT); bin < MEMORY_BINS; bin++)
+        list_each(node, &m->bins[bin]) shrink_run(container_of(node, struct run, node));
 }

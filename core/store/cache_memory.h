@@ -10,15 +10,15 @@
 
 #include <stdint.h>
 
-enum { MEMORY_UNIT = 64, MEMORY_RUN_MOST = 1 << 20, MEMORY_ORDERS = 15 };
+enum { MEMORY_UNIT = 64, MEMORY_RUN_MOST = 1 << 20, MEMORY_BINS = 192 };
 
 struct region;
 
 struct cache_memory {
-    uint64_t limit, used;            /* bytes; used: runs, their maps, and what was reserved */
-    uint64_t mapped;                 /* bytes of all regions */
-    uint32_t filled;                 /* a bit for each order of which there is a free block */
-    struct list free[MEMORY_ORDERS]; /* blocks of 64 B, 128 B … 1 MiB */
+    uint64_t limit, used;              /* bytes; used: runs, their maps, and what was reserved */
+    uint64_t mapped;                   /* bytes of all regions, and what was reserved */
+    uint64_t filled[MEMORY_BINS / 64]; /* a bit for each bin with something in it */
+    struct list bins[MEMORY_BINS];     /* free runs, by length */
     struct region *regions;
 };
 
@@ -37,7 +37,7 @@ void *cache_memory_take(struct cache_memory *, uint32_t want, uint32_t least, ui
 void cache_memory_give(struct cache_memory *, void *run, uint32_t units);
 /* Bytes of address space that have been touched, at most. */
 uint64_t cache_memory_touched(const struct cache_memory *);
-/* Gives the pages of large free blocks back to the system. */
+/* Gives the pages of long free runs back to the system. */
 void cache_memory_shrink(struct cache_memory *);
 
 static inline uint32_t memory_units(uint64_t bytes) { return (uint32_t)((bytes + MEMORY_UNIT - 1) / MEMORY_UNIT); }

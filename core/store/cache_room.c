@@ -11,8 +11,8 @@
  * every hit; and hits less.)
  *
  * Differences from the paper: sizes count in memory units, not objects; a victim is chosen in bounded time, so after
- * LOOKS objects that were all used the next one goes anyway; and a body that is still arriving gets out of the way,
- * for its memory would not come back at once, and those waiting for it would have to fetch it again.
+ * LOOKS objects that were all used one goes anyway; and what arrives or is being read gets out of the way while there
+ * is anything else, for its memory would not come back at once.
  *
  * Fingerprints lie in a table of small sets, with the number of their entry: no list, and old ones are just no longer
  * believed. */
@@ -126,8 +126,10 @@ struct stored *room_owner(struct cache *cache, struct cache_body *body) {
 
 /* ---- victims */
 
-static bool is_arriving(const struct stored *s) {
-    return s->head.body && atomic_load_explicit(&s->head.body->state, memory_order_relaxed) == CACHE_BODY_ARRIVING;
+/* Somebody has it: it arrives, or is read. Its memory would not come back at once. */
+static bool is_busy(const struct stored *s) {
+    return atomic_load_explicit(&s->head.refs, memory_order_relaxed) > 1 ||
+           (s->head.body && (uint32_t)atomic_load_explicit(&s->head.body->refs, memory_order_relaxed) > 1);
 }
 
 static struct stored *first_of(const struct queue *q) { return container_of(q->list.next, struct stored, place); }
@@ -136,7 +138,7 @@ static struct stored *small_victim(struct room *r) {
     uint64_t most = r->small.count < LOOKS ? r->small.count : LOOKS;
     for (uint64_t looked = 0; looked < most; looked++) {
         struct stored *s = first_of(&r->small);
-        if (is_arriving(s)) {
+        if (is_busy(s)) {
             requeue(r, s, QUEUE_SMALL);
         } else if (uses_of(s) >= PROMOTING_USES) {
             set_uses(s, 0);
@@ -150,18 +152,18 @@ static struct stored *small_victim(struct room *r) {
 }
 
 static struct stored *main_victim(struct room *r) {
-    struct stored *arrived = NULL;
+    struct stored *idle = NULL;
     uint64_t most = r->main.count < LOOKS / 4 ? r->main.count * 4 : LOOKS;
     for (uint64_t looked = 0; looked < most; looked++) {
         struct stored *s = first_of(&r->main);
-        if (!is_arriving(s)) {
+        if (!is_busy(s)) {
             if (!uses_of(s)) return s;
             set_uses(s, uses_of(s) - 1);
-            arrived = s;
+            idle = s;
         }
         requeue(r, s, QUEUE_MAIN);
     }
-    return arrived;
+    return idle;
 }
 
 /* When there is nothing better: whatever has been there longest. */

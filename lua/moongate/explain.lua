@@ -201,8 +201,8 @@ local function as_plain(res)
   end
   return {
     status = res.status, headers = lines_of(res.headers), body = res.body, source = res.source, site = res.site,
-    error = res.error, tried = res.tried, tries = res.tries, cache_key = without_n(res.cache_key), time = res.time,
-    hooks = hooks, fetched = fetched, logs = res.logs,
+    error = res.error, tried = res.tried, tries = res.tries, cache_key = without_n(res.cache_key), cache = res.cache,
+    time = res.time, hooks = hooks, fetched = fetched, logs = res.logs,
   }
 end
 

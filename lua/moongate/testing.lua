@@ -427,7 +427,7 @@ function Kit:request(request)
     site = exchange.site, id = exchange.id, error = exchange.error, failed_hook = exchange.failed_hook,
     time = exchange.time, tries = exchange.tries, tried = names_of(exchange.tried, "backend"),
     servers = names_of(exchange.tried, "server"), cache_key = read_key(exchange.cache_key),
-    fetched = take_fetched(self), logs = lines, hooks = hooks,
+    cache = exchange.cache, fetched = take_fetched(self), logs = lines, hooks = hooks,
   }
 end
 

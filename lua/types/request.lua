@@ -77,14 +77,18 @@ local Client = {}
 ---@field san string[]? "DNS:a.example", "email:me@a.example", "URI:spiffe://a/b"
 local ClientTls = {}
 
----What policy wants of the cache. Assignable until the fetch begins.
+---What policy wants of the cache. Assignable until the fetch begins; without effect where the site has no cache.
 ---
 ---```lua
 ---if req.headers["X-Refresh"] == secret then req.cache.refresh = true end
+---if overloaded then req.cache.stale = true end
 ---```
 ---@class moongate.RequestCache
 ---@field bypass boolean neither answered from the cache nor stored
 ---@field refresh boolean not answered from the cache, but stored
+---what is stored answers, however stale, and the backend is not asked; what is not stored is fetched as always. Less
+---than `refresh`
+---@field stale boolean
 local RequestCache = {}
 
 ---Header fields, in the order and the letter case they came in. Names have no case.

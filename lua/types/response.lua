@@ -6,6 +6,9 @@
 ---The answer, wherever it comes from. It is writable until its head leaves (assign in on_response); later assignment
 ---raises, and so does any use after the exchange has ended, and any field that is not listed here.
 ---
+---In on_store it is another object: the response that a backend gave and that is about to be stored, while the client
+---may be getting what was stored before. It ends with that hook.
+---
 ---```lua
 ---function site.on_response(req, res)
 ---  res.headers["Server"] = nil
@@ -22,7 +25,55 @@
 ---@field server string? address of the server that answered; read-only
 ---@field backend string? name of the backend that answered; read-only
 ---@field tries integer servers that were asked; 0 if none was; read-only
----@field cache nil (comes with the cache)
+---what the cache did, and in on_store what it is about to do; nil: the site has none, or the request never came to it
+---(a reply of on_request)
+---@field cache moongate.ResponseCache?
 ---seconds from the beginning of the fetch to the answer's head; nil if nothing was fetched; read-only
 ---@field time number?
 local Response = {}
+
+---What the cache did with a request: in on_response and on_log, read-only. In on_store: what is to become of the
+---response, and what is assigned goes before what its own fields say (Cache-Control, Expires), whatever that is:
+---`ttl` also stores what is `no-store` or `private`, bears a Set-Cookie, or was asked for with an Authorization.
+---Seconds may be numbers or such as "10m"; nil again leaves it to the fields.
+---
+---```lua
+---function site.on_store(req, res)
+---  if res.status == 404 then res.cache.ttl = 10 end
+---  res.cache.stale_if_error = "1h"
+---  res.cache.tags = { "shop", "product-" .. (req.args.id or "") }
+---end
+---function site.on_log(req, res)
+---  if res.cache then count:add(1, { res.cache.status }) end
+---end
+---```
+---@class moongate.ResponseCache
+---"hit": a fresh answer was there · "stale": a stale one was, and was good enough · "revalidated": a stale one was,
+---and the backend said that it still holds · "collapsed": somebody else was fetching it already, and what he got
+---answered this request, too · "miss": it was fetched for this request · "pass": it was fetched for this request
+---alone, it is not for others · "bypass": the cache was not asked (`req.cache.bypass`, the method, what the client
+---says). In on_store "miss" or "revalidated": then `res` is what is stored with the fields that came, without a body.
+---Read-only
+---@field status "hit"|"stale"|"revalidated"|"collapsed"|"miss"|"pass"|"bypass"
+---seconds since the answer was made; nil if none is stored; read-only
+---@field age number?
+---seconds for which it is fresh from now on; 0: it is stale; nil: not stored. Assigning makes it stored, and fresh for
+---so long; 0: validated before each use
+---@field ttl number?
+---for how many seconds after its ttl a stale answer is served while it is refreshed; assignable
+---@field stale number?
+---for how many seconds after its ttl a stale answer is served when the backend fails; assignable
+---@field stale_if_error number?
+---what gate.cache.purge knows it by. In on_store those that are to be added to the ones in its fields Surrogate-Key and
+---Cache-Tag; at most 64
+---@field tags string[]
+---it is not for others. Assigning true, or for how many seconds that is remembered (the site's `cache.pass`, 2 min):
+---it is not stored, and who asks for the same meanwhile does not wait for who asked first
+---@field pass boolean|number
+---what it is stored under, for gate.cache.purge; nil for "bypass"; read-only
+---@field key string?
+---what decided whether it may be stored, and for how long it is fresh: "max-age", "s-maxage", "expires", "heuristic",
+---"validator", "no-cache", "no-store", "private", "authorization", "set-cookie", "vary-any", "no-freshness",
+---"policy", "policy-pass", "policy-failed", …; nil if nothing was fetched; read-only
+---@field rule string?
+local ResponseCache = {}

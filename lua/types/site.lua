@@ -20,6 +20,9 @@
 ---@field cache_key? fun(req: moongate.Request): ...
 ---when a fetch needs a server; `false` on re-asking: deliver what there is
 ---@field pick_backend? moongate.Pick|fun(req: moongate.Request, last: moongate.LastTry?): moongate.PickAnswer
+---when a site caches and a backend has answered, before that is stored or not: `res.cache` says what is to become of
+---it, what is changed here is stored. The answer to a request that the cache is not asked for never comes here
+---@field on_store? fun(req: moongate.Request, res: moongate.Response)
 ---once, on the final answer; a reply replaces it
 ---@field on_response? fun(req: moongate.Request, res: moongate.Response): moongate.Reply|integer|nil
 ---in a TLS handshake: the name of one of the config's certificates, or PEM; nothing: as configured
@@ -78,7 +81,7 @@
 ---@field tls? moongate.Certificate|moongate.Certificate[] for its names
 ---@field backends? table<string, moongate.BackendSettings>
 ---@field use? moongate.Policy[] policies that stand before and after the site's own hooks
----@field cache? moongate.CacheSettings accepted and checked; nothing is stored yet
+---@field cache? moongate.CacheSettings keep answers, and use them again (RFC 9111)
 ---@field compress? boolean|moongate.CompressSettings compress answers: true, or what is not as usual
 ---@field trusted_proxies? string|string[] ranges such as "10.0.0.0/8", whose X-Forwarded-* are believed
 ---@field forward? boolean|moongate.Forward be a forward proxy: requests that name their own target go there
@@ -151,8 +154,18 @@ local Site = {}
 ---@field tunnel? moongate.Seconds in which neither side of a tunnel moved a byte; 1 h
 ---@field total? moongate.Seconds the whole exchange; for ever
 
+---Answers are kept in memory, shared by all workers, and stay over reloads.
 ---@class moongate.CacheSettings
----@field memory? moongate.Bytes
+---@field memory? moongate.Bytes how much it may take, all included; without it nothing is cached
+---@field max_object? moongate.Bytes the longest body that is kept; an eighth of the memory
+---@field name? string in Cache-Status; "moongate"
+---@field pass? moongate.Seconds for how long it is remembered that an answer is not for others; 2 min
+---for how long answers from 400 without freshness of their own are fresh, all or by status
+---@field negative? moongate.Seconds|table<integer, moongate.Seconds>
+---@field stale? moongate.Seconds for how long what is no more fresh still answers, while it is asked for anew; 0
+---for how long it answers when the backend fails; an hour, when none can be reached
+---@field stale_if_error? moongate.Seconds
+---@field purge? string|string[] addresses and ranges whose PURGE requests are obeyed; nobody's
 
 ---@class moongate.CompressSettings
 ---@field types? string|string[] media types such as "text/html" or "text/*", in place of the usual ones

@@ -120,6 +120,7 @@ local Hook = {}
 ---@field tried string[] their backends, in order
 ---@field servers string[] their addresses, in order
 ---@field cache_key table? its parts; `n` counts them, nils included
+---@field cache string? what came of the cache, as in res.cache.status; nil if there is none, or it was not reached
 ---@field fetched moongate.KitGot[] what backends and URLs got meanwhile
 ---@field logs { level: string, text: string }[] lines of the error log
 ---@field hooks moongate.KitHook[] in the order in which they were asked

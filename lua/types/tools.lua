@@ -243,6 +243,51 @@ function gate.url.parse_query(query) end
 ---@return string
 function gate.url.build_query(pairs) end
 
+---What gate.url.query_filter does with a query.
+---@class moongate.QueryFilter
+---names of arguments that are dropped; one that ends in "*": all that begin so
+---@field drop? string[]
+---@field keep? string[] only these are left, but for those in `drop`
+---@field sort? boolean by name, those of one name in the order they came in; true
+
+---Makes a function that gives one form to queries that mean the same, for cache_key. What is left of a query stays as
+---it came, escapes included; nil: there is none, or nothing is left. To be made once, while the file is loaded: a
+---call then takes less than half a microsecond for ten arguments.
+---
+---```lua
+---local normal = gate.url.query_filter { drop = { "utm_*", "fbclid", "gclid" } }
+---function site.cache_key(req) return req.path, normal(req.query) end
+---```
+---@param options moongate.QueryFilter
+---@return fun(query: string?): string?
+function gate.url.query_filter(options) end
+
+---Stored responses, of the site whose hook asks.
+---@class moongate.CacheTools
+gate.cache = {}
+
+---What is to be purged: one of `url`, `prefix`, `tag`, `key` (each a string, or a list of at most 1000) and `all`.
+---@class moongate.Purge
+---@field url? string|string[] whatever its key; "/path?query" means the host of the request
+---@field prefix? string|string[] all whose URL begins so; likewise
+---@field tag? string|string[] all that have it: see `res.cache.tags`
+---@field key? string|string[] as `res.cache.key` tells it, with all variants
+---@field all? boolean
+---@field soft? boolean stale from now on, instead of gone: it may still be validated, or serve when the backend fails
+---@field site? string the site's name; else that of the request, or the only one that has a cache
+
+---Purges stored responses, at once and in all workers, those that are being fetched at this moment included. Anywhere
+---but while the file is loaded. Raises for a site that has no cache.
+---
+---```lua
+---function site.on_response(req, res)
+---  if req.method == "POST" and res.status < 400 then gate.cache.purge { tag = "products", soft = true } end
+---end
+---```
+---@param what moongate.Purge
+---@return integer count how many are hit, as far as that is known at once (else 0)
+function gate.cache.purge(what) end
+
 ---@class moongate.CookieTools
 gate.cookie = {}
 

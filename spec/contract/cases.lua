@@ -691,4 +691,146 @@ case("a ready-made policy works as it is", {
   expect = { body = "Other", headers = { ["Access-Control-Allow-Origin"] = "https://a.test" } },
 })
 
+-- The cache -----------------------------------------------------------------------------------------------------------
+
+local function tell(policy)
+  return 'site.cache = { memory = "1M" } site.pick_backend = "other" ' .. policy .. [[
+    function site.on_response(req, res)
+      local c = res.cache
+      res.headers["X-Cache"] = c and ("%s %s"):format(c.status, c.rule or "none") or "none"
+    end]]
+end
+
+local fresh = { Other = { body = "Other", headers = { ["Cache-Control"] = "max-age=60" } } }
+local plain = { Other = { body = "Other" } }
+
+case("res.cache tells of a miss, a hit and a bypass", {
+  policy = tell "", answers = fresh,
+  steps = {
+    { request = "/a", expect = { headers = { ["X-Cache"] = "miss max-age" }, asked = { "Other GET /a" }, tries = 1 } },
+    { request = "/a", expect = {
+      headers = { ["X-Cache"] = "hit max-age", Age = "0" }, source = "cache", asked = {}, tries = 0 } },
+    { request = { path = "/a", method = "POST", body = "x" }, expect = { headers = { ["X-Cache"] = "bypass none" } } },
+    { request = "/a", expect = { headers = { ["X-Cache"] = "miss max-age" }, source = "backend" } },
+  },
+})
+
+case("res.cache is nil where there is no cache, and for a reply of on_request", {
+  policy = [[site.pick_backend = "other"
+    function site.on_request(req) if req.path == "/reply" then return 204 end end
+    function site.on_response(req, res) res.headers["X-Cache"] = tostring(res.cache) end]],
+  steps = {
+    { expect = { headers = { ["X-Cache"] = "nil" } } },
+    { request = "/reply", expect = { status = 204, headers = { ["X-Cache"] = "nil" } } },
+  },
+})
+
+case("on_store gives a ttl", {
+  policy = tell "function site.on_store(req, res) res.cache.ttl = '1m' end", answers = plain,
+  steps = {
+    { expect = { headers = { ["X-Cache"] = "miss policy" } } },
+    { expect = { headers = { ["X-Cache"] = "hit policy" }, body = "Other", asked = {} } },
+  },
+})
+
+case("on_store passes, and that is remembered", {
+  policy = tell "function site.on_store(req, res) res.cache.pass = true end", answers = fresh,
+  steps = {
+    { expect = { headers = { ["X-Cache"] = "pass policy-pass" }, source = "backend" } },
+    { expect = { headers = { ["X-Cache"] = "pass policy-pass" }, asked = { "Other GET /" } } },
+  },
+})
+
+case("on_store rewrites what is stored, on_response what is sent", {
+  policy = [[site.cache = { memory = "1M" } site.pick_backend = "other" local sent = 0
+    function site.on_store(req, res) res.body:replace("Other", "Stored") res.headers["X-Stored"] = res.source end
+    function site.on_response(req, res) sent = sent + 1 res.headers["X-Sent"] = sent end]],
+  answers = fresh,
+  steps = {
+    { expect = { body = "Stored", headers = { ["X-Stored"] = "backend", ["X-Sent"] = "1" } } },
+    { expect = { body = "Stored", headers = { ["X-Stored"] = "backend", ["X-Sent"] = "2" }, source = "cache" } },
+  },
+})
+
+case("on_store that raises stores nothing, and the client is answered", {
+  policy = tell "function site.on_store() error 'broken' end", answers = fresh,
+  steps = {
+    { expect = { body = "Other", headers = { ["X-Cache"] = "pass policy-failed" }, log = "broken" } },
+    { expect = { body = "Other", asked = { "Other GET /" } } },
+  },
+})
+
+case("on_store cannot change its request, and on_response not what is stored", {
+  policy = [[site.cache = { memory = "1M" } site.pick_backend = "other"
+    function site.on_store(req, res)
+      local ok, why = pcall(function() req.headers["X"] = "y" end)
+      res.headers["X-Why"] = why:match "req is read%-only"
+    end
+    function site.on_response(req, res)
+      local ok, why = pcall(function() res.cache.ttl = 5 end)
+      res.headers["X-Why-Not"] = why:match "res.cache.ttl is read%-only"
+    end]],
+  answers = fresh,
+  expect = { headers = { ["X-Why"] = "req is read-only", ["X-Why-Not"] = "res.cache.ttl is read-only" } },
+})
+
+case("req.cache bypasses, refreshes, and takes what is stale", {
+  policy = tell [[
+    function site.on_request(req) if req.args.how then req.cache[req.args.how] = true end end
+    function site.cache_key(req) return req.path end
+    function site.on_store(req, res) res.cache.ttl = 0 res.cache.stale_if_error = 60 end]],
+  answers = plain,
+  steps = {
+    { request = "/", expect = { headers = { ["X-Cache"] = "miss policy" } } },
+    { request = "/?how=stale", expect = { headers = { ["X-Cache"] = "stale policy" }, asked = {} } },
+    { request = "/?how=bypass", expect = {
+      headers = { ["X-Cache"] = "bypass none" }, asked = { "Other GET /?how=bypass" } } },
+    { request = "/?how=refresh", expect = {
+      headers = { ["X-Cache"] = "miss policy" }, asked = { "Other GET /?how=refresh" } } },
+    { request = "/new?how=stale", expect = {
+      headers = { ["X-Cache"] = "miss policy" }, asked = { "Other GET /new?how=stale" } } },
+  },
+})
+
+case("gate.cache.purge takes a tag, a URL, a prefix, a key, all", {
+  policy = tell [[
+    local key
+    function site.on_request(req)
+      if req.path ~= "/purge" then return end
+      local what = { [req.args.by] = req.args.what or true }
+      if req.args.by == "key" then what.key = key end
+      return gate.reply(200, tostring(gate.cache.purge(what)))
+    end
+    function site.on_store(req, res) res.cache.tags = { "t", req.args.tag } end
+    function site.on_log(req, res) key = res.cache and res.cache.key or key end]],
+  answers = fresh,
+  steps = {
+    { request = "/a/x?tag=one", expect = { headers = { ["X-Cache"] = "miss max-age" } } },
+    { request = "/purge?by=tag&what=two", expect = { body = "0", source = "reply" } },
+    { request = "/a/x?tag=one", expect = { headers = { ["X-Cache"] = "hit max-age" } } },
+    { request = "/purge?by=tag&what=one", expect = { source = "reply" } },
+    { request = "/a/x?tag=one", expect = { headers = { ["X-Cache"] = "miss max-age" } } },
+    { request = "/purge?by=url&what=/a/x%3Ftag=one", expect = { body = "1" } },
+    { request = "/a/x?tag=one", expect = { headers = { ["X-Cache"] = "miss max-age" } } },
+    { request = "/purge?by=prefix&what=/a/", expect = {} },
+    { request = "/a/x?tag=one", expect = { headers = { ["X-Cache"] = "miss max-age" } } },
+    { request = "/purge?by=key", expect = { body = "1" } },
+    { request = "/a/x?tag=one", expect = { headers = { ["X-Cache"] = "miss max-age" } } },
+    { request = "/purge?by=all", expect = {} },
+    { request = "/a/x?tag=one", expect = { headers = { ["X-Cache"] = "miss max-age" } } },
+  },
+})
+
+case("a query filter makes one key of queries that mean the same", {
+  policy = tell [[
+    local normal = gate.url.query_filter { drop = { "utm_*" } }
+    function site.cache_key(req) return req.path, normal(req.query) end]],
+  answers = fresh,
+  steps = {
+    { request = "/?b=2&a=1", expect = { headers = { ["X-Cache"] = "miss max-age" } } },
+    { request = "/?utm_source=x&a=1&b=2", expect = { headers = { ["X-Cache"] = "hit max-age" }, asked = {} } },
+    { request = "/?a=1", expect = { headers = { ["X-Cache"] = "miss max-age" } } },
+  },
+})
+
 return cases

@@ -17,12 +17,12 @@ end
 local function commands()
   local _, out = moongate.run { "--help" }
   local list = {}
-  for name in out:match("commands:(\n.-\n)\n"):gmatch "\n  (%l+) " do list[#list + 1] = name end
+  for name in out:match("commands:(\n.-\n)\n"):gmatch "\n  (%l[%l ]-)  ? *[%u%['-]" do list[#list + 1] = name end
   return list
 end
 
 local function options_of(command)
-  local _, out = moongate.run { command, "--help" }
+  local _, out = moongate.run { command:match "^%l+", command:match " (%l+)$" or "--help", "--help" }
   local list = {}
   for line in out:gmatch "[^\n]+" do
     local letter, name = line:match "^  (%-?%a?),? ?(%-%-[%l-]+)"

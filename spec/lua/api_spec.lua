@@ -78,8 +78,8 @@ local gate = require "moongate"
 
 -- The names of an object: the keys of its metamethods' own table.
 local function names(object)
-  local _, fields = debug.getupvalue(debug.getmetatable(object).__index, 2)
-  if type(debug.getmetatable(object).__index) == "table" then fields = debug.getmetatable(object).__index end
+  local fields = debug.getmetatable(object).__index
+  if type(fields) == "function" then fields = select(2, debug.getupvalue(fields, 2)) end
   local list = {}
   for name, value in pairs(fields) do
     if type(name) == "string" and (math.type(value) == "integer" or type(value) == "function") then
@@ -102,7 +102,7 @@ local function note(class, list) found[#found + 1] = class .. ": " .. table.conc
 
 local site = {
   listen = { "127.0.0.1:$PORT", { "127.0.0.1:$PORT2", tls = "internal" } }, backends = { app = { "$BACKEND" } },
-  unsafe = { "debug" },
+  cache = { memory = "1M" }, unsafe = { "debug" },
 }
 
 local limit = gate.limit { name = "api", rate = 1, concurrent = 9 }
@@ -119,6 +119,7 @@ function site.on_request(req)
   note("moongate.Hex", keys(gate.hex))
   note("moongate.Time", keys(gate.time))
   note("moongate.UrlTools", keys(gate.url))
+  note("moongate.CacheTools", keys(gate.cache))
   note("moongate.CookieTools", keys(gate.cookie))
   note("moongate.Crypto", keys(gate.crypto))
   note("moongate.Hasher", names(gate.crypto.hasher "md5"))
@@ -164,6 +165,7 @@ function site.on_response(req, res)
   note("moongate.Headers", names(req.headers))
   note("moongate.Headers", names(res.headers))
   note("moongate.Response", names(res))
+  note("moongate.ResponseCache", names(res.cache))
   return gate.reply(200, table.concat(found, "\n") .. "\n")
 end
 
@@ -299,7 +301,7 @@ describe("the API files", function()
 
   it("give every object that scripts meet in hooks an example", function()
     local met = {
-      "Request", "Response", "Headers", "Args", "Cookies", "Client", "RequestCache", "Policy", "Site",
+      "Request", "Response", "Headers", "Args", "Cookies", "Client", "RequestCache", "ResponseCache", "Policy", "Site",
     }
     for _, class in ipairs(met) do
       local text = table.concat(types["moongate." .. class].comment, "\n")
@@ -349,7 +351,7 @@ describe("the API files", function()
   end)
 
   it("describe the hooks that the core calls, and no others", function()
-    local later = { on_connect = true, on_store = true } -- nothing calls them yet
+    local later = { on_connect = true } -- nothing calls them yet
     local there, problems = {}, {}
     for line in io.lines "core/server/settings_table.c" do
       local name = line:match '^%s*HOOK_ROW%(SITE, "([%w_]+)"'

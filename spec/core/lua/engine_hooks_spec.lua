@@ -206,10 +206,8 @@ return { on_request = function(req) inner {} end }
     end)
 
     it("is refused while nothing would call it", function()
-      for _, name in ipairs { "on_connect", "on_store" } do
-        local _, errors = engine.load(("return { use = { { %s = function() end } } }"):format(name)):hooks()
-        assert.matches(name .. " comes with a later version: it would never run", errors, 1, true)
-      end
+      local _, errors = engine.load("return { use = { { on_connect = function() end } } }"):hooks()
+      assert.matches("on_connect comes with a later version: it would never run", errors, 1, true)
     end)
   end)
 

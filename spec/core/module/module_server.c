@@ -168,7 +168,7 @@ static void push_site(lua_State *L, const struct config *config, const struct co
     lua_setfield(L, -2, "timeouts");
     set_boolean(L, "fail_on_request", site->fail_open[HOOK_ON_REQUEST]);
     set_boolean(L, "fail_on_response", site->fail_open[HOOK_ON_RESPONSE]);
-    set_integer(L, "cache.memory", (lua_Integer)site->cache.memory);
+    set_integer(L, "cache_memory", (lua_Integer)site->cache.memory);
 }
 
 static void push_log(lua_State *L, const struct config_log *log) {

@@ -62,7 +62,7 @@ describe("a JSON line", function()
   it("has every field, null where there is nothing", function()
     assert.equal('{"time":"2026-11-23T10:11:12.250Z","id":"0123456789abcdef","client":"192.0.2.7","method":"GET","host":"example.com","target":"/a?b=c",'
       .. '"version":"HTTP/1.1","status":200,"bytes_in":0,"bytes_out":1234,"seconds":0.001500,"first_byte":0.001000,"referer":"http://example.org/",'
-      .. '"user_agent":"curl/8.0","site":"example.com","source":"backend","backend":"app","server":"127.0.0.1:9001","tries":1,"error":null}\n',
+      .. '"user_agent":"curl/8.0","site":"example.com","source":"backend","backend":"app","server":"127.0.0.1:9001","tries":1,"cache":null,"cache_rule":null,"error":null}\n',
       write("json", {}))
     local line = write("json", { method = false, backend = false, server = false, first_byte = -1, word = "no_server", status = 503 })
     assert.truthy(line:find('"method":null', 1, true))

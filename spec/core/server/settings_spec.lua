@@ -176,7 +176,20 @@ local wrong = {
     { site "timeouts = { head = 1/0 }", 'timeouts.head: expected a time such as 5, "500ms", "10s", "1m", got inf' },
     { site "cache = true", "cache: expected a table, got true" },
     { site "cache = { memory = '1K' }", 'cache.memory: expected a size from 1M to 1024G, got "1K"' },
-    { site "cache = { mem = '1M' }", 'cache.mem: unknown setting' },
+    { site "cache = { memory = '2M', mem = '1M' }", 'cache.mem: unknown setting' },
+    { site "cache = {}", 'cache.memory: a cache needs a size, such as "256M"' },
+    { site "cache = { memory = '2M', max_object = '3M' }", "cache.max_object: more than the whole `memory` can never be stored" },
+    { site "cache = { memory = '2M', negatve = 5 }", 'cache.negatve: unknown setting, did you mean "negative"?' },
+    { site "cache = { memory = '2M', negative = 'long' }", 'cache.negative: expected a time such as 5, "500ms", "10s", "1m", got "long"' },
+    { site "cache = { memory = '2M', negative = -1 }", "cache.negative: expected a time from 0 to 8760h, got -1" },
+    { site "cache = { memory = '2M', negative = {} }", 'cache.negative: expected a time, or a table such as { [404] = "1m" }, got a table' },
+    { site "cache = { memory = '2M', negative = { [404] = true } }", 'cache.negative[404]: expected a time such as 5, "500ms", "10s", "1m", got true' },
+    { site "cache = { memory = '2M', negative = { [999] = 5 } }", 'cache.negative: 999 is no status of an answer that could be stored: { [404] = "1m" }' },
+    { site "cache = { memory = '2M', negative = { gone = 5 } }", 'cache.negative: "gone" is no status of an answer that could be stored: { [404] = "1m" }' },
+    { site "cache = { memory = '2M', stale = '9000h' }", 'cache.stale: expected a time from 0 to 8760h, got "9000h"' },
+    { site "cache = { memory = '2M', stale_if_error = true }", 'cache.stale_if_error: expected a time such as 5, "500ms", "10s", "1m", got true' },
+    { site "cache = { memory = '2M', purge = 'localhost' }", 'cache.purge: expected an address or range such as "10.0.0.0/8", "::1", "unix", got "localhost"' },
+    { site "cache = { memory = '2M', purge = { '::1', 5 } }", 'cache.purge[2]: expected an address or range such as "10.0.0.0/8", "::1", "unix", got 5' },
     { site "use = 5", "use: expected a list of policies, got 5" },
     { site "use = { 5 }", "use[1]: expected a policy (a table of hooks), got 5" },
     { site "use = { on_request = 1 }", "use: expected a list of policies; a single one is written use = { policy }" },
@@ -301,10 +314,6 @@ describe("a warning", function()
     assert.is_true(good)
     return errors
   end
-
-  it("says that nothing is cached yet", function()
-    assert.equal("config.lua:1: warning: cache: nothing is cached yet: the cache comes with a later version\n", warning "cache = { memory = '256M' }")
-  end)
 
   it("says what fail = \"continue\" means", function()
     assert.equal("config.lua:1: warning: fail.on_request: when on_request fails, requests go on as if it had said nothing\n",

@@ -2,7 +2,7 @@
 local cache = require("moongate_core").cache
 
 local preset = os.getenv "MOONGATE_PRESET"
-local rounds = ({ asan = 4000, tsan = 3000, hard = 3000 })[preset] or 20000
+local rounds = ({ asan = 4000, tsan = 3000, hard = 3000 })[preset] or 10000
 
 describe("a cache that many threads use at once", function()
   after_each(function() cache.close_all() end)
@@ -10,7 +10,7 @@ describe("a cache that many threads use at once", function()
   local function storm(name, memory, max_object, keys, longest)
     local c = cache.open(name, memory, max_object)
     local before = cache.figures(c).used
-    local came = cache.storm(c, 6, rounds, keys, longest)
+    local came = cache.storm(c, 6, rounds, keys, longest, max_object)
     assert.same({ 0, 0 }, { came.wrong, came.stuck })
     assert.is_true(came.hits > 0 and came.led > 0 and came.followed > 0 and came.purged > 0)
     cache.purge(c, "all")
