@@ -62,9 +62,9 @@ struct config_site {
         uint64_t memory;     /* bytes; 0: no cache */
         uint64_t max_object; /* bytes of a body; 0: an eighth of the memory */
         struct disk_settings disk;
-        char *name;          /* in Cache-Status; NULL: "moongate" */
-        double pass;         /* seconds that an answer which is not for others is remembered */
-        double stale;        /* seconds in which what is stale is served while it is asked for anew */
+        char *name;   /* in Cache-Status; NULL: "moongate" */
+        double pass;  /* seconds that an answer which is not for others is remembered */
+        double stale; /* seconds in which what is stale is served while it is asked for anew */
         bool has_stale_if_error;
         double stale_if_error; /* seconds in which it is served when the backend fails */
         unsigned negative_count;

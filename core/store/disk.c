@@ -8,9 +8,9 @@
  * pointer of a moment ago finds it closed, and there are as many as reloads changed a path. */
 #include "store/disk_inside.h"
 
+#include "base/log.h"
 #include "base/must.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -112,10 +112,12 @@ void disk_open(struct cache *cache, const struct disk_settings *s) {
                 atomic_load(&now->state) != DISK_FAILED;
     if (!same) give_up_those(cache, s->path);
     struct disk *d = !same && s->path ? create(cache, s) : NULL;
-    if (d) {
+    if (d && !disk_index_init(d)) {
+        log_error("cache.disk: no memory for the index of %s: memory alone is used", d->path);
+        destroy(d);
+    } else if (d) {
         d->next = disks.first;
         disks.first = d;
-        must(disk_index_init(d)); /* address space only */
         start(d);
         atomic_store(&cache->disk, d);
     }
@@ -147,7 +149,8 @@ void disk_supersede(struct cache *cache, struct slice key, struct slice vary, bo
     if (state == DISK_FAILED) return;
     uint32_t variant = disk_variant(vary);
     bool there = state != DISK_WAITS && disk_index_remove(d, disk_key_hash(d, key), variant, all);
-    if (there || state != DISK_SERVES) purges_add(d, all ? DISK_PURGE_KEY : PURGE_VARIANT, key, false, all ? 0 : variant);
+    if (there || state != DISK_SERVES)
+        purges_add(d, all ? DISK_PURGE_KEY : PURGE_VARIANT, key, false, all ? 0 : variant);
 }
 
 /* ---- figures */

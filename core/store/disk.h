@@ -17,7 +17,7 @@ enum { DISK_LEAST = 16 << 20 }; /* bytes */
 
 struct disk_settings {
     char *path;    /* of the directory, absolute, without "/" at its end; made if its parent exists. NULL: no disk */
-    uint64_t size;    /* bytes, at least DISK_LEAST */
+    uint64_t size; /* bytes, at least DISK_LEAST */
 };
 
 /* From now on the cache has that disk; what it had before is given up, unless it is the same. What is wrong with the path
@@ -61,16 +61,16 @@ void disk_forget_waiter(struct disk_waiter *); /* afterwards `tell` is not calle
 
 /* ---- figures */
 enum disk_state {
-    DISK_NONE,     /* the cache has no disk */
-    DISK_WAITS,    /* another process has the directory */
-    DISK_SCANS,    /* what is found so far is served already; nothing is written yet */
+    DISK_NONE,  /* the cache has no disk */
+    DISK_WAITS, /* another process has the directory */
+    DISK_SCANS, /* what is found so far is served already; nothing is written yet */
     DISK_SERVES,
-    DISK_FAILED    /* logged */
+    DISK_FAILED /* logged */
 };
 
 struct disk_figures {
     enum disk_state state;
-    const char *path; /* as long as the process */
+    const char *path;              /* as long as the process */
     uint64_t size, objects, bytes; /* bytes: of the objects that can be loaded */
     uint64_t reads, read_bytes;    /* loads that brought something */
     uint64_t missed;               /* loads that did not: another variant, purged, overwritten meanwhile */

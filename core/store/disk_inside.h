@@ -41,7 +41,7 @@ struct segment_head {
 struct record_head {
     uint64_t magic;
     uint64_t sequence; /* its segment's */
-    uint64_t chain;    /* `sum` of the record before it, or of the segment's head: what was there earlier does not fit */
+    uint64_t chain; /* `sum` of the record before it, or of the segment's head: what was there earlier does not fit */
     uint64_t key;
     uint64_t number; /* of the last purge that it knows of */
     uint64_t body;   /* bytes */
@@ -146,10 +146,10 @@ struct purges {
     pthread_mutex_t lock;
     pthread_cond_t news;
     bool opened, begins, ending, failed; /* begins: its file is being made */
-    uint64_t epoch;  /* random, of the directory */
-    uint64_t number; /* of the last */
-    uint64_t safe;   /* the last that is on disk */
-    uint64_t floor[2]; /* hard, soft: of the last purge of everything */
+    uint64_t epoch;                      /* random, of the directory */
+    uint64_t number;                     /* of the last */
+    uint64_t safe;                       /* the last that is on disk */
+    uint64_t floor[2];                   /* hard, soft: of the last purge of everything */
     struct purge_place *table;
     size_t mask, count;
     struct purge_prefix *prefixes;

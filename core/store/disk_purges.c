@@ -77,7 +77,9 @@ static void append(struct purges *p, int kind, bool soft, uint64_t number, const
 
 /* ---- what is remembered. With the purges locked */
 
-static uint64_t seed_of(int kind, bool soft, uint32_t variant) { return (uint64_t)variant << 8 | (unsigned)(kind * 2 + soft); }
+static uint64_t seed_of(int kind, bool soft, uint32_t variant) {
+    return (uint64_t)variant << 8 | (unsigned)(kind * 2 + soft);
+}
 
 static struct purge_place *place_of(struct purge_place *table, size_t mask, struct digest what) {
     size_t i = what.low & mask;
@@ -175,9 +177,7 @@ static void write_down(struct purges *p, int kind, bool soft, struct slice what,
         remember_prefix(p, what, soft, number);
         append(p, kind, soft, number, what.p, what.n);
         break;
-    default:
-        remember_digest(p, digest, number);
-        append(p, kind, soft, number, &digest, sizeof digest);
+    default: remember_digest(p, digest, number); append(p, kind, soft, number, &digest, sizeof digest);
     }
 }
 
@@ -212,7 +212,8 @@ enum cache_mark purges_mark(struct disk *d, uint64_t number, const struct meta *
     struct purges *p = &d->purges;
     pthread_mutex_lock(&p->lock);
     enum cache_mark mark = MARK_NONE;
-    if (number < p->number) mark = hits(p, number, HARD, m) ? MARK_HARD : hits(p, number, SOFT, m) ? MARK_SOFT : MARK_NONE;
+    if (number < p->number)
+        mark = hits(p, number, HARD, m) ? MARK_HARD : hits(p, number, SOFT, m) ? MARK_SOFT : MARK_NONE;
     pthread_mutex_unlock(&p->lock);
     return mark;
 }
@@ -269,9 +270,7 @@ static void take_record(struct purges *p, const struct journal_record *r, const 
     case PURGE_NUMBER: break;
     case DISK_PURGE_ALL: raise_floor(p, r->soft, r->number); break;
     case DISK_PURGE_PREFIX: remember_prefix(p, slice_make(text, r->n), r->soft, r->number); break;
-    default:
-        memcpy(&digest, text, sizeof digest);
-        remember_digest(p, digest, r->number);
+    default: memcpy(&digest, text, sizeof digest); remember_digest(p, digest, r->number);
     }
 }
 
@@ -299,7 +298,8 @@ static enum reading read_record(struct purges *p, const char *bytes, size_t n, s
 static void read_records(struct disk *d, const char *bytes, size_t n) {
     struct purges *p = &d->purges;
     enum reading reading = READING_GOES_ON;
-    for (size_t at = 0, size = 0; reading == READING_GOES_ON; at += size) reading = read_record(p, bytes + at, n - at, &size);
+    for (size_t at = 0, size = 0; reading == READING_GOES_ON; at += size)
+        reading = read_record(p, bytes + at, n - at, &size);
     if (reading != READING_DAMAGED) return;
     atomic_fetch_add(&d->figures.corrupt, 1);
     log_warn("%s: the journal of purges is damaged: what was stored counts as purged", d->path);

@@ -23,9 +23,9 @@
 enum { LOADS_MOST = 1024, HEAD_READ = 4 << 10, VALUES_MOST = 32 << 10 };
 
 struct load {
-    struct load *next;           /* in the queue */
+    struct load *next; /* in the queue */
     struct load *next_of_all, **at_of_all;
-    bool queued;                 /* with the loads locked */
+    bool queued; /* with the loads locked */
     struct disk *disk;
     struct cache_fill *fill; /* NULL: settled */
     struct cached *stored;   /* a reference; NULL: not yet */

@@ -51,8 +51,8 @@ bool write_whole(int file, const void *bytes, size_t n, uint64_t at) {
 /* ---- the directory */
 
 static bool refuse(struct disk *d, const char *what) {
-    log_error("cache.disk: cannot %s %s: %s (it must belong to the user that serves); memory alone is used", what, d->path,
-              strerror(errno));
+    log_error("cache.disk: cannot %s %s: %s (it must belong to the user that serves); memory alone is used", what,
+              d->path, strerror(errno));
     return false;
 }
 

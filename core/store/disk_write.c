@@ -9,7 +9,7 @@
  * what finds it full is not written. A response is written once, when it is whole, not each time it is validated: what is
  * loaded later with an old head is validated again.
  *
- * Responses larger than a segment, an eightieth to a sixteenth of the disk, at most 256 MiB, are not written. */
+ * Responses larger than a segment are not written: between a 128th and a 64th of the disk, from 1 to 256 MiB. */
 #include "store/disk_inside.h"
 
 #include "base/log.h"
@@ -88,8 +88,7 @@ void disk_offer(struct cached *c) {
     }
     uint64_t number = purges_number(d);
     if (!cached_is_current(c)) return;
-    uint32_t id =
-        disk_index_reserve(d, disk_key_hash(d, c->key), disk_variant(c->vary), disk_expiry(&c->freshness));
+    uint32_t id = disk_index_reserve(d, disk_key_hash(d, c->key), disk_variant(c->vary), disk_expiry(&c->freshness));
     if (!id) return;
     struct offer *o = must_malloc(sizeof *o);
     *o = (struct offer){ .cached = cached_ref(c), .number = number, .id = id };

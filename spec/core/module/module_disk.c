@@ -6,7 +6,8 @@
 
 /* disk(cache, path, size); without a path: none. */
 static int disk_on_open(lua_State *L) {
-    struct disk_settings s = { (char *)(uintptr_t)luaL_optstring(L, 2, NULL), (uint64_t)luaL_optinteger(L, 3, DISK_LEAST) };
+    struct disk_settings s = { (char *)(uintptr_t)luaL_optstring(L, 2, NULL),
+                               (uint64_t)luaL_optinteger(L, 3, DISK_LEAST) };
     disk_open(lua_touserdata(L, 1), &s);
     return 0;
 }
