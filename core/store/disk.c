@@ -35,6 +35,7 @@ static void init_queues(struct disk *d) {
     pthread_mutex_init(&d->offers.lock, NULL);
     pthread_cond_init(&d->offers.news, NULL);
     pthread_mutex_init(&d->loads.lock, NULL);
+    list_init(&d->loads.all);
     pthread_cond_init(&d->loads.news, NULL);
 }
 

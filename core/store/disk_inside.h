@@ -95,6 +95,8 @@ struct entry {
     uint32_t units : 24, pending : 1, dead : 1;
 };
 
+_Static_assert(sizeof(struct entry) == 32, "as documented");
+
 struct disk_index {
     pthread_mutex_t lock;
     struct entry *entries; /* [0] is none */
@@ -227,8 +229,8 @@ struct disk {
         pthread_mutex_t lock;
         pthread_cond_t news;
         struct load *first, *last;
-        unsigned count;   /* begun and not ended */
-        struct load *all; /* these */
+        unsigned count;  /* begun and not ended */
+        struct list all; /* these */
     } loads;
 
     pthread_t writer_thread, journal_thread, readers[DISK_READERS];

@@ -24,8 +24,8 @@ enum { LOADS_MOST = 1024, HEAD_READ = 4 << 10, VALUES_MOST = 32 << 10 };
 
 struct load {
     struct load *next; /* in the queue */
-    struct load *next_of_all, **at_of_all;
-    bool queued; /* with the loads locked */
+    struct list node;  /* among all */
+    bool queued;       /* with the loads locked */
     struct disk *disk;
     struct cache_fill *fill; /* NULL: settled */
     struct cached *stored;   /* a reference; NULL: not yet */
@@ -79,10 +79,7 @@ static bool enlist(struct disk *d, struct load *l) {
     bool taken = d->loads.count < LOADS_MOST && !atomic_load(&d->closing);
     if (taken) {
         queue(d, l);
-        l->next_of_all = d->loads.all;
-        l->at_of_all = &d->loads.all;
-        if (l->next_of_all) l->next_of_all->at_of_all = &l->next_of_all;
-        d->loads.all = l;
+        list_push(&d->loads.all, &l->node);
         d->loads.count++;
     }
     pthread_mutex_unlock(&d->loads.lock);
@@ -100,8 +97,7 @@ static void destroy(struct load *l) {
 static void end(struct load *l) {
     struct disk *d = l->disk;
     pthread_mutex_lock(&d->loads.lock);
-    *l->at_of_all = l->next_of_all;
-    if (l->next_of_all) l->next_of_all->at_of_all = l->at_of_all;
+    list_remove(&l->node);
     d->loads.count--;
     pthread_mutex_unlock(&d->loads.lock);
     cached_unref(l->stored);
@@ -278,8 +274,8 @@ void *disk_reader_run(void *disk) {
 
 /* The threads have ended: what is left waits for room. */
 void disk_drop_loads(struct disk *d) {
-    while (d->loads.all) {
-        struct load *l = d->loads.all;
+    for (struct list *node; (node = list_pop(&d->loads.all));) {
+        struct load *l = container_of(node, struct load, node);
         if (l->stored) break_off(l);
         else cache_fill_not_loaded(l->fill);
         end(l);

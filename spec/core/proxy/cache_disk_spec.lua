@@ -22,7 +22,8 @@ local function start_backend()
     if request.target:find "^/vary/" then headers.Vary = "Accept-Language" end
     if request.target:find "^/short/" then headers["Cache-Control"] = "max-age=5" end
     if request.method ~= "GET" then return 200, {}, "done\n" end
-    return 200, headers, body_of(request.target .. (headers.Vary and (request.headers["Accept-Language"] or "") .. "/100" or ""))
+    local variant = headers.Vary and (request.headers["Accept-Language"] or "") .. "/100" or ""
+    return 200, headers, body_of(request.target .. variant)
   end)
 end
 
@@ -34,8 +35,10 @@ local function config_of(options)
 end
 
 local function start(backend, options)
-  return moongate.start { values = { BACKEND = backend, PORT = options.port }, config = config_of(options), may_crash = options.may_crash,
-    status = options.status, workers = options.workers }
+  return moongate.start {
+    values = { BACKEND = backend, PORT = options.port }, config = config_of(options),
+    may_crash = options.may_crash, status = options.status, workers = options.workers,
+  }
 end
 
 local function get(gate, target, headers)
@@ -209,12 +212,14 @@ describe("the disk tier", function()
       return select(3, moongate.run { "check", file })
     end
     local site = [[{ listen = "127.0.0.1:%d", backends = { a = { "127.0.0.1:1" } }, cache = { %s } }]]
-    assert.matches("absolute path", check("return " .. site:format(1, [[memory = "1M", disk = { path = "x", size = "1G" }]])))
+    local relative = [[memory = "1M", disk = { path = "x", size = "1G" }]]
+    assert.matches("absolute path", check("return " .. site:format(1, relative)))
     assert.matches("needs a size", check("return " .. site:format(1, [[memory = "1M", disk = { path = "/x" }]])))
     assert.matches("needs `memory`", check("return " .. site:format(1, [[disk = { path = "/x", size = "1G" }]])))
     local one = site:format(1, [[memory = "1M", disk = { path = "/x", size = "1G" }]])
     local two = site:format(2, [[memory = "1M", disk = { path = "/x/", size = "1G" }]])
-    assert.matches("sites%[2%]%.cache%.disk%.path: sites%[1%] has its disk there", check(("return { sites = { %s, %s } }"):format(one, two)))
+    local both = check(("return { sites = { %s, %s } }"):format(one, two))
+    assert.matches("sites%[2%]%.cache%.disk%.path: sites%[1%] has its disk there", both)
   end)
 
   -- Clients that check all they get, until the process is killed under them.
@@ -244,14 +249,16 @@ describe("the disk tier", function()
   end
 
   it("serves nothing that is not what was stored, however often the process is killed", function()
-    local options = { path = path, memory = "2M", size = "16M", may_crash = true, status = 128 + 9, port = support.free_port() }
+    local options = { path = path, memory = "2M", size = "16M", may_crash = true, status = 128 + 9 }
+    options.port = support.free_port()
     local counts = { answers = 0, from_disk = 0 }
     for _ = 1, crashes do
       local gate = start(backend, options)
       wait_scanned(gate)
       crash(gate, counts)
     end
-    local message = ("%d kills, %d answers, %d of them from disk, none wrong"):format(crashes, counts.answers, counts.from_disk)
+    local message = ("%d kills, %d answers, %d of them from disk, none wrong")
+      :format(crashes, counts.answers, counts.from_disk)
     if os.getenv "MOONGATE_CRASHES" then process.write_file("build/crashes.txt", message .. "\n") end
     assert.is_true(counts.from_disk > 0, message)
   end)

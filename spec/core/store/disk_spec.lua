@@ -103,8 +103,8 @@ describe("a disk", function()
   it("gives back all of a stored response", function()
     local c = open(dir)
     local headers = { "ETag", '"1"', "X-Two", "a", "X-Two", "b" }
-    keep(c, "k", "some body", { status = 203, reason = "Fine", headers = headers, tags = { "t1", "t2" }, lifetime = 77000,
-      url = "http://h/p", partial = true, first = 3, total = 90 })
+    keep(c, "k", "some body", { status = 203, reason = "Fine", headers = headers, tags = { "t1", "t2" },
+      lifetime = 77000, url = "http://h/p", partial = true, first = 3, total = 90 })
     close(c)
     c = open(dir)
     assert.equal(1, disk.figures(c).objects)
@@ -189,7 +189,9 @@ describe("a disk", function()
 
   describe("keeps purges", function()
     local function fill(c)
-      for i = 1, 4 do keep(c, "k" .. i, "body " .. i, { url = "http://h/" .. i .. "/x", tags = { "t" .. i, "all" } }) end
+      for i = 1, 4 do
+        keep(c, "k" .. i, "body " .. i, { url = "http://h/" .. i .. "/x", tags = { "t" .. i, "all" } })
+      end
     end
 
     local function loaded(c)
@@ -202,7 +204,8 @@ describe("a disk", function()
     end
 
     for _, case in ipairs {
-      { "url", "http://h/2/x", "1 3 4" }, { "tag", "t3", "1 2 4" }, { "tag", "all", "" }, { "prefix", "http://h/1", "2 3 4" },
+      { "url", "http://h/2/x", "1 3 4" }, { "tag", "t3", "1 2 4" }, { "tag", "all", "" },
+      { "prefix", "http://h/1", "2 3 4" },
       { "all", nil, "" }, { "key", "k4", "1 2 3" }, { "url", "http://h/", "1 2 3 4" },
     } do
       it(("of %s %s, over a restart"):format(case[1], case[2] or ""), function()
