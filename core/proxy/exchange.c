@@ -198,6 +198,7 @@ static enum next cache_key(struct exchange *x) {
     switch (purge_receive(x, &purged)) {
     case PURGE_NOT_OURS: break;
     case PURGE_REFUSED: return fail(x, FAIL_PURGE_REFUSED);
+    case PURGE_WAITS: return WAIT;
     case PURGE_DONE: return reply(x, &purged);
     }
     bool asks = x->site->cache.cache && x->request.method != METHOD_CONNECT;
@@ -593,6 +594,7 @@ static enum next done(struct exchange *x) {
     drop_fetch(x);
     if (caching_runs(x->caching) && !worker_of_exchange(x)->closing) return WAIT; /* others want what it fetches */
     caching_end(x);
+    purge_end(x);
     ties_end(&x->ties);
     leave_site(x);
     pipe_remove_reader(&x->drop);

@@ -75,6 +75,7 @@ struct exchange {
     struct error_info error;
     struct slice cache_key;                        /* what the hook made of it; p NULL: the default, the target */
     bool cache_bypass, cache_refresh, cache_stale; /* what policy said (req.cache) */
+    struct purging *purging;                       /* NULL: it is no PURGE that had to wait */
     struct caching *caching; /* in the arena; NULL: the site does not cache, or it is not asked yet */
 
     uint64_t max_body; /* of the request: the site's, or what a script says, if that is less */

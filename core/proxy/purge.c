@@ -3,6 +3,8 @@
 #include "proxy/purge.h"
 
 #include "http/uri.h"
+#include "net/news.h"
+#include "store/disk.h"
 
 uint64_t purge_run(struct cache *cache, const struct purge_order *o) {
     switch (o->kind) {
@@ -61,7 +63,46 @@ static void make_reply(struct exchange *x, struct reply *r, bool soft, uint64_t 
         arena_printf(&x->arena, "{\"purged\":%llu,\"soft\":%s}\n", (unsigned long long)count, soft ? "true" : "false");
 }
 
+/* ---- until it is safe on disk */
+
+struct purging {
+    struct reply reply;
+    struct disk_waiter waiter;
+    struct news *news;
+    atomic_bool safe;
+};
+
+static void purge_on_safe(struct disk_waiter *w) {
+    struct purging *p = container_of(w, struct purging, waiter);
+    atomic_store(&p->safe, true);
+    news_tell(p->news);
+}
+
+static enum purge_answer await(struct exchange *x, const struct reply *r) {
+    struct worker *w = x->subject.worker;
+    struct purging *p = arena_alloc_zeroed(&x->arena, sizeof *p);
+    p->reply = *r;
+    p->waiter.tell = purge_on_safe;
+    p->news = news_open(&w->loop, &w->mailbox, &x->task);
+    x->purging = p;
+    return disk_await_purges(x->site->cache.cache, &p->waiter) ? PURGE_WAITS : PURGE_DONE;
+}
+
+static enum purge_answer go_on(const struct purging *p, struct reply *r) {
+    if (!atomic_load(&p->safe)) return PURGE_WAITS;
+    *r = p->reply;
+    return PURGE_DONE;
+}
+
+void purge_end(struct exchange *x) {
+    if (!x->purging) return;
+    disk_forget_waiter(&x->purging->waiter);
+    news_close(x->purging->news);
+    x->purging = NULL;
+}
+
 enum purge_answer purge_receive(struct exchange *x, struct reply *r) {
+    if (x->purging) return go_on(x->purging, r);
     const struct cache_policy *p = &x->site->cache;
     const struct request *request = &x->request;
     uint64_t count = 0;
@@ -74,5 +115,5 @@ enum purge_answer purge_receive(struct exchange *x, struct reply *r) {
     tags |= purge_tags(x, SLICE("Cache-Tag"), soft, &count);
     if (!tags) purge_target(x, soft, &count);
     make_reply(x, r, soft, count);
-    return PURGE_DONE;
+    return await(x, r);
 }

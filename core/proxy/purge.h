@@ -24,6 +24,10 @@ uint64_t purge_run(struct cache *, const struct purge_order *);
 enum purge_answer {
     PURGE_NOT_OURS, /* another method, or the site has no `cache.purge`: to be treated as any request */
     PURGE_REFUSED,  /* not from this client */
+    PURGE_WAITS,    /* memory is purged, the disk's journal is being written: the exchange is woken */
     PURGE_DONE      /* `reply` says so */
 };
+/* Asked again after a wake. */
 enum purge_answer purge_receive(struct exchange *, struct reply *);
+/* It waits no more. Safe when it never did. */
+void purge_end(struct exchange *);

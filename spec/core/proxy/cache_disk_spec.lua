@@ -30,7 +30,7 @@ end
 local function config_of(options)
   return ([[
     return { listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } }, %s
-      cache = { memory = "%s", disk = { path = "%s", size = "%s" } } }
+      cache = { purge = "127.0.0.1", memory = "%s", disk = { path = "%s", size = "%s" } } }
   ]]):format(options.more or "", options.memory or "8M", options.path, options.size or "64M")
 end
 
@@ -161,6 +161,25 @@ describe("the disk tier", function()
     gate = restart(gate)
     assert.is_false(from_disk(get(gate, "/o/gone/100")))
     assert.is_true(from_disk(get(gate, "/o/stays/100")))
+  end)
+
+  it("answers a PURGE when it is safe: a crash does not bring it back", function()
+    local options = { path = path, more = "", may_crash = true, status = 128 + 9, port = support.free_port() }
+    for round = 1, 5 do
+      local gate = start(backend, options)
+      wait_scanned(gate)
+      local target = "/o/purged" .. round .. "/1000"
+      get(gate, target)
+      get(gate, "/o/stays/1000")
+      assert.equal(200, http.exchange(gate.port, "PURGE", target).status)
+      for _, pid in ipairs(gate:children()) do uv.kill(pid, "sigkill") end
+      gate.process:kill()
+      gate.scope:disown(gate)
+      gate = start(backend, { path = path, port = options.port })
+      wait_scanned(gate)
+      assert.is_false(from_disk(get(gate, target)))
+      gate:stop()
+    end
   end)
 
   it("does not write what is stale soon", function()
