@@ -151,7 +151,7 @@ enum cache_body_state { CACHE_BODY_ARRIVING, CACHE_BODY_WHOLE, CACHE_BODY_BROKEN
 struct cache_body *cache_body_ref(struct cache_body *);
 void cache_body_unref(struct cache_body *); /* in any thread */
 enum cache_body_state cache_body_state(const struct cache_body *);
-uint64_t cache_body_serial(const struct cache_body *); /* no other body of this process has had it */
+uint64_t cache_body_serial(const struct cache_body *);   /* no other body of this process has had it */
 uint64_t cache_body_length(const struct cache_body *);   /* what has arrived; all of it once WHOLE */
 uint64_t cache_body_expected(const struct cache_body *); /* UINT64_MAX: not known yet */
 
