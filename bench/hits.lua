@@ -152,7 +152,7 @@ local targets = {
       origin)) }
   end },
   { name = "nginx", argv = function(port, origin)
-    local paths = {}
+    local paths, root = {}, uv.getuid() == 0 and "user root;" or ""
     for n, name in ipairs { "client_body", "proxy", "fastcgi", "uwsgi", "scgi" } do
       paths[n] = ("%s_temp_path %s/%s;"):format(name, dir, name)
     end
@@ -163,7 +163,7 @@ local targets = {
         upstream app { server 127.0.0.1:%d; keepalive 16; }
         server { listen 127.0.0.1:%d; location / {
           proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_cache c; } } }
-    ]]):format(uv.getuid() == 0 and "user root;" or "", dir, table.concat(paths, " "), dir, memory // 1024, origin, port)
+    ]]):format(root, dir, table.concat(paths, " "), dir, memory // 1024, origin, port)
     return { "nginx", "-c", write("nginx.conf", text) }
   end },
   { name = "varnish", program = "varnishd", argv = function(port, origin)
