@@ -152,16 +152,19 @@ local targets = {
       origin)) }
   end },
   { name = "nginx", argv = function(port, origin)
-    return { "nginx", "-c", write("nginx.conf", ([[%s daemon off; worker_processes 1; pid %s/pid; error_log /dev/null crit;
+    local paths, root = {}, uv.getuid() == 0 and "user root;" or ""
+    for n, name in ipairs { "client_body", "proxy", "fastcgi", "uwsgi", "scgi" } do
+      paths[n] = ("%s_temp_path %s/%s;"):format(name, dir, name)
+    end
+    local text = ([[%s daemon off; worker_processes 1; pid %s/pid; error_log /dev/null crit;
       events { worker_connections 1024; }
-      http { access_log off; keepalive_requests 1000000000; client_body_temp_path %s/b; proxy_temp_path %s/p;
-        fastcgi_temp_path %s/f; uwsgi_temp_path %s/u; scgi_temp_path %s/s;
-        proxy_cache_path %s/c levels=1:2 keys_zone=c:32m max_size=%dk manager_sleep=50ms manager_files=1000
-          inactive=10h use_temp_path=off;
+      http { access_log off; keepalive_requests 1000000000; %s
+        proxy_cache_path %s/c levels=1:2 keys_zone=c:32m max_size=%dk inactive=10h use_temp_path=off;
         upstream app { server 127.0.0.1:%d; keepalive 16; }
         server { listen 127.0.0.1:%d; location / {
-          proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_cache c; } } }]]):format(uv.getuid() == 0 and "user root;" or "", dir, dir, dir, dir, dir, dir, dir,
-      memory // 1024, origin, port)) }
+          proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_cache c; } } }
+    ]]):format(root, dir, table.concat(paths, " "), dir, memory // 1024, origin, port)
+    return { "nginx", "-c", write("nginx.conf", text) }
   end },
   { name = "varnish", program = "varnishd", argv = function(port, origin)
     -- By default it answers 503 when fifty small objects make no room for a large one.

@@ -2,7 +2,7 @@
  * get, set and incr, and a frozen map's lookup, each on one key and over a million keys that no cache holds; and what an
  * entry takes. Best of several rounds, since whatever else the machine does can only add.
  *
- *     cc -O2 -D_GNU_SOURCE -DMOONGATE_SOURCEDIR='"."' -DMOONGATE_DATADIR='"."' -Icore \
+ *     cc -O2 -D_GNU_SOURCE -DMOONGATE_SOURCEDIR='"."' -DMOONGATE_DATADIR='"."' -DMOONGATE_KITDIR='"."' -Icore \
  *        bench/store_bench.c core/base/[a-z]*.c core/store/[a-z]*.c -ljansson -lxxhash -lm -o store_bench */
 #include "base/clock.h"
 #include "base/must.h"

@@ -434,8 +434,11 @@ static void supervisor_on_command(struct control *control, uint32_t id, const ch
     bool cache = rest.p && slice_equal(word, SLICE("cache"));
     if (!reload && !status && !trace && !profile && !cache) control_answer(control, id, 2, "unknown command\n");
     else if (!running) control_answer(control, id, 1, "it is stopping\n");
-    else if (!order_current(s, cache ? MESSAGE_CACHE : reload ? MESSAGE_RELOAD : MESSAGE_STATUS, id,
-                            cache ? rest.p : NULL))
+    else if (!order_current(s,
+                            cache    ? MESSAGE_CACHE
+                            : reload ? MESSAGE_RELOAD
+                                     : MESSAGE_STATUS,
+                            id, cache ? rest.p : NULL))
         control_answer(control, id, 1, "the serving process is just being started\n");
 }
 

@@ -113,7 +113,7 @@ enum cache_turn {
     CACHE_CHANGED /* meanwhile there is something else than `known`: look up again */
 };
 /* `known`: what a look-up returned, or NULL. Only requests that would be answered by the same variant follow each
- * other, as far as the Vary of what is or was stored tells. */
+ * other, as far as the Vary of what is stored tells. */
 enum cache_turn cache_join(struct cache *, const struct cache_key *, const struct headers *request,
                            const struct cached *known, struct cache_follower *, struct cache_fill **fill);
 /* The leader's last act, before he gives the fill to somebody else: he is told like everybody. */
@@ -165,7 +165,7 @@ uint64_t cache_body_serial(const struct cache_body *);   /* no other body of thi
 uint64_t cache_body_length(const struct cache_body *);   /* what has arrived; all of it once WHOLE */
 uint64_t cache_body_expected(const struct cache_body *); /* UINT64_MAX: not known yet */
 
-/* -- its one writer */
+/* -- its one writer, who holds the head or the body */
 /* How much it takes now. 0 only when it is no longer stored and its slowest reader has not taken what there is: then
  * `tell_room(data)` follows, in any thread. No reader left and not stored: SIZE_MAX, and everything is dropped. */
 size_t cache_body_room(struct cache_body *, void (*tell_room)(void *data), void *data);

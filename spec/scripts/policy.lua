@@ -17,7 +17,7 @@ return {
 
 ---@param script string its name in scripts/
 ---@param options string Lua text
----@param settings? { site?: string, headers?: table, workers?: integer } more of the site; fields of its backend's answers
+---@param settings? { site?: string, headers?: table, workers?: integer } more of the site; its backend's fields
 ---@return integer port
 ---@return support.Backend backend
 ---@return support.Moongate proxy

@@ -77,7 +77,8 @@ describe("the cache", function()
 
     it("bodies in chunks, of any size", function()
       local body = ("0123456789abcdef"):rep(20000)
-      routes["/chunks"] = with({ ["Cache-Control"] = "max-age=100" }, { body:sub(1, 7), body:sub(8, 100000), body:sub(100001) })
+      local chunks = { body:sub(1, 7), body:sub(8, 100000), body:sub(100001) }
+      routes["/chunks"] = with({ ["Cache-Control"] = "max-age=100" }, chunks)
       assert.equal(body, get("/chunks").body)
       local again = get "/chunks"
       assert.equal(body, again.body)
@@ -94,7 +95,8 @@ describe("the cache", function()
 
     it("one for each variant (RFC 9111 4.1)", function()
       routes["/vary"] = function(request)
-        return 200, { ["Cache-Control"] = "max-age=100", Vary = "Accept-Language" }, request.headers["Accept-Language"] or "none"
+        local language = request.headers["Accept-Language"] or "none"
+        return 200, { ["Cache-Control"] = "max-age=100", Vary = "Accept-Language" }, language
       end
       for _ = 1, 2 do
         for _, language in ipairs { "de", "en" } do
@@ -484,7 +486,8 @@ describe("a compressed answer", function()
     assert.is_true(#first.body < #text / 20)
     assert.equal("br", coded("br").headers["Content-Encoding"])
     assert.equal(text, http.get(gate.port, "/text").body)
-    assert.equal("moon", http.get(gate.port, "/text", { headers = { Range = "bytes=0-3", ["Accept-Encoding"] = "gzip" } }).body)
+    local part = http.get(gate.port, "/text", { headers = { Range = "bytes=0-3", ["Accept-Encoding"] = "gzip" } })
+    assert.equal("moon", part.body)
     assert.equal(304, http.get(gate.port, "/text",
       { headers = { ["If-None-Match"] = 'W/"1"', ["Accept-Encoding"] = "gzip" } }).status)
     assert.equal(1, #backend.requests)
