@@ -200,15 +200,28 @@ static bool is_forbidden(enum cache_rule *rule, int status, const struct cache_c
     return true;
 }
 
+static bool is_private_by_request(const struct request *request, const struct cache_control *told) {
+    const uint32_t for_all = CC_PUBLIC | CC_MUST_REVALIDATE | CC_S_MAXAGE;
+    return headers_find_id(&request->headers, HEADER_AUTHORIZATION) && !(told->present & for_all);
+}
+
+bool cache_update_forbidden(enum cache_rule *why, const struct request *request, const struct cache_control *asked,
+                            const struct headers *update, const struct cache_control *told) {
+    if (asked->present & CC_NO_STORE) *why = CACHE_RULE_REQUEST_NO_STORE;
+    else if (is_forbidden(why, 200, told)) return true;
+    else if (is_private_by_request(request, told)) *why = CACHE_RULE_AUTHORIZATION;
+    else if (vary_of(update) == VARY_ANY) *why = CACHE_RULE_VARY_ANY;
+    else return false;
+    return true;
+}
+
 static bool is_unstorable(enum cache_rule *rule, const struct request *request, const struct cache_control *asked,
                           const struct response *response, const struct cache_control *told) {
-    const uint32_t for_all = CC_PUBLIC | CC_MUST_REVALIDATE | CC_S_MAXAGE;
-    bool has_credentials = headers_find_id(&request->headers, HEADER_AUTHORIZATION) != NULL;
     if (request->method != METHOD_GET && request->method != METHOD_HEAD) *rule = CACHE_RULE_METHOD;
     else if (response->status < 200 || is_for_one_request(response->status)) *rule = CACHE_RULE_STATUS;
     else if (asked->present & CC_NO_STORE) *rule = CACHE_RULE_REQUEST_NO_STORE;
     else if (is_forbidden(rule, response->status, told)) return true;
-    else if (has_credentials && !(told->present & for_all)) *rule = CACHE_RULE_AUTHORIZATION;
+    else if (is_private_by_request(request, told)) *rule = CACHE_RULE_AUTHORIZATION;
     else if (vary_of(&response->headers) == VARY_ANY) *rule = CACHE_RULE_VARY_ANY;
     else if (response->status == 206 && !is_one_part(response)) *rule = CACHE_RULE_RANGE;
     else return false;

@@ -347,6 +347,7 @@ static enum next await_fill(struct exchange *x) {
     switch (caching_await(x)) {
     case CACHING_WAIT: return WAIT;
     case CACHING_SERVED: return jump(x, STEP_ON_RESPONSE);
+    case CACHING_REFUSED: return fail(x, FAIL_TRUNCATED);
     default: return GO_ON; /* the fetch is its own */
     }
 }
