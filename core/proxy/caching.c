@@ -237,6 +237,8 @@ static void prepare_follower(struct exchange *x) {
 static enum caching_answer join(struct exchange *x) {
     struct caching *c = x->caching;
     bool alone = c->followed || (asks_range(x) && !(c->found && covers(x, c->found)));
+    /* Most likely its answer is its own. Nobody is to wait for that. */
+    alone |= !c->found && headers_find_id(&x->request.headers, HEADER_AUTHORIZATION);
     if (alone) {
         c->fill.place = cache_fill_alone(c->cache, &c->key, &x->request.headers);
         return CACHING_FILLS;
@@ -443,8 +445,11 @@ bool caching_varies_by_ours(const struct headers *response) {
     return false;
 }
 
-/* That a backend is in trouble says nothing of the next request. */
-double caching_pass_seconds(const struct exchange *x, int status) { return status >= 500 ? 0 : policy_of(x)->pass; }
+/* That a backend is in trouble says nothing of the next request; that somebody showed his credentials says nothing of
+ * others: with a header that nobody needs anyone could keep a URL out of the cache. */
+double caching_pass_seconds(const struct exchange *x, enum cache_rule rule, int status) {
+    return status >= 500 || rule == CACHE_RULE_AUTHORIZATION ? 0 : policy_of(x)->pass;
+}
 
 /* Surrogate-Key: words. Cache-Tag: a list with commas. */
 void caching_tags(struct exchange *x, const struct headers *headers, struct cache_draft *draft) {

@@ -88,5 +88,5 @@ enum cache_rule caching_adjust(const struct exchange *, enum cache_rule, const s
                                const struct cache_control *told, struct freshness *);
 /* The response varies by a field that we write and that is not in the key: nobody knows whom else it fits. */
 bool caching_varies_by_ours(const struct headers *response);
-double caching_pass_seconds(const struct exchange *, int status);
+double caching_pass_seconds(const struct exchange *, enum cache_rule, int status);
 void caching_tags(struct exchange *, const struct headers *, struct cache_draft *);

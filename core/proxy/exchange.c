@@ -592,7 +592,10 @@ void ties_end(struct list *ties) {
 
 static enum next done(struct exchange *x) {
     drop_fetch(x);
-    if (caching_runs(x->caching) && !worker_of_exchange(x)->closing) return WAIT; /* others want what it fetches */
+    if (caching_runs(x->caching) && !worker_of_exchange(x)->closing) { /* others want what it fetches */
+        worker_exchange_rests(worker_of_exchange(x));
+        return WAIT;
+    }
     caching_end(x);
     ties_end(&x->ties);
     leave_site(x);

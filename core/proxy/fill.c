@@ -430,7 +430,7 @@ static void on_store(struct fill *f) {
     else if (f->validated && may_freshen(f->rule)) freshen(f);
     else if (f->validated) refuse(f, 0);
     else if (cache_rule_stores(f->rule)) make(f);
-    else pass(f, caching_pass_seconds(f->exchange, f->status));
+    else pass(f, caching_pass_seconds(f->exchange, f->rule, f->status));
 }
 
 static void begin_storing(struct fill *f) {

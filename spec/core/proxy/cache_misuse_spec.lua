@@ -47,6 +47,13 @@ describe("the cache", function()
       assert.equal(2, asked(backend, "/lost"))
     end)
 
+    it("a cookie on an answer whose max-age is the browser's as well", function()
+      routes["/session"] = function() return 200, { ["Set-Cookie"] = "session=1", ["Cache-Control"] = "max-age=60" }, "x" end
+      get "/session"
+      get "/session"
+      assert.equal(2, asked(backend, "/session"))
+    end)
+
     it("the fields of a 304 that is private or not to be stored (RFC 9111 3)", function()
       for _, word in ipairs { "private", "no-store" } do
         local target = "/304-" .. word
@@ -133,6 +140,49 @@ describe("the cache", function()
       assert.is_nil(second.headers["Set-Cookie"])
       assert.is_nil(second.headers["X-Yours"])
     end)
+  end)
+
+  it("is not kept from a URL by who shows credentials there", function()
+    routes["/open"] = function() return 200, { ["Cache-Control"] = "max-age=100" }, "open" end
+    get("/open", { Authorization = "Basic YTpi" })
+    get "/open"
+    get "/open"
+    assert.equal(2, asked(backend, "/open"))
+  end)
+
+  it("lets nobody wait for the answer to who shows credentials", function()
+    local released = support.async.signal()
+    local done = false
+    routes["/slow"] = function(request)
+      if request.headers.Authorization then
+        support.async.wait(released, function() return done end, "to be released")
+      end
+      return 200, { ["Cache-Control"] = "max-age=100" }, "open"
+    end
+    local one = net.connect(gate.port)
+    one:send "GET /slow HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic YTpi\r\n\r\n"
+    support.eventually("it to be asked", function() return asked(backend, "/slow") == 1 end)
+    assert.equal("open", get("/slow").body)
+    done = true
+    released:notify()
+    assert.equal("open", http.response(one).body)
+    one:close()
+  end)
+
+  it("stops at once when only a fill is left that nobody reads", function()
+    local origin = net.listen()
+    local small = moongate.start { values = { BACKEND = origin }, config = [[
+      return { drain = "60s", listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } }, cache = { memory = "8M" } }
+    ]] }
+    local one = net.connect(small.port)
+    one:send "GET /endless HTTP/1.1\r\nHost: a\r\n\r\n"
+    local conn = origin:accept()
+    http.request(conn)
+    conn:send "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nCache-Control: max-age=100\r\n\r\n5\r\nbegin\r\n"
+    one:read_until "begin"
+    one:reset()
+    support.eventually("the client to be gone", function() return select(2, small:command "status"):find "clients +0 open" end)
+    small:stop() -- fails after 5 s
   end)
 
   it("answers 304 with the Vary and ETag that the 200 has, where it compresses (RFC 9110 15.4.5)", function()
