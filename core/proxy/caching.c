@@ -445,10 +445,16 @@ bool caching_varies_by_ours(const struct headers *response) {
     return false;
 }
 
-/* That a backend is in trouble says nothing of the next request; that somebody showed his credentials says nothing of
- * others: with a header that nobody needs anyone could keep a URL out of the cache. */
+/* Is it the one request, rather than what is asked for, that keeps the answer from others? */
+static bool is_of_request(enum cache_rule rule) {
+    return rule == CACHE_RULE_STATUS || rule == CACHE_RULE_RANGE || rule == CACHE_RULE_AUTHORIZATION ||
+           rule == CACHE_RULE_REQUEST_NO_STORE;
+}
+
+/* That a backend is in trouble says nothing of the next request; nor do credentials, or a range that is none: with a
+ * field that nobody needs anyone could keep a URL out of the cache. */
 double caching_pass_seconds(const struct exchange *x, enum cache_rule rule, int status) {
-    return status >= 500 || rule == CACHE_RULE_AUTHORIZATION ? 0 : policy_of(x)->pass;
+    return status >= 500 || is_of_request(rule) ? 0 : policy_of(x)->pass;
 }
 
 /* Surrogate-Key: words. Cache-Tag: a list with commas. */

@@ -2,7 +2,7 @@
 -- clients write, or fall over what comes at an odd moment.
 
 local support = require "support"
-local it, http, net, moongate = support.it, support.http, support.net, support.moongate
+local it, http, h2, net, moongate = support.it, support.http, support.h2, support.net, support.moongate
 
 local function start(options)
   options = options or {}
@@ -148,6 +148,48 @@ describe("the cache", function()
     get "/open"
     get "/open"
     assert.equal(2, asked(backend, "/open"))
+  end)
+
+  it("is not kept from a URL by who asks for ranges that are none, or many", function()
+    routes["/whole"] = function(request)
+      local range = request.headers.Range
+      if range == "bytes=99-" then return 416, { ["Content-Range"] = "bytes */5" }, "" end
+      if range then return 206, { ["Content-Type"] = "multipart/byteranges; boundary=x" }, "--x--" end
+      return 200, { ["Cache-Control"] = "max-age=100" }, "whole"
+    end
+    assert.equal(416, get("/whole", { Range = "bytes=99-" }).status)
+    assert.equal(206, get("/whole", { Range = "bytes=0-0,2-2" }).status)
+    get "/whole"
+    get "/whole"
+    assert.equal(3, asked(backend, "/whole"))
+  end)
+
+  it("cuts what HTTP/2 clients ask for, in one part or several, and tells HEAD and conditions of the whole", function()
+    local both = moongate.start { values = { BACKEND = backend }, config = [[
+      return { drain = "2s", listen = { "127.0.0.1:$PORT", h2c = true }, backends = { app = { "$BACKEND" } }, cache = { memory = "8M" } }
+    ]] }
+    routes["/parts"] = function()
+      return 200, { ["Cache-Control"] = "max-age=100", ETag = '"1"', ["Content-Type"] = "text/plain" }, "0123456789"
+    end
+    local peer = h2.connect(both.port)
+    assert.equal("0123456789", peer:exchange("/parts").body)
+    local one = peer:exchange("/parts", { headers = { { "range", "bytes=2-4" } } })
+    assert.same({ 206, "234", "3", "bytes 2-4/10" },
+      { one.status, one.body, one.headers["content-length"], one.headers["content-range"] })
+    local many = peer:exchange("/parts", { headers = { { "range", "bytes=0-0,-2" } } })
+    assert.equal(206, many.status)
+    assert.equal(#many.body, tonumber(many.headers["content-length"]))
+    assert.matches("bytes 0%-0/10\r\n\r\n0\r\n", many.body)
+    assert.matches("bytes 8%-9/10\r\n\r\n89\r\n", many.body)
+    local head = peer:exchange("/parts", { method = "HEAD", headers = { { "range", "bytes=2-4" } } })
+    assert.same({ 200, "", "10" }, { head.status, head.body, head.headers["content-length"] })
+    local any = peer:exchange("/parts", { headers = { { "if-none-match", "*" }, { "range", "bytes=2-4" } } })
+    assert.same({ 304, "", '"1"' }, { any.status, any.body, any.headers.etag })
+    assert.is_string(any.headers.date)
+    assert.is_nil(any.headers["content-length"])
+    local beyond = peer:exchange("/parts", { headers = { { "range", "bytes=10-" } } })
+    assert.same({ 416, "bytes */10", "0" }, { beyond.status, beyond.headers["content-range"], beyond.headers["content-length"] })
+    peer.conn:close()
   end)
 
   it("lets nobody wait for the answer to who shows credentials", function()
