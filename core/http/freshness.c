@@ -4,7 +4,7 @@
  * Where the RFC leaves a choice: of two values of a directive the first counts. s-maxage forbids stale answers even
  * with stale-while-revalidate beside it, since 5.2.2.10 gives it the meaning of proxy-revalidate. What came without
  * anything to validate it by is kept only if it was ever fresh, or may be served stale. A response with Set-Cookie is
- * somebody's own, unless the origin says how long all may have it. Responses to POST are not stored, though RFC 9110
+ * somebody's own, unless the origin says that all may have it (public), or how long (s-maxage). Responses to POST are not stored, though RFC 9110
  * 9.3.3 would allow some. */
 #include "http/freshness.h"
 
@@ -200,30 +200,40 @@ static bool is_forbidden(enum cache_rule *rule, int status, const struct cache_c
     return true;
 }
 
+static bool is_private_by_request(const struct request *request, const struct cache_control *told) {
+    const uint32_t for_all = CC_PUBLIC | CC_MUST_REVALIDATE | CC_S_MAXAGE;
+    return headers_find_id(&request->headers, HEADER_AUTHORIZATION) && !(told->present & for_all);
+}
+
+bool cache_update_forbidden(enum cache_rule *why, const struct request *request, const struct cache_control *asked,
+                            const struct headers *update, const struct cache_control *told) {
+    if (asked->present & CC_NO_STORE) *why = CACHE_RULE_REQUEST_NO_STORE;
+    else if (is_forbidden(why, 200, told)) return true;
+    else if (is_private_by_request(request, told)) *why = CACHE_RULE_AUTHORIZATION;
+    else if (vary_of(update) == VARY_ANY) *why = CACHE_RULE_VARY_ANY;
+    else return false;
+    return true;
+}
+
 static bool is_unstorable(enum cache_rule *rule, const struct request *request, const struct cache_control *asked,
                           const struct response *response, const struct cache_control *told) {
-    const uint32_t for_all = CC_PUBLIC | CC_MUST_REVALIDATE | CC_S_MAXAGE;
-    bool has_credentials = headers_find_id(&request->headers, HEADER_AUTHORIZATION) != NULL;
     if (request->method != METHOD_GET && request->method != METHOD_HEAD) *rule = CACHE_RULE_METHOD;
     else if (response->status < 200 || is_for_one_request(response->status)) *rule = CACHE_RULE_STATUS;
     else if (asked->present & CC_NO_STORE) *rule = CACHE_RULE_REQUEST_NO_STORE;
     else if (is_forbidden(rule, response->status, told)) return true;
-    else if (has_credentials && !(told->present & for_all)) *rule = CACHE_RULE_AUTHORIZATION;
+    else if (is_private_by_request(request, told)) *rule = CACHE_RULE_AUTHORIZATION;
     else if (vary_of(&response->headers) == VARY_ANY) *rule = CACHE_RULE_VARY_ANY;
     else if (response->status == 206 && !is_one_part(response)) *rule = CACHE_RULE_RANGE;
     else return false;
     return true;
 }
 
-static bool is_explicit(enum cache_rule rule) {
-    return rule == CACHE_RULE_S_MAXAGE || rule == CACHE_RULE_MAX_AGE || rule == CACHE_RULE_EXPIRES;
-}
-
-/* A cookie that is stored is given to everybody (7.3). */
+/* A cookie that is stored is given to everybody (7.3). max-age and Expires do not say that this is meant: they are for
+ * the browser as well, and frameworks put a session's cookie on whatever answer comes first. */
 static bool gives_away_cookie(enum cache_rule rule, const struct freshness *f, const struct headers *headers,
                               const struct cache_control *told) {
     if (!headers_find_id(headers, HEADER_SET_COOKIE)) return false;
-    if (told->present & CC_PUBLIC || (is_explicit(rule) && f->lifetime)) return false;
+    if (told->present & CC_PUBLIC || (rule == CACHE_RULE_S_MAXAGE && f->lifetime)) return false;
     return !cache_control_names(told, headers, header_name_of(HEADER_SET_COOKIE));
 }
 

@@ -29,7 +29,7 @@
     RULE(PRIVATE, "private", false)                   /* 5.2.2.7 */                                                    \
     RULE(AUTHORIZATION, "authorization", false)       /* in the request, and nothing permits it, 3.5 */                \
     RULE(VARY_ANY, "vary-any", false)                 /* Vary: *, 4.1 */                                               \
-    RULE(SET_COOKIE, "set-cookie", false)             /* without explicit freshness or public, 7.3 */                  \
+    RULE(SET_COOKIE, "set-cookie", false)             /* without public or s-maxage, 7.3 */                  \
     RULE(NO_FRESHNESS, "no-freshness", false)         /* none told, none to be guessed, nothing to validate by */      \
     RULE(NO_VALIDATOR, "no-validator", false)         /* no-cache, or never fresh, and nothing to validate by */       \
     RULE(POLICY, "policy", true)                /* on_store gave it a ttl; never of freshness_of, as those below */    \
@@ -72,6 +72,11 @@ struct freshness {
 enum cache_rule freshness_of(struct freshness *, const struct request *, const struct cache_control *asked,
                              const struct response *, const struct cache_control *told, int64_t request_time,
                              int64_t response_time);
+/* May the fields of this answer to a validation, or to a HEAD, become those of what is stored for all? What keeps a whole
+ * response from being stored keeps them out, too. `told` is of the updated head for a 304, so that what the stored one
+ * permits (public) holds on. True: no, and `*why`. */
+bool cache_update_forbidden(enum cache_rule *why, const struct request *, const struct cache_control *asked,
+                            const struct headers *update, const struct cache_control *told);
 /* Only how fresh: for a stored head that a 304 or HEAD has just updated (cache_update). `told` is of the updated head.
  * A rule that stores, NO_FRESHNESS or NO_VALIDATOR. */
 enum cache_rule freshness_measure(struct freshness *, int status, const struct headers *,

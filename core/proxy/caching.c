@@ -5,7 +5,7 @@
  *
  * Vary is matched on the fields as on_request left them, not as forwarded: what we add to a request on its way is either
  * part of the key already (scheme, host) or different for each client; a response that varies by such a field is stored
- * for nobody (`varies_by_ours`). */
+ * for nobody (caching_varies_by_ours). */
 #include "proxy/caching.h"
 
 #include "base/clock.h"
@@ -47,18 +47,28 @@ struct slice caching_origin(struct exchange *x) {
     return arena_concat(&x->arena, parts, sizeof parts / sizeof *parts);
 }
 
+/* What forwarded_send will say of the host, where that is not the one in the key: backends write it into their links. */
+static struct slice other_host(const struct exchange *x, struct slice authority) {
+    struct slice host = headers_joined_id(&x->request.headers, HEADER_X_FORWARDED_HOST);
+    if (!host.p && x->target_changed) host = x->received_host;
+    return x->forward || slice_equal_nocase(host, authority) ? slice_make("", 0) : host;
+}
+
 static struct cache_key make_key(struct exchange *x) {
     struct target t = named_target(x);
     bool own = x->cache_key.p != NULL;
+    struct slice authority = authority_write(&x->arena, &t), other = other_host(x, authority);
     const struct slice parts[] = {
         t.scheme,
         SLICE("://"),
-        authority_write(&x->arena, &t),
+        authority,
         own ? SLICE("#") : t.path,
         own         ? x->cache_key
         : t.query.p ? SLICE("?")
                     : SLICE(""),
         own || !t.query.p ? SLICE("") : t.query,
+        other.n ? SLICE("\n@") : SLICE(""), /* none of the others has a line's end but in own parts, whose lengths are told */
+        other,
     };
     return cache_key_of(arena_concat(&x->arena, parts, sizeof parts / sizeof *parts));
 }
@@ -193,11 +203,12 @@ static bool asks_range(const struct exchange *x) {
     return x->request.method == METHOD_GET && headers_find(&x->request.headers, SLICE("Range"));
 }
 
-/* The found one is of no use for a request that it does not cover. */
+/* The found one is of no use for a request that it does not cover. Nor is one that still arrives: before an answer
+ * about it is there it may have broken, or gone on as a window. */
 static struct cached *take_known(struct exchange *x) {
     struct caching *c = x->caching;
     struct cached *known = c->found;
-    if (!known || known->pass || !covers(x, known)) return NULL;
+    if (!known || known->pass || !covers(x, known) || cache_body_state(known->body) != CACHE_BODY_WHOLE) return NULL;
     c->found = NULL;
     return known;
 }
@@ -259,6 +270,8 @@ static void heed_outcome(struct caching *c, enum cache_outcome outcome) {
 static enum caching_answer join(struct exchange *x) {
     struct caching *c = x->caching;
     bool alone = c->followed || (asks_range(x) && !(c->found && covers(x, c->found)));
+    /* Most likely its answer is its own. Nobody is to wait for that. */
+    alone |= !c->found && headers_find_id(&x->request.headers, HEADER_AUTHORIZATION);
     if (alone) {
         c->fill.place = cache_fill_alone(c->cache, &c->key, &x->request.headers);
         return CACHING_FILLS;
@@ -372,11 +385,22 @@ static struct cached *take_part(struct exchange *x) {
 
 void caching_fill(struct exchange *x) {
     struct caching *c = x->caching;
+    bool alone = !c->found || c->found->pass || !covers(x, c->found);
     struct cached *known = take_known(x), *part = known ? NULL : take_part(x);
     finish_request(x);
     fill_begin(&c->fill, x,
                &(struct fill_options){
-                   .place = c->fill.place, .old = known, .part = part, .as_it_is = !known && asks_range(x) });
+                   .place = c->fill.place, .old = known, .part = part, .as_it_is = alone && asks_range(x) });
+}
+
+/* What private= and no-cache= name is not stored, and meant for who asked (RFC 9111 5.2.2.7). */
+static void add_named(struct exchange *x) {
+    const struct fill *f = &x->caching->fill;
+    const struct headers *sent = &f->fetch->response.headers;
+    headers_each(h, sent) {
+        if (h->hop || header_is_core((enum header_id)h->id) || !cache_control_names(&f->told, sent, h->name)) continue;
+        headers_add(&x->response.headers, h->name, h->value);
+    }
 }
 
 /* Its age is that of the answer just got: what it came with. */
@@ -391,17 +415,18 @@ void caching_take_filled(struct exchange *x) {
     c->status.has_ttl = true;
     c->status.ttl = c->reuse.left;
     c->status.stored = true;
-    serve(x, c->fill.validated ? SOURCE_CACHE : SOURCE_BACKEND);
+    if (!serve(x, c->fill.validated ? SOURCE_CACHE : SOURCE_BACKEND)) return;
+    if (!c->fill.validated && !c->fill.joined) add_named(x);
     if (c->fill.validated || c->reuse.age_seconds > 0) add_age(x, c->reuse.age_seconds);
 }
 
-static void serve_stale(struct exchange *x) {
+static bool serve_stale(struct exchange *x) {
     struct caching *c = x->caching;
     cached_unref(c->found);
     c->found = cached_ref(c->fill.old);
     c->status.fwd_status = c->fill.status;
     c->reuse = reuse_of(&c->found->freshness, &(struct cache_control){ 0 }, caching_now());
-    must(serve_found(x)); /* only whole bodies are validated */
+    return serve_found(x);
 }
 
 enum caching_answer caching_await(struct exchange *x) {
@@ -410,8 +435,8 @@ enum caching_answer caching_await(struct exchange *x) {
     case FILL_ASKING:
     case FILL_ON_STORE:
     case FILL_MAKING: return CACHING_WAIT;
-    case FILL_STORED: return CACHING_SERVED;
-    case FILL_STALE: serve_stale(x); return CACHING_SERVED;
+    case FILL_STORED: return c->served ? CACHING_SERVED : CACHING_REFUSED;
+    case FILL_STALE: return serve_stale(x) ? CACHING_SERVED : CACHING_REFUSED;
     case FILL_PASSED: break;
     }
     c->status.fwd_status = c->fill.status;
@@ -434,21 +459,41 @@ static void adjust_stale(const struct cache_policy *p, const struct cache_contro
         fresh->stale_if_error = (int64_t)(p->stale_if_error * 1000);
 }
 
-enum cache_rule caching_adjust(const struct exchange *x, enum cache_rule rule, int status,
+enum cache_rule caching_adjust(const struct exchange *x, enum cache_rule rule, const struct response *r,
                                const struct cache_control *told, struct freshness *fresh) {
     const struct cache_policy *p = policy_of(x);
+    int status = r->status;
     adjust_stale(p, told, fresh);
     bool silent = rule == CACHE_RULE_NO_FRESHNESS || rule == CACHE_RULE_VALIDATOR || rule == CACHE_RULE_HEURISTIC;
     for (unsigned i = 0; silent && i < p->negative_count; i++) {
         if (p->negative[i].status != status && !(p->negative[i].status == 0 && status >= 400)) continue;
+        if (headers_find_id(&r->headers, HEADER_SET_COOKIE) && !(told->present & CC_PUBLIC)) return CACHE_RULE_SET_COOKIE;
         fresh->lifetime = (int64_t)(p->negative[i].seconds * 1000);
         return CACHE_RULE_HEURISTIC;
     }
     return rule;
 }
 
-/* That a backend is in trouble says nothing of the next request. */
-double caching_pass_seconds(const struct exchange *x, int status) { return status >= 500 ? 0 : policy_of(x)->pass; }
+bool caching_varies_by_ours(const struct headers *response) {
+    static const struct slice ours[] = { { "X-Forwarded-For", 15 }, { "Forwarded", 9 }, { "Via", 3 }, { "Early-Data", 10 } };
+    struct slice rest = headers_joined(response, SLICE("Vary")), name;
+    while (rest.p && header_list_next(&rest, &name))
+        for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
+            if (slice_equal_nocase(name, ours[i])) return true;
+    return false;
+}
+
+/* Is it the one request, rather than what is asked for, that keeps the answer from others? */
+static bool is_of_request(enum cache_rule rule) {
+    return rule == CACHE_RULE_STATUS || rule == CACHE_RULE_RANGE || rule == CACHE_RULE_AUTHORIZATION ||
+           rule == CACHE_RULE_REQUEST_NO_STORE;
+}
+
+/* That a backend is in trouble says nothing of the next request; nor do credentials, or a range that is none: with a
+ * field that nobody needs anyone could keep a URL out of the cache. */
+double caching_pass_seconds(const struct exchange *x, enum cache_rule rule, int status) {
+    return status >= 500 || is_of_request(rule) ? 0 : policy_of(x)->pass;
+}
 
 /* Surrogate-Key: words. Cache-Tag: a list with commas. */
 void caching_tags(struct exchange *x, const struct headers *headers, struct cache_draft *draft) {
@@ -482,6 +527,17 @@ static void invalidate_named(struct exchange *x, struct slice field) {
     if (h && cache_invalidated_uri(&x->arena, &t, h->value, &other)) invalidate(x, &other);
 }
 
+/* What a GET with these fields would not have been stored with is not stored from a HEAD, either. Nor what varies by
+ * other fields than the stored one: whom that fits is not known. */
+static bool head_is_for_all(const struct caching *c, const struct exchange *x, const struct headers *stored,
+                            const struct cache_control *told) {
+    enum cache_rule why;
+    const struct headers *heard = &x->response.headers;
+    struct slice vary = headers_joined(heard, SLICE("Vary"));
+    if (vary.n && !slice_equal(vary, headers_joined(stored, SLICE("Vary")))) return false;
+    return !cache_update_forbidden(&why, &x->request, &c->asked, heard, told);
+}
+
 /* A HEAD's answer tells of what a GET would get (RFC 9111 4.3.5). */
 static void heed_head(struct exchange *x) {
     struct caching *c = x->caching;
@@ -494,9 +550,10 @@ static void heed_head(struct exchange *x) {
     if (effect == HEAD_UPDATES && !policy) {
         struct cache_control told;
         struct headers kept;
+        cache_control_of_response(&told, &x->response.headers, true);
+        if (!head_is_for_all(c, x, &stored, &told)) return;
         headers_init(&kept, &x->arena);
         headers_copy(&kept, &stored);
-        cache_control_of_response(&told, &x->response.headers, true);
         cache_update(&kept, &x->response.headers, &told);
         cache_control_of_response(&told, &kept, true);
         struct cache_draft draft = { .status = c->found->status,
@@ -537,6 +594,7 @@ static void set_status(struct exchange *x, int status) {
 }
 
 static void not_modified(struct exchange *x) {
+    content_suit_unchanged(x);
     set_status(x, 304);
     headers_remove_id(&x->response.headers, HEADER_CONTENT_TYPE);
     headers_remove_id(&x->response.headers, HEADER_CONTENT_ENCODING);

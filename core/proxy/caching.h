@@ -48,7 +48,7 @@ enum caching_answer caching_look_up(struct exchange *);
 enum reuse_verdict caching_try(struct exchange *);
 /* Begins the fill that CACHING_FILLS spoke of: the request is final now. */
 void caching_fill(struct exchange *);
-/* WAIT, SERVED, or NONE: x->fetch is the exchange's own, and has its answer. */
+/* WAIT, SERVED, REFUSED: what was to answer is gone, or NONE: x->fetch is the exchange's own, and has its answer. */
 enum caching_answer caching_await(struct exchange *);
 /* A fetch that was a fill's has become the exchange's own: what on_store made of its response holds for it, too. */
 void caching_take_changes(struct exchange *);
@@ -85,7 +85,9 @@ struct slice caching_url(struct exchange *);          /* scheme://host/path?quer
 struct slice caching_origin(struct exchange *);
 /* What the site says for answers that do not say it themselves: freshness by status, how long they serve when stale.
  * `told` is of the answer. */
-enum cache_rule caching_adjust(const struct exchange *, enum cache_rule, int status, const struct cache_control *told,
-                               struct freshness *);
-double caching_pass_seconds(const struct exchange *, int status);
+enum cache_rule caching_adjust(const struct exchange *, enum cache_rule, const struct response *,
+                               const struct cache_control *told, struct freshness *);
+/* The response varies by a field that we write and that is not in the key: nobody knows whom else it fits. */
+bool caching_varies_by_ours(const struct headers *response);
+double caching_pass_seconds(const struct exchange *, enum cache_rule, int status);
 void caching_tags(struct exchange *, const struct headers *, struct cache_draft *);

@@ -126,12 +126,24 @@ static void weaken_etag(struct headers *headers, struct arena *arena) {
         etag->value = arena_printf(arena, "W/%.*s", FMT(etag->value));
 }
 
+static enum coding chosen_coding(const struct exchange *x) {
+    const struct compress *compress = &x->site->compress;
+    if (x->request.version < HTTP_1_1) return CODING_IDENTITY;
+    return coding_negotiate(&x->request.headers, compress->codings, compress->coding_count);
+}
+
+void content_suit_unchanged(struct exchange *x) {
+    if (x->response_content.plain || !may_compress(x)) return;
+    add_vary(&x->response.headers, &x->arena);
+    if (chosen_coding(x) != CODING_IDENTITY) weaken_etag(&x->response.headers, &x->arena);
+}
+
 static void compress_answer(struct exchange *x) {
     const struct compress *compress = &x->site->compress;
     struct response *r = &x->response;
     add_vary(&r->headers, &x->arena);
-    if (x->request.version < HTTP_1_1 || !response_has_body(x->request.method, r->status)) return;
-    enum coding coding = coding_negotiate(&x->request.headers, compress->codings, compress->coding_count);
+    if (!response_has_body(x->request.method, r->status)) return;
+    enum coding coding = chosen_coding(x);
     if (coding == CODING_IDENTITY) return;
     drop_fields(&r->headers);
     weaken_etag(&r->headers, &x->arena);

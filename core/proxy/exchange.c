@@ -348,6 +348,7 @@ static enum next await_fill(struct exchange *x) {
     switch (caching_await(x)) {
     case CACHING_WAIT: return WAIT;
     case CACHING_SERVED: return jump(x, STEP_ON_RESPONSE);
+    case CACHING_REFUSED: return fail(x, FAIL_TRUNCATED);
     default: return GO_ON; /* the fetch is its own */
     }
 }
@@ -592,7 +593,10 @@ void ties_end(struct list *ties) {
 
 static enum next done(struct exchange *x) {
     drop_fetch(x);
-    if (caching_runs(x->caching) && !worker_of_exchange(x)->closing) return WAIT; /* others want what it fetches */
+    if (caching_runs(x->caching) && !worker_of_exchange(x)->closing) { /* others want what it fetches */
+        worker_exchange_rests(worker_of_exchange(x));
+        return WAIT;
+    }
     caching_end(x);
     purge_end(x);
     ties_end(&x->ties);

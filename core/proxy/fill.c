@@ -195,6 +195,13 @@ static bool may_join(const struct fill *f, const struct response *r) {
     return touches && total == f->part->total && partial_combines(&stored, &r->headers);
 }
 
+/* The rest that was asked for, and all of it. */
+static bool is_rest(const struct fill *f, const struct response *r) {
+    struct byte_range range;
+    uint64_t total;
+    return may_join(f, r) && content_range_of(&r->headers, &range, &total) && range.last + 1 == total;
+}
+
 /* `d` and `kept` tell of both from now on. */
 static void join_part(struct fill *f, struct cache_draft *d, struct headers *kept, const struct response *r) {
     struct headers stored = cached_headers(f->part);
@@ -348,9 +355,14 @@ static struct freshness measured(struct fill *f) {
     const struct response *r = f->storing->answer.response;
     struct freshness fresh;
     cache_control_of_response(&f->told, &r->headers, true);
-    if (f->validated) f->rule = freshness_measure(&fresh, r->status, &r->headers, &f->told, f->asked_at, f->heard_at);
-    else f->rule = freshness_of(&fresh, &x->request, &x->caching->asked, r, &f->told, f->asked_at, f->heard_at);
-    f->rule = caching_adjust(x, f->rule, r->status, &f->told, &fresh);
+    if (!f->validated) {
+        f->rule = freshness_of(&fresh, &x->request, &x->caching->asked, r, &f->told, f->asked_at, f->heard_at);
+    } else {
+        f->rule = freshness_measure(&fresh, r->status, &r->headers, &f->told, f->asked_at, f->heard_at);
+        cache_update_forbidden(&f->rule, &x->request, &x->caching->asked, &r->headers, &f->told);
+    }
+    f->rule = caching_adjust(x, f->rule, r, &f->told, &fresh);
+    if (cache_rule_stores(f->rule) && caching_varies_by_ours(&r->headers)) f->rule = CACHE_RULE_VARY_ANY;
     return fresh;
 }
 
@@ -403,6 +415,11 @@ static void refuse(struct fill *f, double seconds) {
     keep_old(f);
 }
 
+/* Even if it can be neither fresh nor validated again: it is what it was. Else the 304 is for its client alone. */
+static bool may_freshen(enum cache_rule rule) {
+    return cache_rule_stores(rule) || rule == CACHE_RULE_NO_FRESHNESS || rule == CACHE_RULE_NO_VALIDATOR;
+}
+
 static void on_store(struct fill *f) {
     struct storing *s = f->storing;
     enum verdict verdict = has_hook(f) ? ask_policy(f) : VERDICT_CARRY_ON;
@@ -415,9 +432,10 @@ static void on_store(struct fill *f) {
         f->rule = CACHE_RULE_POLICY_FAILED;
         refuse(f, 0);
     } else if (s->wish.pass >= 0) refuse(f, s->wish.pass);
-    else if (f->validated) freshen(f);
+    else if (f->validated && may_freshen(f->rule)) freshen(f);
+    else if (f->validated) refuse(f, 0);
     else if (cache_rule_stores(f->rule)) make(f);
-    else pass(f, caching_pass_seconds(f->exchange, f->status));
+    else pass(f, caching_pass_seconds(f->exchange, f->rule, f->status));
 }
 
 static void begin_storing(struct fill *f) {
@@ -476,7 +494,7 @@ static void hear(struct fill *f) {
             return;
         }
     }
-    if (f->completes && r->status != 200 && !may_join(f, r) && (r->status == 206 || r->status == 416)) {
+    if (f->completes && !is_rest(f, r) && (r->status == 206 || r->status == 416)) {
         ask_anew(f);
         return;
     }

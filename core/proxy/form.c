@@ -38,6 +38,8 @@ static struct cached *begin(struct form *f, struct exchange *x, struct cache_fil
     return cached_ref(stored);
 }
 
+static void tell_nobody(struct cache_follower *f) { (void)f; }
+
 struct cached *form_of(struct form *f, struct exchange *x, struct cached *of, enum coding coding, int level) {
     struct cache_key key = form_key(x, of, coding);
     struct headers nothing = { 0 };
@@ -45,7 +47,7 @@ struct cached *form_of(struct form *f, struct exchange *x, struct cached *of, en
     bool stale;
     struct cached *kept = cache_look_up(of->cache, &key, &nothing, &stale, &miss);
     if (kept && !kept->pass) return kept;
-    struct cache_follower nobody = { 0 };
+    struct cache_follower nobody = { .tell = tell_nobody }; /* it may be told before it lets go */
     struct cache_fill *place;
     switch (cache_join(of->cache, &key, &nothing, kept, &nobody, &place)) {
     case CACHE_LEAD: break;

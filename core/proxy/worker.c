@@ -125,8 +125,15 @@ void worker_client_came(struct worker *w) {
 
 void worker_count_refused(struct worker *w) { metric_add(w->metrics->destinations_refused, w->loop.index, 1); }
 
+/* Those that have only a fill left: others read of it, perhaps in other workers, and these are waited for. */
+static bool only_fills_run(struct worker *w) {
+    list_each(node, &w->exchanges)
+        if (container_of(node, struct exchange, node)->step != STEP_DONE) return false;
+    return true;
+}
+
 static void tell_if_drained(struct worker *w) {
-    if (w->draining && w->client_count == 0 && list_empty(&w->exchanges) && w->on_drained) w->on_drained(w);
+    if (w->draining && w->client_count == 0 && w->on_drained && only_fills_run(w)) w->on_drained(w);
 }
 
 void worker_client_gone(struct worker *w) {
@@ -136,6 +143,8 @@ void worker_client_gone(struct worker *w) {
 }
 
 void worker_exchange_gone(struct worker *w) { tell_if_drained(w); }
+
+void worker_exchange_rests(struct worker *w) { tell_if_drained(w); }
 
 void worker_drain(struct worker *w) {
     w->draining = true;

@@ -53,6 +53,7 @@ void worker_client_came(struct worker *);
 void worker_client_gone(struct worker *);
 /* By exchange.c: one was buried. */
 void worker_exchange_gone(struct worker *);
+void worker_exchange_rests(struct worker *); /* only its fill goes on */
 
 /* An address was asked for that is not allowed. */
 void worker_count_refused(struct worker *);

@@ -366,6 +366,7 @@ static void finish(struct cache_body *b, enum cache_body_state state) {
     cut_last(b);
     pthread_mutex_lock(lock_of(b));
     atomic_store(&b->state, (unsigned char)state);
+    b->tell_room = NULL; /* who asked for room may go now, and what it would be told by with it */
     tell_readers(b);
     pthread_mutex_unlock(lock_of(b));
 }

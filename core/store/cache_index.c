@@ -16,7 +16,7 @@
 
 #include <stdlib.h>
 
-enum { BYTES_PER_KEY = 1024, BYTES_PER_URL = 2048, SWEEP_BUCKETS = 64 };
+enum { BYTES_PER_KEY = 1024, BYTES_PER_URL = 2048, SWEEP_BUCKETS = 64, VARIANTS_MOST = 256 };
 
 /* ---- tables */
 
@@ -184,14 +184,18 @@ static bool has_key(const struct stored *s, uint64_t hash, struct slice key) {
     return s->hash == hash && slice_equal(s->head.key, key);
 }
 
+/* More variants of a key than VARIANTS_MOST are not kept: each look-up of it walks over all, under the lock of the
+ * shard, and their number is the clients' to choose (Vary: Cookie). The latest stay. */
 void index_replace(struct cache *cache, struct shard *shard, struct stored *s, bool all, struct stored **dead) {
     struct stored *next;
+    unsigned variants = 0;
     for (struct stored *old = *bucket_of(&shard->keys, s->hash); old; old = next) {
         next = old->next;
         if (old == s || !has_key(old, s->hash, s->head.key)) continue;
         bool same = old->head.pass == s->head.pass && slice_equal(old->head.vary, s->head.vary);
         bool pass = old->head.pass && !s->head.pass; /* it can be stored after all */
-        if (same || pass || all) index_unlink(cache, shard, old, REMOVED_REPLACED, dead);
+        bool surplus = !old->head.pass && !s->head.pass && ++variants >= VARIANTS_MOST;
+        if (same || pass || all || surplus) index_unlink(cache, shard, old, REMOVED_REPLACED, dead);
     }
 }
 
@@ -273,7 +277,6 @@ bool cached_is_current(struct cached *c) {
 
 void cache_each_variant(struct cache *cache, const struct cache_key *key,
                         void (*see)(void *data, const struct cached *, bool purged, bool softly), void *data) {
-    enum { VARIANTS_MOST = 256 };
     struct stored *seen[VARIANTS_MOST];
     unsigned count = 0;
     struct shard *shard = index_shard(cache, key->hash[0]);

@@ -329,7 +329,7 @@ describe("what the cache did", function()
   end
 
   it("stands in the access log, with the rule, and is counted", function()
-    local gate = start { policy = [[
+    local gate = start { workers = 1, policy = [[
       function site.on_request(req)
         if req.path == "/reply" then return 200 end
         req.cache.bypass = req.path == "/bypass"
