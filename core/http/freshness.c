@@ -4,7 +4,7 @@
  * Where the RFC leaves a choice: of two values of a directive the first counts. s-maxage forbids stale answers even
  * with stale-while-revalidate beside it, since 5.2.2.10 gives it the meaning of proxy-revalidate. What came without
  * anything to validate it by is kept only if it was ever fresh, or may be served stale. A response with Set-Cookie is
- * somebody's own, unless the origin says that all may have it (public), or how long (s-maxage). Responses to POST are not stored, though RFC 9110
+ * somebody's own, unless the origin says how long all may have it. Responses to POST are not stored, though RFC 9110
  * 9.3.3 would allow some. */
 #include "http/freshness.h"
 
@@ -228,12 +228,16 @@ static bool is_unstorable(enum cache_rule *rule, const struct request *request, 
     return true;
 }
 
-/* A cookie that is stored is given to everybody (7.3). max-age and Expires do not say that this is meant: they are for
- * the browser as well, and frameworks put a session's cookie on whatever answer comes first. */
+static bool is_explicit(enum cache_rule rule) {
+    return rule == CACHE_RULE_S_MAXAGE || rule == CACHE_RULE_MAX_AGE || rule == CACHE_RULE_EXPIRES;
+}
+
+/* A cookie that is stored is given to everybody (7.3). Who gives the answer freshness has said that he means this: RFC 9111
+ * knows no other word for it, and a cache that drops the cookie or the answer is wrong for him. */
 static bool gives_away_cookie(enum cache_rule rule, const struct freshness *f, const struct headers *headers,
                               const struct cache_control *told) {
     if (!headers_find_id(headers, HEADER_SET_COOKIE)) return false;
-    if (told->present & CC_PUBLIC || (rule == CACHE_RULE_S_MAXAGE && f->lifetime)) return false;
+    if (told->present & CC_PUBLIC || (is_explicit(rule) && f->lifetime)) return false;
     return !cache_control_names(told, headers, header_name_of(HEADER_SET_COOKIE));
 }
 

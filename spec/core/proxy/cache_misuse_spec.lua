@@ -47,8 +47,8 @@ describe("the cache", function()
       assert.equal(2, asked(backend, "/lost"))
     end)
 
-    it("a cookie on an answer whose max-age is the browser's as well", function()
-      routes["/session"] = function() return 200, { ["Set-Cookie"] = "session=1", ["Cache-Control"] = "max-age=60" }, "x" end
+    it("a cookie on an answer that nobody said is fresh (RFC 9111 7.3)", function()
+      routes["/session"] = function() return 200, { ["Set-Cookie"] = "session=1", ["Last-Modified"] = "Sun, 22 Nov 2020 10:00:00 GMT" }, "x" end
       get "/session"
       get "/session"
       assert.equal(2, asked(backend, "/session"))
