@@ -29,12 +29,12 @@
     RULE(PRIVATE, "private", false)                   /* 5.2.2.7 */                                                    \
     RULE(AUTHORIZATION, "authorization", false)       /* in the request, and nothing permits it, 3.5 */                \
     RULE(VARY_ANY, "vary-any", false)                 /* Vary: *, 4.1 */                                               \
-    RULE(SET_COOKIE, "set-cookie", false)             /* without public or s-maxage, 7.3 */                  \
+    RULE(SET_COOKIE, "set-cookie", false)             /* without public or s-maxage, 7.3 */                            \
     RULE(NO_FRESHNESS, "no-freshness", false)         /* none told, none to be guessed, nothing to validate by */      \
-    RULE(NO_VALIDATOR, "no-validator", false)         /* no-cache, or never fresh, and nothing to validate by */         \
-    RULE(POLICY, "policy", true)                      /* on_store gave it a ttl; never of freshness_of, as those below */ \
-    RULE(POLICY_PASS, "policy-pass", false)           /* on_store wants it passed */                                     \
-    RULE(POLICY_FAILED, "policy-failed", false)       /* on_store failed */
+    RULE(NO_VALIDATOR, "no-validator", false)         /* no-cache, or never fresh, and nothing to validate by */       \
+    RULE(POLICY, "policy", true)                /* on_store gave it a ttl; never of freshness_of, as those below */    \
+    RULE(POLICY_PASS, "policy-pass", false)     /* on_store wants it passed */                                         \
+    RULE(POLICY_FAILED, "policy-failed", false) /* on_store failed */
 
 enum cache_rule {
 #define CACHE_RULE_ENUM(id, word, stored) CACHE_RULE_##id,
