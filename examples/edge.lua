@@ -39,6 +39,7 @@ local site = {
     canary = { "127.0.0.1:9003" },
     auth   = { "127.0.0.1:9004" },
   },
+  cache = { memory = "256M" },
 }
 
 function site.on_request(req)
@@ -51,7 +52,7 @@ function site.on_request(req)
   req.headers["X-User"] = auth.headers["X-User"]
 end
 
--- What makes answers to one target differ; asked once the site has a cache.
+-- What makes answers to one target differ.
 function site.cache_key(req)
   return req.target, req.headers["X-User"], req.cookies.lang
 end

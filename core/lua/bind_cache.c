@@ -99,10 +99,10 @@ static void get_age(lua_State *L, void *view) {
 static void get_ttl(lua_State *L, void *view) {
     const struct view *v = view;
     const struct storing *s = v->storing;
-    if (s && s->wish.ttl < 0 && !cache_rule_stores(s->fill->rule)) lua_pushnil(L);
+    bool stored = s ? s->wish.ttl >= 0 || cache_rule_stores(s->fill->rule) : answering(v) != NULL;
+    if (!stored) lua_pushnil(L);
     else if (s) push_wish(L, s->wish.ttl, s->fresh.lifetime - s->fresh.initial_age);
-    else if (answering(v)) push_seconds_left(L, caching_of(v)->stale_found ? 0 : caching_of(v)->reuse.left);
-    else lua_pushnil(L);
+    else push_seconds_left(L, caching_of(v)->stale_found ? 0 : caching_of(v)->reuse.left);
 }
 
 static void get_stale(lua_State *L, void *view) {

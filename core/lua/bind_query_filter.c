@@ -92,8 +92,8 @@ struct pair {
 struct pairs {
     struct pair *list;
     unsigned count;
-    bool changed;            /* something was dropped */
-    char decoded[1024];      /* what names with escapes are decoded into */
+    bool changed;       /* something was dropped */
+    char decoded[1024]; /* what names with escapes are decoded into */
     size_t used;
 };
 

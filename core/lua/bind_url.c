@@ -240,9 +240,15 @@ static int url_build_query(lua_State *L) {
 
 void bind_url_open(lua_State *L) {
     static const luaL_Reg functions[] = {
-        { "parse", url_parse_text },        { "build", url_build },   { "join", url_join },
-        { "encode", url_encode },           { "decode", url_decode }, { "parse_query", url_parse_query },
-        { "build_query", url_build_query }, { "query_filter", url_query_filter }, { NULL, NULL },
+        { "parse", url_parse_text },
+        { "build", url_build },
+        { "join", url_join },
+        { "encode", url_encode },
+        { "decode", url_decode },
+        { "parse_query", url_parse_query },
+        { "build_query", url_build_query },
+        { "query_filter", url_query_filter },
+        { NULL, NULL },
     };
     bind_query_filter_open(L);
     luaL_newlib(L, functions);

@@ -274,10 +274,10 @@ static void store(struct fill *f) {
 
 /* ---- it was validated (RFC 9111 4.3.4) */
 
-static void merge(struct fill *f, struct response *merged) {
+static void merge(struct fill *f, const struct cached *old, struct response *merged) {
     const struct headers *fields = &f->fetch->response.headers;
-    struct headers stored = cached_headers(f->old);
-    *merged = (struct response){ .status = f->old->status, .version = f->old->version, .reason = f->old->reason };
+    struct headers stored = cached_headers(old);
+    *merged = (struct response){ .status = old->status, .version = old->version, .reason = old->reason };
     headers_init(&merged->headers, &f->exchange->arena);
     headers_copy(&merged->headers, &stored);
     cache_update(&merged->headers, fields, &f->told);
@@ -453,8 +453,9 @@ static void begin_storing(struct fill *f) {
                                  .watch = &s->watch,
                                  .arena = &x->arena,
                                  .gone = &s->gone };
-    if (f->validated) {
-        merge(f, &s->merged);
+    const struct cached *old = f->validated ? f->old : NULL;
+    if (old) {
+        merge(f, old, &s->merged);
         s->answer.response = &s->merged;
         s->answer.made = NULL; /* its body is stored already */
     } else s->body = &f->fetch->body;

@@ -127,10 +127,9 @@ static void describe_outcome(json_t *o, struct exchange *x, enum reuse_verdict v
     const struct caching *c = x->caching;
     enum cache_result result = CACHE_RESULT_MISS;
     struct slice why = cache_fwd_word(c->status.fwd);
-    if (!c->asks) result = CACHE_RESULT_BYPASS;
+    if (!c->asks || verdict == REUSE_BYPASS) result = CACHE_RESULT_BYPASS;
     else if (verdict == REUSE_FRESH) result = CACHE_RESULT_HIT;
     else if (verdict == REUSE_STALE || verdict == REUSE_STALE_WHILE_REVALIDATE) result = CACHE_RESULT_STALE;
-    else if (verdict == REUSE_BYPASS) result = CACHE_RESULT_BYPASS;
     else if (c->found && c->found->pass) result = CACHE_RESULT_PASS;
     if (!c->asks && x->cache_bypass) why = SLICE("policy");
     else if (result == CACHE_RESULT_HIT || result == CACHE_RESULT_STALE) why = SLICE("");

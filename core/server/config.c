@@ -173,6 +173,12 @@ static void check_reach(const struct config *config, const struct config_site *s
             "several backends, none named \"default\", and no pick_backend hook: every request is answered 502");
 }
 
+/* A rule about what is stored, where nothing is. (Ready-made policies have a cache_key for who caches.) */
+static void check_on_store(const struct config *config, const struct config_site *site, struct errors *errors) {
+    if (site->cache.memory == 0 && site->hooks >> HOOK_ON_STORE & 1)
+        warn_of_site(config, site, errors, "no cache, and an on_store hook: it is never asked (cache = { memory = })");
+}
+
 static bool listens_on(const struct config_site *site, unsigned listener) {
     for (unsigned i = 0; i < site->listener_count; i++)
         if (site->listeners[i] == listener) return true;
@@ -214,7 +220,9 @@ bool config_hooks(struct config *config, struct state *state, struct errors *err
         struct config_site *site = &config->sites[i];
         size_t errors_before = count_errors(errors);
         site->hooks = state_hooks(state, site->index, errors);
-        if (count_errors(errors) == errors_before) check_reach(config, site, errors);
+        if (count_errors(errors) > errors_before) continue;
+        check_reach(config, site, errors);
+        check_on_store(config, site, errors);
     }
     place_errors(config, errors, first);
     check_certificates(config, errors);

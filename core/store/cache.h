@@ -107,8 +107,8 @@ enum cache_turn {
     CACHE_FOLLOW, /* somebody does: `follower` will be told */
     CACHE_CHANGED /* meanwhile there is something else than `known`: look up again */
 };
-/* `known`: what a look-up returned, or NULL. Only requests that would be answered by the same variant follow each other,
- * as far as the Vary of what is or was stored tells. */
+/* `known`: what a look-up returned, or NULL. Only requests that would be answered by the same variant follow each
+ * other, as far as the Vary of what is or was stored tells. */
 enum cache_turn cache_join(struct cache *, const struct cache_key *, const struct headers *request,
                            const struct cached *known, struct cache_follower *, struct cache_fill **fill);
 /* A fill nobody follows: for those whose leader could not store, or who may not wait. */
@@ -136,7 +136,7 @@ struct cache_draft {
 
 /* The leader's answers; each settles the fill, which then is gone; followers are told at once, in parallel. */
 /* Stored: it can be found from now on, its body arriving. A reference; NULL: it does not fit: followers were told
- * PASSED. `*fill` with an unknown length that turns out too large is no more found, and its body goes on as a window. */
+ * PASSED. One of unknown length that turns out too large is no more found, and its body goes on as a window. */
 struct cached *cache_fill_store(struct cache_fill *, const struct cache_draft *);
 /* Validated: `draft` is the head from now on, with the body of `old`. A reference to it, NULL: no room for the head. */
 struct cached *cache_fill_freshen(struct cache_fill *, struct cached *old, const struct cache_draft *);
@@ -193,8 +193,8 @@ bool cache_reader_at_end(const struct cache_reader *);
 bool cache_reader_await(struct cache_reader *);
 void cache_reader_close(struct cache_reader *); /* afterwards `tell` is not called; safe when closed */
 
-/* ---- purging: by marks, not by walks; what they hit is dropped when it is looked up, or by the sweep. Soft: stale from
- * now on instead of gone. What is on its way is hit, too: a response counts as old as the moment at which its fill
+/* ---- purging: by marks, not by walks; what they hit is dropped when it is looked up, or by the sweep. Soft: stale
+ * from now on instead of gone. What is on its way is hit, too: a response counts as old as the moment at which its fill
  * began. Returns how many stored responses are hit, as far as that is known without a walk (else 0). */
 uint64_t cache_purge_key(struct cache *, const struct cache_key *, bool soft); /* all its variants */
 uint64_t cache_purge_url(struct cache *, struct slice url, bool soft);         /* whatever its key */

@@ -15,9 +15,9 @@
  * body's readers hold one all the time, what had been stored stays that long: at most max_object.)
  *
  * A piece is as long as what is still to come, if that is known; of unknown lengths it begins with PIECE_FIRST and
- * triples what there is, and at the end the rest of the last one is cut off and given back. In a full cache shorter ones
- * are taken rather than more evicted, but none below a quarter of what is wanted, up to PIECE_ENOUGH. (Measured with
- * sizes as on the web: bodies of 4 to 16 KB lie in 1.9 pieces, up to 64 KB in 2.9, and 1.3 % of the memory is left
+ * triples what there is, and at the end the rest of the last one is cut off and given back. In a full cache shorter
+ * ones are taken rather than more evicted, but none below a quarter of what is wanted, up to PIECE_ENOUGH. (Measured
+ * with sizes as on the web: bodies of 4 to 16 KB lie in 1.9 pieces, up to 64 KB in 2.9, and 1.3 % of the memory is left
  * over. Without the quarter it is 4.1 pieces and 0.3 %.)
  *
  * Purged and replaced bodies are stored on as before, although nobody will find them: a window would tie their readers

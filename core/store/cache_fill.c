@@ -6,8 +6,8 @@
  *
  * Which requests are the same cannot be known before the response is there: its Vary tells. While nothing is known of
  * a key, all follow the first; those whom its response does not fit are told FILLED, do not find it, and join again,
- * now with a Vary to tell them apart. So nobody waits for more than two. A fill has the stored form of that Vary for its
- * own request, and those that match it follow.
+ * now with a Vary to tell them apart. So nobody waits for more than two. A fill has the stored form of that Vary for
+ * its own request, and those that match it follow.
  *
  * Fills are malloc'd: as many as there are fetches, each of which has much larger buffers. */
 #include "store/cache_inside.h"

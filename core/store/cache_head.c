@@ -1,6 +1,6 @@
-/* Stored heads: one run of memory each, in this order: the store's own line, the head, its key, header fields, tags, text.
- * Nothing of it changes once it can be found, but for the counters. What a look-up reads stands together: a stored
- * object that is asked for now and then is in no cache of the processor.
+/* Stored heads: one run of memory each, in this order: the store's own line, the head, its key, header fields, tags,
+ * text. Nothing of it changes once it can be found, but for the counters. What a look-up reads stands together: a
+ * stored object that is asked for now and then is in no cache of the processor.
  *
  * Names of fields that have the house's spelling point to the house's table, not to a copy: half the text of an
  * ordinary head. */

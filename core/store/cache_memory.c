@@ -1,14 +1,14 @@
-/* Free runs of units in bins by their length, eight bins for each doubling (TLSF: Masmano et al., ECRTS 2004). A run that
- * is taken is cut to the very units that were asked for, from the shortest one that has them; one that comes back joins
- * the free ones at both its sides. What is lost is half a unit for each run. A run needs no header: owners know how
- * long theirs are.
+/* Free runs of units in bins by their length, eight bins for each doubling (TLSF: Masmano et al., ECRTS 2004). A run
+ * that is taken is cut to the very units that were asked for, from the shortest one that has them; one that comes back
+ * joins the free ones at both its sides. What is lost is half a unit for each run. A run needs no header: owners know
+ * how long theirs are.
  *
  * Where free runs begin and end is written in two maps at the head of their region, a bit for each unit, 0.4 % in all;
  * how long one is, in its own first and last unit. A region is aligned to its size, so an address tells its region.
  *
- * Buddies were built first, with their blocks cut to length. But what comes back at an odd place is short blocks that do
- * not join, whatever lies free beside them: with sizes as on the web, and bodies in pieces of at least 4 KiB, 17 % of a
- * full cache could not be used, with longer pieces 30 %. Slabs of size classes keep what one class once got, until
+ * Buddies were built first, with their blocks cut to length. But what comes back at an odd place is short blocks that
+ * do not join, whatever lies free beside them: with sizes as on the web, and bodies in pieces of at least 4 KiB, 17 %
+ * of a full cache could not be used, with longer pieces 30 %. Slabs of size classes keep what one class once got, until
  * somebody moves pages between them. malloc's memory is neither bounded nor known: what glibc really holds for objects
  * that come and go is more than the sum of their sizes by a share that nobody can tell, and it is not given back.
  *

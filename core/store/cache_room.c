@@ -11,8 +11,8 @@
  * every hit; and hits less.)
  *
  * Differences from the paper: sizes count in memory units, not objects; a victim is chosen in bounded time, so after
- * LOOKS objects that were all used one goes anyway; and what arrives or is being read gets out of the way while there is
- * anything else, for its memory would not come back at once.
+ * LOOKS objects that were all used one goes anyway; and what arrives or is being read gets out of the way while there
+ * is anything else, for its memory would not come back at once.
  *
  * Fingerprints lie in a table of small sets, with the number of their entry: no list, and old ones are just no longer
  * believed. */

@@ -34,8 +34,8 @@ local Response = {}
 
 ---What the cache did with a request: in on_response and on_log, read-only. In on_store: what is to become of the
 ---response, and what is assigned goes before what its own fields say (Cache-Control, Expires), whatever that is:
----`ttl` also stores what is `no-store` or `private`, bears a Set-Cookie, or was asked for with an Authorization. Seconds
----may be numbers or such as "10m"; nil again leaves it to the fields.
+---`ttl` also stores what is `no-store` or `private`, bears a Set-Cookie, or was asked for with an Authorization.
+---Seconds may be numbers or such as "10m"; nil again leaves it to the fields.
 ---
 ---```lua
 ---function site.on_store(req, res)
@@ -52,7 +52,7 @@ local Response = {}
 ---and the backend said that it still holds · "collapsed": somebody else was fetching it already, and what he got
 ---answered this request, too · "miss": it was fetched for this request · "pass": it was fetched for this request
 ---alone, it is not for others · "bypass": the cache was not asked (`req.cache.bypass`, the method, what the client
----says). In on_store "miss" or "revalidated": then `res` is what is stored with the fields that came, and has no body.
+---says). In on_store "miss" or "revalidated": then `res` is what is stored with the fields that came, without a body.
 ---Read-only
 ---@field status "hit"|"stale"|"revalidated"|"collapsed"|"miss"|"pass"|"bypass"
 ---seconds since the answer was made; nil if none is stored; read-only

@@ -160,9 +160,11 @@ local Site = {}
 ---@field max_object? moongate.Bytes the longest body that is kept; an eighth of the memory
 ---@field name? string in Cache-Status; "moongate"
 ---@field pass? moongate.Seconds for how long it is remembered that an answer is not for others; 2 min
----@field negative? moongate.Seconds|table<integer, moongate.Seconds> for how long answers from 400 without freshness of their own are fresh, all or by status
+---for how long answers from 400 without freshness of their own are fresh, all or by status
+---@field negative? moongate.Seconds|table<integer, moongate.Seconds>
 ---@field stale? moongate.Seconds for how long what is no more fresh still answers, while it is asked for anew; 0
----@field stale_if_error? moongate.Seconds for how long it answers when the backend fails; an hour, when none can be reached
+---for how long it answers when the backend fails; an hour, when none can be reached
+---@field stale_if_error? moongate.Seconds
 ---@field purge? string|string[] addresses and ranges whose PURGE requests are obeyed; nobody's
 
 ---@class moongate.CompressSettings

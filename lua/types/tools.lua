@@ -276,12 +276,12 @@ gate.cache = {}
 ---@field soft? boolean stale from now on, instead of gone: it may still be validated, or serve when the backend fails
 ---@field site? string the site's name; else that of the request, or the only one that has a cache
 
----Purges stored responses, at once and in all workers, those that are being fetched at this moment included. Anywhere but while the
----file is loaded. Raises for a site that has no cache.
+---Purges stored responses, at once and in all workers, those that are being fetched at this moment included. Anywhere
+---but while the file is loaded. Raises for a site that has no cache.
 ---
 ---```lua
 ---function site.on_response(req, res)
----  if req.method == "POST" and res.status < 400 then gate.cache.purge { tag = "product-" .. req.args.id, soft = true } end
+---  if req.method == "POST" and res.status < 400 then gate.cache.purge { tag = "products", soft = true } end
 ---end
 ---```
 ---@param what moongate.Purge

@@ -708,7 +708,8 @@ case("res.cache tells of a miss, a hit and a bypass", {
   policy = tell "", answers = fresh,
   steps = {
     { request = "/a", expect = { headers = { ["X-Cache"] = "miss max-age" }, asked = { "Other GET /a" }, tries = 1 } },
-    { request = "/a", expect = { headers = { ["X-Cache"] = "hit max-age", Age = "0" }, source = "cache", asked = {}, tries = 0 } },
+    { request = "/a", expect = {
+      headers = { ["X-Cache"] = "hit max-age", Age = "0" }, source = "cache", asked = {}, tries = 0 } },
     { request = { path = "/a", method = "POST", body = "x" }, expect = { headers = { ["X-Cache"] = "bypass none" } } },
     { request = "/a", expect = { headers = { ["X-Cache"] = "miss max-age" }, source = "backend" } },
   },
@@ -782,9 +783,12 @@ case("req.cache bypasses, refreshes, and takes what is stale", {
   steps = {
     { request = "/", expect = { headers = { ["X-Cache"] = "miss policy" } } },
     { request = "/?how=stale", expect = { headers = { ["X-Cache"] = "stale policy" }, asked = {} } },
-    { request = "/?how=bypass", expect = { headers = { ["X-Cache"] = "bypass none" }, asked = { "Other GET /?how=bypass" } } },
-    { request = "/?how=refresh", expect = { headers = { ["X-Cache"] = "miss policy" }, asked = { "Other GET /?how=refresh" } } },
-    { request = "/new?how=stale", expect = { headers = { ["X-Cache"] = "miss policy" }, asked = { "Other GET /new?how=stale" } } },
+    { request = "/?how=bypass", expect = {
+      headers = { ["X-Cache"] = "bypass none" }, asked = { "Other GET /?how=bypass" } } },
+    { request = "/?how=refresh", expect = {
+      headers = { ["X-Cache"] = "miss policy" }, asked = { "Other GET /?how=refresh" } } },
+    { request = "/new?how=stale", expect = {
+      headers = { ["X-Cache"] = "miss policy" }, asked = { "Other GET /new?how=stale" } } },
   },
 })
 

@@ -41,7 +41,7 @@ end
 local allowed = { gate = false, require = true }
 for name in pairs(_G) do if type(name) == "string" then allowed[name] = true end end
 for name in ("describe it before_each after_each listen backends hosts use log admin on_request cache_key pick_backend "
-  .. "on_response on_error on_log"):gmatch "%S+" do allowed[name] = true end
+  .. "on_store on_response on_error on_log"):gmatch "%S+" do allowed[name] = true end
 
 local function unknown_globals(path)
   local pipe <close> = assert(io.popen("luac5.4 -l -p " .. path))

@@ -10,7 +10,10 @@ local function load(policy, answer)
   kit = testing.load { text = ([[
     local gate = require "moongate"
     local said = {}
-    local site = { listen = 8080, hosts = { "shop.test" }, cache = { memory = "1M", pass = 30 }, backends = { app = { "127.0.0.1:9001" } } }
+    local site = {
+      listen = 8080, hosts = { "shop.test" }, cache = { memory = "1M", pass = 30 },
+      backends = { app = { "127.0.0.1:9001" } },
+    }
     %s
     return site
   ]]):format(policy) }
@@ -83,8 +86,9 @@ end)
 
 describe("res.cache", function()
   it("tells in on_store what the fields say", function()
-    assert.equal("miss|0.0|60.0|0.0|0.0||false|max-age",
-      say("on_store", "local c = res.cache return c.status, c.age, c.ttl, c.stale, c.stale_if_error, c.tags, c.pass, c.rule"))
+    assert.equal("miss|0.0|60.0|0.0|0.0||false|max-age", say("on_store", [[
+      local c = res.cache
+      return c.status, c.age, c.ttl, c.stale, c.stale_if_error, c.tags, c.pass, c.rule]]))
   end)
 
   it("gives back what was assigned", function()
@@ -120,7 +124,8 @@ describe("res.cache", function()
       function site.on_store(req, res) res.cache.tags, res.cache.stale = { "b" }, 5 end
       function site.on_response(req, res)
         local c = res.cache
-        res.headers["X-Said"] = ("%s %g %g %g %s %s"):format(c.status, c.age, c.ttl, c.stale, c.key, table.concat(c.tags, "+"))
+        local tags = table.concat(c.tags, "+")
+        res.headers["X-Said"] = ("%s %g %g %g %s %s"):format(c.status, c.age, c.ttl, c.stale, c.key, tags)
       end]]
     kit:backend("app", { headers = { ["Cache-Control"] = "max-age=60", ["Cache-Tag"] = "a" }, body = "x" })
     assert.equal("miss 0 60 5 http://shop.test/?q b+a", get("/?q").headers["X-Said"])
@@ -161,7 +166,9 @@ describe("res.cache", function()
     load "function site.on_store(req, res) res.cache.ttl = 5 res.headers['X'] = 'y' end"
     local hook = get().hooks[1]
     assert.equal("on_store", hook.hook)
-    assert.same({ { field = "res.headers[\"X\"]", after = "y" }, { field = "res.cache.ttl", after = "5" } }, hook.changes)
+    assert.same({
+      { field = 'res.headers["X"]', after = "y" }, { field = "res.cache.ttl", after = "5" },
+    }, hook.changes)
   end)
 
   it("of another kit is not seen", function()
@@ -178,7 +185,8 @@ describe("gate.cache.purge", function()
   it("makes stale what it purges softly", function()
     load [[
       function site.on_request(req)
-        if req.path == "/purge" then return gate.reply(200, gate.cache.purge { url = "http://SHOP.test:80/%61", soft = true } .. "") end
+        if req.path ~= "/purge" then return end
+        return gate.reply(200, tostring(gate.cache.purge { url = "http://SHOP.test:80/%61", soft = true }))
       end]]
     kit:backend("app", function(request)
       local headers = { ["Cache-Control"] = "max-age=60", ETag = '"1"' }
@@ -202,7 +210,9 @@ describe("gate.cache.purge", function()
     load [[
       function site.on_store(req, res) res.cache.tags = { req.path } end
       function site.on_request(req)
-        if req.path == "/purge" then gate.cache.purge { tag = { "/a", "/b" }, site = "shop.test" } return 204 end
+        if req.path ~= "/purge" then return end
+        gate.cache.purge { tag = { "/a", "/b" }, site = "shop.test" }
+        return 204
       end]]
     for _, path in ipairs { "/a", "/b", "/c", "/purge" } do get(path) end
     assert.same({ "miss", "miss", "hit" }, { get("/a").cache, get("/b").cache, get("/c").cache })

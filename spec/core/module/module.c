@@ -4,24 +4,12 @@
 int luaopen_moongate_core(lua_State *L);
 
 static const luaL_Reg parts[] = {
-    { "base", module_base_open },
-    { "buffer", module_buffer_open },
-    { "map", module_map_open },
-    { "value", module_value_open },
-    { "http", module_http_open },
-    { "headers", module_headers_open },
-    { "uri", module_uri_open },
-    { "net", module_net_open },
-    { "store", module_store_open },
-    { "lua", module_lua_open },
-    { "proxy", module_proxy_open },
-    { "coding", module_coding_open },
-    { "limit", module_limit_open },
-    { "frozen", module_frozen_open },
-    { "cache", module_cache_open },
-    { "rules", module_rules_open },
-    { "parts", module_parts_open },
-    { NULL, NULL },
+    { "base", module_base_open },   { "buffer", module_buffer_open }, { "map", module_map_open },
+    { "value", module_value_open }, { "http", module_http_open },     { "headers", module_headers_open },
+    { "uri", module_uri_open },     { "net", module_net_open },       { "store", module_store_open },
+    { "lua", module_lua_open },     { "proxy", module_proxy_open },   { "coding", module_coding_open },
+    { "limit", module_limit_open }, { "frozen", module_frozen_open }, { "cache", module_cache_open },
+    { "rules", module_rules_open }, { "parts", module_parts_open },   { NULL, NULL },
 };
 
 struct slice module_check_slice(lua_State *L, int index) {

@@ -5,12 +5,15 @@
 
 #include "base/clock.h"
 #include "base/must.h"
+#include "store/cache_memory.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { THREADS_MOST = 16, PATIENCE = 60, HELD_MOST = 8, TAGS = 7, NAME_BYTES = 64 };
 
@@ -271,6 +274,7 @@ static void store_response(struct stormer *t, struct cache_fill *fill, const str
 static void lead_fill(struct stormer *t, struct cache_fill *fill, const struct naming *names) {
     uint64_t what = draw(t, 32);
     add(&t->storm->led);
+    if (draw(t, 2)) usleep(1); /* a backend is slower than this, and others come meanwhile */
     if (what == 0) cache_fill_fail(fill);
     else if (what == 1) cache_fill_pass(fill, CACHE_RULE_PRIVATE, slice_of(names->url), 0.01);
     else store_response(t, fill, names);
@@ -403,9 +407,88 @@ static int load_on_storm(lua_State *L) {
     return 1;
 }
 
+/* ---- memory alone */
+
+enum { RUNS = 2000 };
+
+struct taken {
+    unsigned char *p;
+    uint32_t units;
+    unsigned char mark;
+};
+
+static bool is_whole(const struct taken *t) {
+    for (size_t i = 0; i < (size_t)t->units * MEMORY_UNIT; i++)
+        if (t->p[i] != t->mark) return false;
+    return true;
+}
+
+/* Gives back all of a run, or its end. */
+static void give_some(struct cache_memory *m, struct taken *t, uint64_t keep) {
+    keep = keep < t->units ? keep : 0;
+    cache_memory_give(m, t->p + keep * MEMORY_UNIT, t->units - (uint32_t)keep);
+    t->units = (uint32_t)keep;
+}
+
+static void take_some(struct cache_memory *m, struct taken *t, uint32_t want, uint32_t least) {
+    t->p = cache_memory_take(m, want, least, &t->units);
+    if (!t->p) t->units = 0;
+    must(t->units == 0 || (t->units >= least && t->units <= want));
+    if (t->p) memset(t->p, t->mark, (size_t)t->units * MEMORY_UNIT);
+}
+
+/* One step; false: something is wrong. */
+static bool churn_once(struct stormer *t, struct cache_memory *m, struct taken *one, bool *refused) {
+    bool good = is_whole(one) && m->used <= m->limit;
+    *refused = false;
+    if (one->units) {
+        give_some(m, one, draw(t, 4) ? 0 : draw(t, one->units));
+        return good;
+    }
+    uint32_t want = 1 + (uint32_t)draw(t, draw(t, 8) ? 30 : 2000);
+    one->mark = (unsigned char)draw(t, 256);
+    take_some(m, one, want, 1 + want / 4);
+    *refused = !one->units;
+    return good;
+}
+
+/* When all came back: but for the maps of further regions nothing is missing, and the longest run can be had. */
+static bool is_one_again(struct cache_memory *m, uint64_t before) {
+    struct taken last = { 0 };
+    bool good = m->used >= before && m->used < before + m->limit / 100 && cache_memory_touched(m) <= m->limit;
+    cache_memory_shrink(m);
+    take_some(m, &last, MEMORY_RUN_MOST / MEMORY_UNIT, 1);
+    return good && (last.units == MEMORY_RUN_MOST / MEMORY_UNIT || m->limit <= MEMORY_RUN_MOST);
+}
+
+/* churn(limit, rounds): runs of all lengths are taken, cut and given back. Whether each kept its bytes and all came
+ * back, and how much of the limit was taken, in the mean, when one was refused. */
+static int load_on_churn(lua_State *L) {
+    static struct taken list[RUNS];
+    struct cache_memory m;
+    struct stormer t = { .random = 4711 };
+    bool good = cache_memory_init(&m, (uint64_t)luaL_checkinteger(L, 1), 1000), refused;
+    uint64_t before = m.used;
+    double taken = 0, times = 0;
+    memset(list, 0, sizeof list);
+    for (lua_Integer i = luaL_checkinteger(L, 2); i > 0; i--) {
+        good &= churn_once(&t, &m, &list[draw(&t, RUNS)], &refused);
+        if (!refused) continue;
+        taken += (double)m.used / (double)m.limit;
+        times++;
+    }
+    for (int i = 0; i < RUNS; i++)
+        if (list[i].units) give_some(&m, &list[i], 0);
+    good &= is_one_again(&m, before);
+    cache_memory_fini(&m);
+    lua_pushboolean(L, good);
+    lua_pushnumber(L, times > 0 ? taken / times : 1);
+    return 2;
+}
+
 void module_cache_load_open(lua_State *L) {
-    static const luaL_Reg functions[] = { { "room_told", load_on_room_told },
-                                          { "storm", load_on_storm },
-                                          { NULL, NULL } };
+    static const luaL_Reg functions[] = {
+        { "room_told", load_on_room_told }, { "storm", load_on_storm }, { "churn", load_on_churn }, { NULL, NULL }
+    };
     luaL_setfuncs(L, functions, 0);
 }

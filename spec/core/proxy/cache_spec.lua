@@ -49,7 +49,7 @@ describe("the cache", function()
       local first = get "/fresh"
       assert.equal("stored", first.body)
       assert.is_nil(first.headers.Age)
-      assert.matches("^moongate; fwd=uri%-miss; fwd%-status=200; ttl=100; stored", first.headers["Cache-Status"])
+      assert.matches("^moongate; fwd=uri%-miss; fwd%-status=200; ttl=%d+; stored", first.headers["Cache-Status"])
       local second = get "/fresh"
       assert.equal("stored", second.body)
       assert.equal("0", second.headers.Age)

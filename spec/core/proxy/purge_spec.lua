@@ -45,7 +45,8 @@ describe("PURGE", function()
   end)
 
   it("finds a URL whatever its key is made of, and whichever scheme it was asked for by", function()
-    local gate = start('purge = "127.0.0.1"', [[function site.cache_key(req) return req.path, req.headers["X-User"] end]])
+    local gate = start('purge = "127.0.0.1"', [[
+      function site.cache_key(req) return req.path, req.headers["X-User"] end]])
     http.get(gate.port, "/a", { headers = { ["X-User"] = "ann" } })
     http.get(gate.port, "/a", { headers = { ["X-User"] = "bob", ["X-Forwarded-Proto"] = "https" } })
     assert.equal('{"purged":2,"soft":false}\n', purge(gate, "/a").body)
@@ -97,7 +98,8 @@ describe("PURGE", function()
   end)
 
   it("is policy's to refuse, too", function()
-    local gate = start('purge = "127.0.0.1"', [[function site.on_request(req) if req.method == "PURGE" then return 405 end end]])
+    local gate = start('purge = "127.0.0.1"', [[
+      function site.on_request(req) if req.method == "PURGE" then return 405 end end]])
     http.get(gate.port, "/a")
     assert.equal(405, purge(gate, "/a").status)
     assert.is_true(is_hit(gate, "/a"))

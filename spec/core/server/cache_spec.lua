@@ -25,7 +25,8 @@ local function start(options)
     return 200, { ["Cache-Control"] = "max-age=100", ["Surrogate-Key"] = path, Vary = options.vary }, "ok " .. path
   end)
   gate = moongate.start { values = { BACKEND = backend }, workers = options.workers, config = ([[
-    local site = { listen = { "127.0.0.1:$PORT", %s }, backends = { app = { "$BACKEND", keepalive = 0 } }, hosts = { "a.example" },
+    local site = { listen = { "127.0.0.1:$PORT", %s }, backends = { app = { "$BACKEND", keepalive = 0 } },
+      hosts = { "a.example" },
       cache = { memory = "8M", %s } }
     %s
     return { admin = "127.0.0.1:$PORT2", sites = { site },
@@ -74,7 +75,8 @@ describe("moongate cache why", function()
     assert.equal("uri-miss", why(gate, "http://a.example/b").why)
     assert.equal(1, #backend.requests)
     local _, out = cache(gate, "why", url, "-H", "Accept-Language: de")
-    assert.matches("^GET http://a.example/a%?x=1, site a.example\n  key        http://a.example/a%?x=1\n  now        hit\n", out)
+    assert.matches("^GET http://a.example/a%?x=1, site a.example\n"
+      .. "  key        http://a.example/a%?x=1\n  now        hit\n", out)
     assert.matches("  stored     200, by max%-age, varies by accept%-language, fits this request\n", out)
     assert.matches("fresh for %d+ s more\n +4 bytes %(whole%), %d+ hits, tags a\n", out)
   end)
@@ -198,7 +200,8 @@ http://a.example/private
 
   it("fails if one does, and says which", function()
     local gate = start()
-    local status, out, err = warm(gate, "http://a.example/a\nhttp://a.example/missing\nhttp://b.example/\n", "--concurrency", "1")
+    local urls = "http://a.example/a\nhttp://a.example/missing\nhttp://b.example/\n"
+    local status, out, err = warm(gate, urls, "--concurrency", "1")
     assert.equal("1 stored, 0 already there, 0 refused, 2 failed\n", out)
     assert.equal("moongate: http://a.example/missing: answered with 404\n"
       .. "moongate: http://b.example/: no listener that can be asked serves this URL\n", err)
@@ -287,7 +290,8 @@ describe("the admin listener", function()
     assert.equal(409, admin(gate, "POST", "/cache/purge?all=1&site=x").status)
     assert.equal(403, admin(gate, "POST", "/cache/purge?all=1", { Origin = "http://evil.example" }).status)
     assert.equal(403, admin(gate, "POST", "/cache/purge?all=1", { ["Sec-Fetch-Site"] = "cross-site" }).status)
-    assert.equal(403, admin(gate, "GET", "/cache/why?url=http://a.example/", { ["Sec-Fetch-Site"] = "same-site" }).status)
+    local from_page = { ["Sec-Fetch-Site"] = "same-site" }
+    assert.equal(403, admin(gate, "GET", "/cache/why?url=http://a.example/", from_page).status)
     assert.equal(1, json.decode(admin(gate, "GET", "/cache").body).caches[1].objects)
   end)
 
@@ -331,7 +335,9 @@ describe("what the cache did", function()
         req.cache.bypass = req.path == "/bypass"
       end
     ]] }
-    for _, target in ipairs { "/a", "/a", "/private", "/private", "/old", "/old", "/bypass", "/reply" } do get(gate, target) end
+    for _, target in ipairs { "/a", "/a", "/private", "/private", "/old", "/old", "/bypass", "/reply" } do
+      get(gate, target)
+    end
     http.post(gate.port, "/a", "x", { headers = { Host = "a.example" } })
     get(gate, "/a", { ["Cache-Control"] = "no-store" })
     local null = tostring(json.null)
@@ -386,6 +392,7 @@ describe("a site's settings for what does not say it itself", function()
   it("serve what is stale while it is asked for anew, for as long as `stale` says", function()
     local gate = start { cache = "stale = 60" }
     get(gate, "/old")
+    support.sleep(0.01) -- of age
     assert.matches("; hit; ttl=%-1", get(gate, "/old").headers["Cache-Status"])
   end)
 

@@ -86,6 +86,17 @@ return {
     assert.truthy(err:find("site.lua:4: warning: raw_target: paths are forwarded as they came", 1, true), err)
   end)
 
+  it("says so when a rule of the cache is never asked", function()
+    local config = [[local site = { listen = "127.0.0.1:8080", backends = { app = { "h:1" } }, %s }
+      function site.on_store() end
+      return site]]
+    local status, err = check(config:format "")
+    assert.equal(0, status)
+    assert.truthy(err:find("warning: no cache, and an on_store hook: it is never asked", 1, true), err)
+    err = select(2, check(config:format "cache = { memory = '1M' }"))
+    assert.is_nil(err:find("warning", 1, true))
+  end)
+
   it("says so when every request would be answered 502", function()
     local _, err = check [[return { listen = "127.0.0.1:8080" }]]
     assert.truthy(err:find("warning: no backends and no on_request hook: every request is answered 502\n", 1, true), err)
