@@ -29,7 +29,7 @@
     RULE(PRIVATE, "private", false)                   /* 5.2.2.7 */                                                    \
     RULE(AUTHORIZATION, "authorization", false)       /* in the request, and nothing permits it, 3.5 */                \
     RULE(VARY_ANY, "vary-any", false)                 /* Vary: *, 4.1 */                                               \
-    RULE(SET_COOKIE, "set-cookie", false)             /* without explicit freshness or public, 7.3 */        \
+    RULE(SET_COOKIE, "set-cookie", false)             /* without explicit freshness or public, 7.3 */                  \
     RULE(NO_FRESHNESS, "no-freshness", false)         /* none told, none to be guessed, nothing to validate by */      \
     RULE(NO_VALIDATOR, "no-validator", false)         /* no-cache, or never fresh, and nothing to validate by */       \
     RULE(POLICY, "policy", true)                /* on_store gave it a ttl; never of freshness_of, as those below */    \

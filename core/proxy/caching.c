@@ -67,7 +67,8 @@ static struct cache_key make_key(struct exchange *x) {
         : t.query.p ? SLICE("?")
                     : SLICE(""),
         own || !t.query.p ? SLICE("") : t.query,
-        other.n ? SLICE("\n@") : SLICE(""), /* none of the others has a line's end but in own parts, whose lengths are told */
+        other.n ? SLICE("\n@")
+                : SLICE(""), /* none of the others has a line's end but in own parts, whose lengths are told */
         other,
     };
     return cache_key_of(arena_concat(&x->arena, parts, sizeof parts / sizeof *parts));
@@ -467,7 +468,8 @@ enum cache_rule caching_adjust(const struct exchange *x, enum cache_rule rule, c
     bool silent = rule == CACHE_RULE_NO_FRESHNESS || rule == CACHE_RULE_VALIDATOR || rule == CACHE_RULE_HEURISTIC;
     for (unsigned i = 0; silent && i < p->negative_count; i++) {
         if (p->negative[i].status != status && !(p->negative[i].status == 0 && status >= 400)) continue;
-        if (headers_find_id(&r->headers, HEADER_SET_COOKIE) && !(told->present & CC_PUBLIC)) return CACHE_RULE_SET_COOKIE;
+        if (headers_find_id(&r->headers, HEADER_SET_COOKIE) && !(told->present & CC_PUBLIC))
+            return CACHE_RULE_SET_COOKIE;
         fresh->lifetime = (int64_t)(p->negative[i].seconds * 1000);
         return CACHE_RULE_HEURISTIC;
     }
@@ -475,7 +477,9 @@ enum cache_rule caching_adjust(const struct exchange *x, enum cache_rule rule, c
 }
 
 bool caching_varies_by_ours(const struct headers *response) {
-    static const struct slice ours[] = { { "X-Forwarded-For", 15 }, { "Forwarded", 9 }, { "Via", 3 }, { "Early-Data", 10 } };
+    static const struct slice ours[] = {
+        { "X-Forwarded-For", 15 }, { "Forwarded", 9 }, { "Via", 3 }, { "Early-Data", 10 }
+    };
     struct slice rest = headers_joined(response, SLICE("Vary")), name;
     while (rest.p && header_list_next(&rest, &name))
         for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)

@@ -127,8 +127,7 @@ void worker_count_refused(struct worker *w) { metric_add(w->metrics->destination
 
 /* Those that have only a fill left: others read of it, perhaps in other workers, and these are waited for. */
 static bool only_fills_run(struct worker *w) {
-    list_each(node, &w->exchanges)
-        if (container_of(node, struct exchange, node)->step != STEP_DONE) return false;
+    list_each(node, &w->exchanges) if (container_of(node, struct exchange, node)->step != STEP_DONE) return false;
     return true;
 }
 

@@ -166,6 +166,11 @@ local Site = {}
 ---for how long it answers when the backend fails; an hour, when none can be reached
 ---@field stale_if_error? moongate.Seconds
 ---@field purge? string|string[] addresses and ranges whose PURGE requests are obeyed; nobody's
+---@field disk? moongate.CacheDiskSettings a second place, slower and larger, that lasts over restarts; none
+
+---@class moongate.CacheDiskSettings
+---@field path string an absolute directory, writable by `user`, for this site alone
+---@field size moongate.Bytes all that its files take
 
 ---@class moongate.CompressSettings
 ---@field types? string|string[] media types such as "text/html" or "text/*", in place of the usual ones

@@ -1,5 +1,5 @@
--- What a cache must not do, over the wire: give one client what is another's, keep what a validation forbids, trust what
--- clients write, or fall over what comes at an odd moment.
+-- What a cache must not do, over the wire: give one client what is another's, keep what a validation forbids, trust
+-- what clients write, or fall over what comes at an odd moment.
 
 local support = require "support"
 local it, http, h2, net, moongate = support.it, support.http, support.h2, support.net, support.moongate
@@ -48,7 +48,9 @@ describe("the cache", function()
     end)
 
     it("a cookie on an answer that nobody said is fresh (RFC 9111 7.3)", function()
-      routes["/session"] = function() return 200, { ["Set-Cookie"] = "session=1", ["Last-Modified"] = "Sun, 22 Nov 2020 10:00:00 GMT" }, "x" end
+      routes["/session"] = function()
+        return 200, { ["Set-Cookie"] = "session=1", ["Last-Modified"] = "Sun, 22 Nov 2020 10:00:00 GMT" }, "x"
+      end
       get "/session"
       get "/session"
       assert.equal(2, asked(backend, "/session"))
@@ -111,7 +113,9 @@ describe("the cache", function()
     it("what varies by a field of ours that differs for each client", function()
       for _, name in ipairs { "X-Forwarded-For", "Forwarded", "Via", "Early-Data" } do
         local target = "/vary-" .. name
-        routes[target] = function() return 200, { ["Cache-Control"] = "max-age=100", Vary = "Accept, " .. name }, "x" end
+        routes[target] = function()
+          return 200, { ["Cache-Control"] = "max-age=100", Vary = "Accept, " .. name }, "x"
+        end
         get(target)
         get(target)
         assert.equal(2, asked(backend, target))
@@ -166,7 +170,8 @@ describe("the cache", function()
 
   it("cuts what HTTP/2 clients ask for, in one part or several, and tells HEAD and conditions of the whole", function()
     local both = moongate.start { values = { BACKEND = backend }, config = [[
-      return { drain = "2s", listen = { "127.0.0.1:$PORT", h2c = true }, backends = { app = { "$BACKEND" } }, cache = { memory = "8M" } }
+      return { drain = "2s", listen = { "127.0.0.1:$PORT", h2c = true }, backends = { app = { "$BACKEND" } },
+        cache = { memory = "8M" } }
     ]] }
     routes["/parts"] = function()
       return 200, { ["Cache-Control"] = "max-age=100", ETag = '"1"', ["Content-Type"] = "text/plain" }, "0123456789"
@@ -188,8 +193,44 @@ describe("the cache", function()
     assert.is_string(any.headers.date)
     assert.is_nil(any.headers["content-length"])
     local beyond = peer:exchange("/parts", { headers = { { "range", "bytes=10-" } } })
-    assert.same({ 416, "bytes */10", "0" }, { beyond.status, beyond.headers["content-range"], beyond.headers["content-length"] })
+    assert.same({ 416, "bytes */10", "0" },
+      { beyond.status, beyond.headers["content-range"], beyond.headers["content-length"] })
     peer.conn:close()
+  end)
+
+  it("does not keep what was fetched before a POST, nor gives it to who asks behind that (RFC 9111 4.4)", function()
+    local released, changed = support.async.signal(), false
+    routes["/cart"] = function(request)
+      local body = changed and "new" or "old"
+      if request.method == "POST" then changed = true
+      elseif body == "old" then
+        support.async.wait(released, function() return changed == "and told" end, "to be released")
+      end
+      return 200, { ["Cache-Control"] = "max-age=100" }, body
+    end
+    local before, behind = net.connect(gate.port), net.connect(gate.port)
+    before:send "GET /cart HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    support.eventually("it to be asked", function() return asked(backend, "/cart") == 1 end)
+    http.post(gate.port, "/cart", "")
+    behind:send "GET /cart HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    get "/none" -- by now the one behind follows, or will come later still
+    changed = "and told"
+    released:notify()
+    assert.equal("old", http.response(before).body)
+    assert.equal("new", http.response(behind).body)
+    assert.equal("new", get("/cart").body)
+    assert.equal(3, asked(backend, "/cart"))
+  end)
+
+  it("keeps a bounded number of variants, for each look-up walks over all", function()
+    routes["/who"] = function(request)
+      return 200, { ["Cache-Control"] = "max-age=100", Vary = "X-Who" }, request.headers["X-Who"]
+    end
+    for i = 1, 300 do assert.equal(tostring(i), get("/who", { ["X-Who"] = tostring(i) }).body) end
+    get("/who", { ["X-Who"] = "300" })
+    assert.equal(300, asked(backend, "/who"))
+    get("/who", { ["X-Who"] = "1" })
+    assert.equal(301, asked(backend, "/who"))
   end)
 
   it("lets nobody wait for the answer to who shows credentials", function()
@@ -214,7 +255,8 @@ describe("the cache", function()
   it("stops at once when only a fill is left that nobody reads", function()
     local origin = net.listen()
     local small = moongate.start { values = { BACKEND = origin }, config = [[
-      return { drain = "60s", listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } }, cache = { memory = "8M" } }
+      return { drain = "60s", listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } },
+        cache = { memory = "8M" } }
     ]] }
     local one = net.connect(small.port)
     one:send "GET /endless HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -223,7 +265,9 @@ describe("the cache", function()
     conn:send "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nCache-Control: max-age=100\r\n\r\n5\r\nbegin\r\n"
     one:read_until "begin"
     one:reset()
-    support.eventually("the client to be gone", function() return select(2, small:command "status"):find "clients +0 open" end)
+    support.eventually("the client to be gone", function()
+      return select(2, small:command "status"):find "clients +0 open"
+    end)
     small:stop() -- fails after 5 s
   end)
 
@@ -293,13 +337,34 @@ describe("the cache", function()
       two:reset()
       one:reset()
       first:close()
-      local status
+      local seen
       support.eventually("both to be gone", function()
-        status = select(2, small:command "status")
-        return status:find "clients +0 open" and not status:find "active [1-9]"
-      end, { seen = function() return status end })
+        seen = select(2, small:command "status")
+        return seen:find "clients +0 open" and not seen:find "active [1-9]"
+      end, { seen = function() return seen end })
     end)
   end
+
+  it("lets a slow reader go on when the backend of what has outgrown it is gone", function()
+    local origin = net.listen()
+    local small = moongate.start { values = { BACKEND = origin }, config = [[
+      return { drain = "2s", listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } },
+        cache = { memory = "8M", max_object = "64K" } }
+    ]] }
+    local one = net.connect(small.port)
+    one:send "GET /big HTTP/1.1\r\nHost: a\r\n\r\n"
+    local conn = origin:accept()
+    http.request(conn)
+    conn:send "HTTP/1.1 200 OK\r\nCache-Control: max-age=100\r\nTransfer-Encoding: chunked\r\n\r\n"
+    conn:send(http.encode_chunk "begin")
+    one:read_until "begin"
+    one:stop_reading()
+    conn:send_until_blocked(http.encode_chunk(("x"):rep(16000)))
+    conn:reset()
+    one:start_reading()
+    pcall(one.read_all, one)
+    assert.is_true(one.eof or one.lost ~= nil)
+  end)
 
   it("keeps apart what is forwarded with different X-Forwarded-Host", function()
     local other, its_backend, its_routes = start { policy = [[ site.trusted_proxies = { "127.0.0.1" } ]] }
