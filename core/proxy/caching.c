@@ -267,10 +267,17 @@ static void heed_outcome(struct caching *c, enum cache_outcome outcome) {
     cache_unfollow(&c->follower);
 }
 
+/* The last answer for this key was not for others. The next one may be: it is asked for as the request has it, and nobody
+ * waits, but what comes is stored if it can be. */
+static bool is_passed(const struct exchange *x) {
+    const struct caching *c = x->caching;
+    return c->found && c->found->pass && !x->cache_refresh;
+}
+
 /* Somebody asks the backend: who? CACHING_NONE here: look again. */
 static enum caching_answer join(struct exchange *x) {
     struct caching *c = x->caching;
-    bool alone = c->followed || (asks_range(x) && !(c->found && covers(x, c->found)));
+    bool alone = is_passed(x) || c->followed || (asks_range(x) && !(c->found && covers(x, c->found)));
     /* Most likely its answer is its own. Nobody is to wait for that. */
     alone |= !c->found && headers_find_id(&x->request.headers, HEADER_AUTHORIZATION);
     if (alone) {
@@ -310,9 +317,8 @@ static enum cache_fwd reason_to_ask(const struct exchange *x) {
 static enum caching_answer ask(struct exchange *x) {
     struct caching *c = x->caching;
     c->status.fwd = reason_to_ask(x);
-    bool passes = c->found && c->found->pass && !x->cache_refresh;
-    if (passes) c->status.detail = cache_rule_word(c->found->rule);
-    return passes || x->request.method == METHOD_HEAD ? CACHING_NONE : CACHING_FILLS;
+    if (is_passed(x)) c->status.detail = cache_rule_word(c->found->rule);
+    return x->request.method == METHOD_HEAD ? CACHING_NONE : CACHING_FILLS;
 }
 
 static enum caching_answer hit(struct exchange *x) {
@@ -389,9 +395,10 @@ void caching_fill(struct exchange *x) {
     bool alone = !c->found || c->found->pass || !covers(x, c->found);
     struct cached *known = take_known(x), *part = known ? NULL : take_part(x);
     finish_request(x);
-    fill_begin(&c->fill, x,
-               &(struct fill_options){
-                   .place = c->fill.place, .old = known, .part = part, .as_it_is = alone && asks_range(x) });
+    fill_begin(
+        &c->fill, x,
+        &(struct fill_options){
+            .place = c->fill.place, .old = known, .part = part, .as_it_is = is_passed(x) || (alone && asks_range(x)) });
 }
 
 /* What private= and no-cache= name is not stored, and meant for who asked (RFC 9111 5.2.2.7). */
@@ -496,7 +503,10 @@ static bool is_of_request(enum cache_rule rule) {
 /* That a backend is in trouble says nothing of the next request; nor do credentials, or a range that is none: with a
  * field that nobody needs anyone could keep a URL out of the cache. */
 double caching_pass_seconds(const struct exchange *x, enum cache_rule rule, int status) {
-    return status >= 500 || is_of_request(rule) ? 0 : policy_of(x)->pass;
+    const struct cached *mark = is_passed(x) ? x->caching->found : NULL;
+    int64_t half = mark ? mark->freshness.lifetime / 2 : 0;
+    bool remembered = mark && caching_now() < mark->freshness.received + half;
+    return status >= 500 || is_of_request(rule) || remembered ? 0 : policy_of(x)->pass;
 }
 
 /* Surrogate-Key: words. Cache-Tag: a list with commas. */

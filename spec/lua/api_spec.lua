@@ -18,8 +18,8 @@ local files = {
 -- The classes that describe a config's tables, by their place in the table of settings.
 local settings_classes = {
   TOP = "Config", LOG = "Log", LUA = "ScriptLimits", SITE = "Site", LISTENER = "Listener", TIMEOUTS = "Timeouts",
-  COMPRESS = "CompressSettings", CACHE = "CacheSettings", DISK = "CacheDiskSettings", BACKEND = "BackendSettings", SERVER = "ServerSettings",
-  BACKEND_TIMEOUTS = "BackendTimeouts", KEEPALIVE = "KeepaliveSettings", RETRY = "RetrySettings",
+  COMPRESS = "CompressSettings", CACHE = "CacheSettings", DISK = "CacheDiskSettings", BACKEND = "BackendSettings",
+  SERVER = "ServerSettings", BACKEND_TIMEOUTS = "BackendTimeouts", KEEPALIVE = "KeepaliveSettings", RETRY = "RetrySettings",
   HEALTH = "HealthSettings", BACKEND_TLS = "TlsOptions", LISTENER_TLS = "ListenerTls", CERTIFICATE = "Certificate",
 }
 

@@ -117,6 +117,27 @@ describe("the cache", function()
       end
     end)
 
+    it("what is for all, though the last answer was for one", function()
+      routes["/mine"] = function(request)
+        if request.headers.Cookie then return 200, { ["Cache-Control"] = "private", ETag = '"m"' }, "yours" end
+        return 200, { ["Cache-Control"] = "max-age=100" }, "everybody's"
+      end
+      for _ = 1, 2 do assert.equal("yours", get("/mine", { Cookie = "ann" }).body) end
+      assert.equal("everybody's", get("/mine").body)
+      assert.matches("hit", get("/mine").headers["Cache-Status"])
+    end)
+
+    it("not what is private, and has the backend answer conditions on it", function()
+      routes["/own-etag"] = function(request)
+        local same = request.headers["If-None-Match"] == '"1"'
+        return same and 304 or 200, { ["Cache-Control"] = "private", ETag = '"1"' }, not same and "body" or nil
+      end
+      get "/own-etag"
+      assert.equal(304, get("/own-etag", { ["If-None-Match"] = '"1"' }).status)
+      assert.equal('"1"', backend.requests[#backend.requests].headers["If-None-Match"])
+      assert.equal("body", get("/own-etag").body)
+    end)
+
     it("nothing for a request that says no-store", function()
       routes["/quiet"] = with { ["Cache-Control"] = "max-age=100" }
       get("/quiet", { ["Cache-Control"] = "no-store" })
