@@ -130,7 +130,13 @@ struct cache_body {
 
 /* ---- purges */
 
-enum { STAMPS = 1024, PREFIXES_MOST = 1024 };
+enum { RECENT_PURGES = 4096, PREFIXES_MOST = 1024 };
+
+/* One of the last purges, of an URL or a tag. */
+struct recent_purge {
+    uint64_t sequence, hash; /* another sequence than is looked for: it was of another kind */
+    bool soft;
+};
 
 struct prefix {
     struct prefix *next;
@@ -152,11 +158,11 @@ struct tag {
 
 struct marks {
     pthread_mutex_t lock;
-    _Atomic uint64_t sequence;          /* of the last purge */
-    _Atomic uint64_t all[2];            /* of the last purge of everything: hard, soft */
-    _Atomic uint64_t stamps[2][STAMPS]; /* of purges of URLs and tags, by hash, for fills under way */
-    uint64_t forgotten;                 /* purges of prefixes up to here are applied to all, and gone */
-    struct prefix *prefixes;            /* the latest first */
+    _Atomic uint64_t sequence;                 /* of the last purge */
+    _Atomic uint64_t all[2];                   /* of the last purge of everything: hard, soft */
+    struct recent_purge recent[RECENT_PURGES]; /* by sequence, for fills under way */
+    uint64_t forgotten;                        /* purges of prefixes up to here are applied to all, and gone */
+    struct prefix *prefixes;                   /* the latest first */
     unsigned prefix_count;
     struct tag **tags;
     size_t tag_mask;

@@ -10,8 +10,8 @@
  *
  * A purge also hits what is on its way: a response counts as old as the moment at which its fetch began. For purges of
  * everything, prefixes and known tags the sequence says so by itself. For URLs and tags that nobody had when they were
- * purged there are stamps: a small table by hash, with the number of the last purge. Two that share a stamp may cost
- * the other one a fetch more, if it was under way in that moment; it never keeps what should be gone.
+ * purged, the last RECENT_PURGES are remembered by a hash of what they named. A response that was longer under way than
+ * these go back counts as purged: that may cost a fetch more, and never keeps what should be gone.
  *
  * The list of prefixes: a walk of the sweep over all heads, once round, leaves those at its beginning behind. If
  * PREFIXES_MOST come sooner, or there is no memory for one, it is walked at once. */
@@ -126,20 +126,36 @@ enum cache_mark marks_of(struct cache *cache, struct stored *s) {
     return (enum cache_mark)atomic_load_explicit(&s->mark, memory_order_relaxed);
 }
 
-static size_t stamp_of(struct slice text) { return hash_bytes(text) % STAMPS; }
+static void remember_purge(struct marks *m, uint64_t sequence, struct slice text, bool soft) {
+    m->recent[sequence % RECENT_PURGES] = (struct recent_purge){ sequence, hash_bytes(text), soft };
+}
 
-static void check_stamp(const struct marks *m, struct stored *s, struct slice text, uint64_t sequence) {
-    size_t i = stamp_of(text);
-    if (load(&m->stamps[HARD][i]) > sequence) mark_raise(s, MARK_HARD);
-    else if (load(&m->stamps[SOFT][i]) > sequence) mark_raise(s, MARK_SOFT);
+static bool names(const struct recent_purge *p, const struct cached *c, uint64_t url) {
+    if (p->hash == url) return true;
+    for (uint32_t i = 0; i < c->tag_count; i++)
+        if (p->hash == hash_bytes(c->tags[i])) return true;
+    return false;
+}
+
+/* The marks are locked. */
+static enum cache_mark recent_mark(const struct marks *m, const struct cached *c, uint64_t from, uint64_t now) {
+    if (now - from > RECENT_PURGES) return MARK_HARD;
+    enum cache_mark mark = MARK_NONE;
+    uint64_t url = hash_bytes(c->url);
+    for (uint64_t n = from + 1; n <= now && mark < MARK_HARD; n++) {
+        const struct recent_purge *p = &m->recent[n % RECENT_PURGES];
+        if (p->sequence == n && names(p, c, url)) mark = p->soft ? MARK_SOFT : MARK_HARD;
+    }
+    return mark;
 }
 
 void marks_check(struct cache *cache, struct stored *s, uint64_t sequence) {
     struct marks *m = &cache->marks;
     atomic_store_explicit(&s->checked, sequence, memory_order_relaxed);
     if (marks_sequence(cache) == sequence) return;
-    check_stamp(m, s, s->head.url, sequence);
-    for (uint32_t i = 0; i < s->head.tag_count; i++) check_stamp(m, s, s->head.tags[i], sequence);
+    pthread_mutex_lock(&m->lock);
+    mark_raise(s, recent_mark(m, &s->head, sequence, load(&m->sequence)));
+    pthread_mutex_unlock(&m->lock);
     marks_of(cache, s);
 }
 
@@ -168,7 +184,7 @@ uint64_t cache_purge_all(struct cache *cache, bool soft) {
 uint64_t cache_purge_url(struct cache *cache, struct slice url, bool soft) {
     struct marks *m = &cache->marks;
     uint64_t sequence = begin_purge(m);
-    store(&m->stamps[soft][stamp_of(url)], sequence);
+    remember_purge(m, sequence, url, soft);
     uint64_t hit = index_mark_url(cache, url, soft ? MARK_SOFT : MARK_HARD);
     end_purge(m, sequence);
     disk_purge(cache, DISK_PURGE_URL, url, soft);
@@ -178,7 +194,7 @@ uint64_t cache_purge_url(struct cache *cache, struct slice url, bool soft) {
 uint64_t cache_purge_tag(struct cache *cache, struct slice text, bool soft) {
     struct marks *m = &cache->marks;
     uint64_t sequence = begin_purge(m), hit = 0;
-    store(&m->stamps[soft][stamp_of(text)], sequence);
+    remember_purge(m, sequence, text, soft);
     struct tag *tag = *find_tag(m, hash_bytes(text), text);
     if (tag) {
         hit = tag->refs - tag->hit;

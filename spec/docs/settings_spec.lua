@@ -2,7 +2,8 @@
 
 local headings = {
   TOP = "## The top", LOG = "### `log`", LUA = "### `lua`", SITE = "## A site", LISTENER = "### A listener",
-  TIMEOUTS = "### `timeouts`", COMPRESS = "### `compress`", CACHE = "### `cache`", DISK = "### `cache.disk`", BACKEND = "## A backend",
+  TIMEOUTS = "### `timeouts`", COMPRESS = "### `compress`", CACHE = "### `cache`", DISK = "### `cache.disk`",
+  BACKEND = "## A backend",
   SERVER = "### A server",
   BACKEND_TIMEOUTS = "### `timeouts` of a backend", KEEPALIVE = "### `keepalive`", RETRY = "### `retry`",
   HEALTH = "### `health`", BACKEND_TLS = "### `tls` of a backend",

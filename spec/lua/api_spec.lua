@@ -19,8 +19,9 @@ local files = {
 local settings_classes = {
   TOP = "Config", LOG = "Log", LUA = "ScriptLimits", SITE = "Site", LISTENER = "Listener", TIMEOUTS = "Timeouts",
   COMPRESS = "CompressSettings", CACHE = "CacheSettings", DISK = "CacheDiskSettings", BACKEND = "BackendSettings",
-  SERVER = "ServerSettings", BACKEND_TIMEOUTS = "BackendTimeouts", KEEPALIVE = "KeepaliveSettings", RETRY = "RetrySettings",
-  HEALTH = "HealthSettings", BACKEND_TLS = "TlsOptions", LISTENER_TLS = "ListenerTls", CERTIFICATE = "Certificate",
+  SERVER = "ServerSettings", BACKEND_TIMEOUTS = "BackendTimeouts", KEEPALIVE = "KeepaliveSettings",
+  RETRY = "RetrySettings", HEALTH = "HealthSettings", BACKEND_TLS = "TlsOptions", LISTENER_TLS = "ListenerTls",
+  CERTIFICATE = "Certificate",
 }
 
 ---@class api.Function
