@@ -94,6 +94,7 @@ function app.on_request(req)
     return gate.reply(200, "saved\n")
   end
   if made:get "crashed" then return 503 end
+  if req.path == "/" then return gate.reply(200, "the shop: /products, /product/1, /search?q=lamp&page=2\n") end
   local what = req.args.q and ("%s, page %s"):format(req.args.q, req.args.page) or req.path:sub(2):gsub("/", " ")
   local page = ("%s, made for the %s time\n"):format(what, ordinal(made:incr(what, 1)))
   return gate.reply(200, page, { ["Cache-Control"] = "no-store", ["Set-Cookie"] = "seen=1" })
