@@ -16,9 +16,9 @@ local function serve(answers)
   return server
 end
 
-local function start(server, more)
+local function start(server, more, settings)
   local options = '{ url = "http://%s/introspect", client_id = "shop", client_secret = "s:e", %s }'
-  return policy.start("oauth2_introspection", options:format(server.address, more or ""))
+  return policy.start("oauth2_introspection", options:format(server.address, more or ""), settings)
 end
 
 local function get(port, token, path)
@@ -85,7 +85,8 @@ describe("scripts.oauth2_introspection", function()
         return 500
       end,
     }
-    local port, backend = start(server, "timeout = 0.1")
+    -- One worker: another one's conn to the server would outlive its listener.
+    local port, backend = start(server, "timeout = 0.1", { workers = 1 })
     for _, token in ipairs { "broken", "html", "text", "list", "odd", "one", "slow" } do
       local response = get(port, token)
       assert.equal(503, response.status, token)
