@@ -378,7 +378,7 @@ describe("a TLS listener", function()
 
   it("meets who still waits in the queue of a listener that leaves as it met others", function()
     local gate = start([[return { max_connections = 1, sites = { {
-      listen = { "127.0.0.1:$PORT", tls = ]] .. own .. [[ }, on_request = 204 } } }]])
+      listen = { "127.0.0.1:$PORT", tls = ]] .. own .. [[ }, on_request = 204 } } }]], { workers = 1 })
     local first = net.connect_tls(gate.port)
     assert.equal(204, http.get(nil, "/", { conn = first }).status)
     local late = support.spawn(function()
