@@ -100,7 +100,8 @@ end
 
 -- What no second run takes back: it was seen, however rare it is.
 local function is_final(result, output)
-  return (result.note ~= nil and not result.late) or output:find "Sanitizer" ~= nil or output:find "runtime error:" ~= nil
+  local crashed = result.note ~= nil and not result.late
+  return crashed or output:find "Sanitizer" ~= nil or output:find "runtime error:" ~= nil
 end
 
 local function report(path, result, seconds, output)
