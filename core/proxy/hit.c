@@ -3,6 +3,8 @@
  * here. So each client reads at its own pace, and the fill at the backend's. */
 #include "proxy/hit.h"
 
+enum { HIT_AT_ONCE = 262144 };
+
 static void unref_body(void *body) { cache_body_unref(body); }
 
 static void append(struct buffer *to, struct slice bytes, struct cache_body *body, bool passing) {
@@ -55,6 +57,14 @@ static bool is_broken(struct hit *h) {
     return cache_body_state(h->body) == CACHE_BODY_BROKEN && cache_reader_peek(&h->reader, &passing).n == 0;
 }
 
+/* What is referenced costs a client nothing to have waiting, so that it gets more at a time than it has room for: most
+ * bodies in one write. A window's bytes are copied, and keep to the room. */
+static size_t most_at_once(struct hit *h, size_t room) {
+    bool passing;
+    cache_reader_peek(&h->reader, &passing);
+    return passing || room > HIT_AT_ONCE ? room : HIT_AT_ONCE;
+}
+
 /* One buffer of what is there. */
 static enum progress gather(struct hit *h, struct buffer *to, size_t room) {
     while (to->size < room) {
@@ -75,7 +85,7 @@ static void flow(struct hit *h) {
     size_t room;
     while (progress == PROGRESS_MORE && (room = pipe_room(&h->pipe)) > 0) {
         struct buffer bytes = { 0 };
-        progress = gather(h, &bytes, room);
+        progress = gather(h, &bytes, most_at_once(h, room));
         if (bytes.size) pipe_write(&h->pipe, &bytes, bytes.size);
         buffer_fini(&bytes);
         if (!h->open) break; /* a reader ended the exchange */
