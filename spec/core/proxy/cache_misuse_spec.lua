@@ -2,35 +2,18 @@
 -- what clients write, or fall over what comes at an odd moment.
 
 local support = require "support"
+local cached = require "support.cached"
 local it, http, h2, net, moongate = support.it, support.http, support.h2, support.net, support.moongate
 
 -- In the hard build bytes come one by one, and some calls are refused: not for what asks for pieces or times.
 local it_whole = support.process.preset == "hard" and pending or it
 
-local function start(options)
-  options = options or {}
-  local routes = {}
-  local backend = http.backend(function(request)
-    local route = routes[request.target:match "^[^?]*"]
-    if not route then return 404, {}, "nothing here\n" end
-    return route(request)
-  end)
-  local gate = moongate.start { values = { BACKEND = backend }, workers = options.workers, config = ([[
-    local site = { drain = "2s", listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } }, workers = nil,
-      cache = { memory = "8M", max_object = "256K", stale_if_error = "60s", negative = { [404] = "60s" } },
-      compress = true }
-    %s
-    return site
-  ]]):format(options.policy or "") }
-  return gate, backend, routes
-end
+local asked = cached.asked
 
-local function asked(backend, target)
-  local n = 0
-  for _, request in ipairs(backend.requests) do
-    if request.target == target then n = n + 1 end
-  end
-  return n
+local function start(options)
+  return cached.start { policy = options and options.policy, workers = options and options.workers, site = [[
+    drain = "2s", compress = true,
+    cache = { memory = "8M", max_object = "256K", stale_if_error = "60s", negative = { [404] = "60s" } } ]] }
 end
 
 describe("the cache", function()

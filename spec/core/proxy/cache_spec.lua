@@ -2,36 +2,18 @@
 -- answer says of where it came from. The rules themselves are specified in spec/core/http.
 
 local support = require "support"
+local cached = require "support.cached"
 local it, http, net, moongate = support.it, support.http, support.net, support.moongate
 
--- A backend that answers by path: routes["/a"] = function(request) … end; and a proxy with a cache before it.
+local asked = cached.asked
+
 local function start(options)
-  options = options or {}
-  local routes = {}
-  local backend = http.backend(function(request)
-    local route = routes[request.target] or routes[request.target:match "^[^?]*"]
-    if not route then return 404, {}, "nothing here\n" end
-    return route(request)
-  end)
-  local gate = moongate.start { values = { BACKEND = backend }, workers = options.workers, config = ([[
-    local site = { drain = "2s", listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } },
-      cache = { memory = "8M" }, timeouts = { first_byte = "2s", connect = "300ms" } }
-    %s
-    return site
-  ]]):format(options.policy or "") }
-  return gate, backend, routes
+  return cached.start { policy = options and options.policy, workers = options and options.workers, site = [[
+    drain = "2s", cache = { memory = "8M" }, timeouts = { first_byte = "2s", connect = "300ms" } ]] }
 end
 
 local function with(headers, body)
   return function() return 200, headers, body or "stored" end
-end
-
-local function asked(backend, target)
-  local n = 0
-  for _, request in ipairs(backend.requests) do
-    if request.target == target then n = n + 1 end
-  end
-  return n
 end
 
 describe("the cache", function()

@@ -2,36 +2,19 @@
 -- what it does takes nothing from who is answered meanwhile.
 
 local support = require "support"
+local cached = require "support.cached"
 local coding = require("moongate_core").coding
-local it, http, net, moongate = support.it, support.http, support.net, support.moongate
+local it, http, net = support.it, support.http, support.net
+
+local asked = cached.asked
 
 local function start(policy)
-  local routes = {}
-  local backend = http.backend(function(request)
-    local route = routes[request.target] or routes[request.target:match "^[^?]*"]
-    if not route then return 404, {}, "nothing here\n" end
-    return route(request)
-  end)
-  local gate = moongate.start { values = { BACKEND = backend }, workers = 1, config = ([[
-    local gate = require "moongate"
-    local site = { drain = "300ms", listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } },
-      cache = { memory = "8M" }, timeouts = { first_byte = "2s", connect = "300ms" } }
-    %s
-    return site
-  ]]):format(policy) }
-  return gate, backend, routes
+  return cached.start { policy = policy, workers = 1, site = [[
+    drain = "300ms", cache = { memory = "8M" }, timeouts = { first_byte = "2s", connect = "300ms" } ]] }
 end
 
 local function with(headers, body)
   return function() return 200, headers, body or "stored" end
-end
-
-local function asked(backend, target)
-  local n = 0
-  for _, request in ipairs(backend.requests) do
-    if request.target == target then n = n + 1 end
-  end
-  return n
 end
 
 local function get(gate, target, headers)
