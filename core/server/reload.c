@@ -212,8 +212,8 @@ static void note_success(struct reload *r) {
 }
 
 static void answer_success(struct reload *r) {
-    char *warnings = errors_text(&r->errors), *text;
-    must(asprintf(&text, "%sgeneration %u serves\n", warnings, r->number) >= 0);
+    char *warnings = errors_text(&r->errors);
+    char *text = must_printf("%sgeneration %u serves\n", warnings, r->number);
     answer_askers(r, 0, text);
     log_errors(&r->errors);
     free(warnings);
