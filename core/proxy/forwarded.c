@@ -103,8 +103,8 @@ void forwarded_receive(struct exchange *x) {
 /* Appends to a list field, or adds it. */
 static void append_to_list(struct headers *headers, struct arena *arena, enum header_id id, struct slice value) {
     struct slice old = headers_joined_id(headers, id);
-    if (!old.p) headers_add_id(headers, id, value);
-    else headers_set_id(headers, id, arena_concat(arena, (struct slice[]){ old, SLICE(", "), value }, 3));
+    if (old.p) value = arena_concat(arena, (struct slice[]){ old, SLICE(", "), value }, 3);
+    headers_set_id(headers, id, value);
 }
 
 /* One element of Forwarded; an IPv6 address stands in brackets and quotes (RFC 7239 6). */
@@ -132,5 +132,5 @@ void forwarded_send(struct exchange *x) {
     append_to_list(headers, &x->arena, HEADER_X_FORWARDED_FOR, ip);
     headers_set_id(headers, HEADER_X_FORWARDED_PROTO, x->forwarded_scheme);
     if (x->received_host.n && !headers_find_id(headers, HEADER_X_FORWARDED_HOST))
-        headers_add_id(headers, HEADER_X_FORWARDED_HOST, x->received_host);
+        headers_set_id(headers, HEADER_X_FORWARDED_HOST, x->received_host);
 }
