@@ -36,7 +36,8 @@ bool last_hop_answers(struct exchange *x, struct reply *reply) {
     struct header *field = headers_find(&x->request.headers, SLICE("Max-Forwards"));
     uint64_t left;
     if (!field || !slice_to_u64(field->value, &left)) return false;
-    if (left > 0) headers_replace(&x->request.headers, field, arena_printf(&x->arena, "%llu", (unsigned long long)left - 1));
+    if (left > 0)
+        headers_replace(&x->request.headers, field, arena_printf(&x->arena, "%llu", (unsigned long long)left - 1));
     else answer(x, reply);
     return left == 0;
 }
