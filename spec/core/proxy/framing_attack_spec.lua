@@ -4,13 +4,6 @@
 local support = require "support"
 local it, http, net, moongate = support.it, support.http, support.net, support.moongate
 
--- The next `n` bytes of a chunked body, however they are cut.
-local function content(conn, n)
-  local got = ""
-  while #got < n do got = got .. http.chunk(conn) end
-  return got
-end
-
 describe("a request that can be read in two ways", function()
   local backend, gate
 
@@ -168,7 +161,7 @@ describe("a request that can be read in two ways", function()
         client:send "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n"
         local conn = backend:accept()
         http.request_head(conn)
-        assert.equal("first", content(conn, 5))
+        assert.equal("first", http.content(conn, 5))
         client:send(shape[2])
         client:post(smuggled)
         local response = http.response(client)
