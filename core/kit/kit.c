@@ -451,6 +451,11 @@ static void push_answer(lua_State *L, const struct rehearsal_answer *answer) {
     lua_setfield(L, -2, "interim");
 }
 
+static void check_rest(const struct kit *kit, lua_State *L) {
+    if (rehearsal_is_restless(kit->rehearsal))
+        luaL_error(L, "something goes on for ever while no time passes (tasks that spawn tasks?)");
+}
+
 /* request{ bytes =, method =, ip =, port =, listen =, site =, leave = } -> answer, did the exchange end? */
 static int rehearsal_lua_request(lua_State *L) {
     struct kit *kit = check_kit(L);
@@ -461,6 +466,7 @@ static int rehearsal_lua_request(lua_State *L) {
     begin(kit, L);
     bool ended = rehearsal_request(kit->rehearsal, &request, &answer);
     end(kit);
+    check_rest(kit, L);
     push_answer(L, &answer);
     lua_pushboolean(L, ended);
     return 2;
@@ -475,6 +481,7 @@ static int rehearsal_lua_advance(lua_State *L) {
     begin(kit, L);
     rehearsal_advance(kit->rehearsal, seconds);
     end(kit);
+    check_rest(kit, L);
     return 0;
 }
 

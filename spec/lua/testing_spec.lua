@@ -507,6 +507,20 @@ describe("the kit's world", function()
     assert.equal("http://audit.test/later", kit:fetched()[2].url)
   end)
 
+  it("fails the test when something goes on for ever while no time passes", function()
+    local forever = "something goes on for ever while no time passes"
+    local kit = testing.load { text = [[
+      local gate = require "moongate"
+      local function storm() gate.spawn(storm) end
+      local site = { listen = "127.0.0.1:8080" }
+      function site.on_load() gate.sleep(1) end
+      function site.on_request() gate.spawn(storm) return 204 end
+      return site]] }
+    assert.error_matches(function() kit:request "/" end, forever)
+    assert.error_matches(function() kit:advance(1) end, forever)
+    assert.error_matches(function() kit:reload() end, "on_load: it goes on for ever")
+  end)
+
   it("frees what it took", function()
     local text = site "function site.on_request(req) gate.sleep(1) return gate.fetch('http://x.test/').status end"
     for _ = 1, 20 do
