@@ -2,8 +2,8 @@
  * (flow.c): the file itself, then every function that is made in it, those that are hooks with what hooks get, and
  * again every call of a function of the file with arguments that are known.
  *
- * Which functions are hooks the loaded state says, by file and lines: so a policy that a function of another file made
- * is found as well as one that stands in the config. */
+ * Which functions are hooks the loaded state says, by their files and bytes: so a policy that a function of another
+ * file made is found as well as one that stands in the config. */
 #include "lua/inspect.h"
 
 #include "lua/bind.h"
@@ -25,11 +25,10 @@
 enum { SCENES_MOST = 3000, DEPTH_MOST = 8, RETURNS_MOST = 64 };
 enum { FIRST_STATUS = 200, LAST_STATUS = 599 };
 
-/* A function of the state that is a hook of a site. */
+/* A function of the file that is looked at, and a hook of a site. */
 struct found_hook {
     struct found_hook *next;
-    const char *file;
-    int line, last_line;
+    const struct proto *proto; /* read for itself: none of those that are walked */
     enum hook hook;
     unsigned site;
 };
@@ -534,20 +533,46 @@ static void see(struct flow *f, struct scene *s, unsigned at, struct fact *regis
 
 /* ---- hooks */
 
-static void add_hook(struct inspection *in, int ref, enum hook hook, unsigned site) {
+static int append(lua_State *L, const void *bytes, size_t n, void *with) {
+    (void)L;
+    return fwrite(bytes, 1, n, with) == n ? 0 : 1;
+}
+
+/* The function on top, taken apart; pops it. NULL: as bytecode_read says. */
+static struct proto *take_apart(struct inspection *in) {
+    char *dump = NULL;
+    size_t size = 0;
+    FILE *to = open_memstream(&dump, &size);
+    must(to);
+    lua_dump(in->state->L, append, to, 0);
+    must(fclose(to) == 0);
+    lua_pop(in->state->L, 1);
+    struct slice kept = arena_copy(&in->arena, slice_make(dump, size));
+    free(dump);
+    return bytecode_read(&in->arena, kept);
+}
+
+/* Is the function on top one of the file that is looked at? */
+static bool stands_in_file(const struct inspection *in) {
     lua_State *L = in->state->L;
     lua_Debug about;
+    if (!lua_isfunction(L, -1) || lua_iscfunction(L, -1)) return false;
+    lua_pushvalue(L, -1);
+    lua_getinfo(L, ">S", &about);
+    return strcmp(*about.source == '@' ? about.source + 1 : about.source, in->main->file) == 0;
+}
+
+static void add_hook(struct inspection *in, int ref, enum hook hook, unsigned site) {
+    lua_State *L = in->state->L;
     lua_rawgeti(L, LUA_REGISTRYINDEX, ref);
-    if (!lua_isfunction(L, -1) || lua_iscfunction(L, -1)) {
+    if (!stands_in_file(in)) {
         lua_pop(L, 1);
         return;
     }
-    lua_getinfo(L, ">S", &about);
+    const struct proto *proto = take_apart(in);
+    if (!proto) return;
     struct found_hook *h = arena_alloc_zeroed(&in->arena, sizeof *h);
-    *h = (struct found_hook){ .next = in->hooks, .line = about.linedefined, .last_line = about.lastlinedefined };
-    h->file = arena_printf(&in->arena, "%s%c", *about.source == '@' ? about.source + 1 : about.source, 0).p;
-    h->hook = hook;
-    h->site = site;
+    *h = (struct found_hook){ .next = in->hooks, .proto = proto, .hook = hook, .site = site };
     in->hooks = h;
 }
 
@@ -561,19 +586,11 @@ static void find_hooks(struct inspection *in) {
         }
 }
 
-static unsigned count_protos(const struct proto *p, int line, int last_line) {
-    unsigned count = p->line == line && p->last_line == last_line;
-    for (unsigned i = 0; i < p->proto_count; i++) count += count_protos(p->protos[i], line, last_line);
-    return count;
-}
-
-/* The next hook that this function is, after `h` (NULL: the first). Functions that share their lines with another one
- * are not told apart. */
+/* The next hook that this function is, after `h` (NULL: the first). */
 static const struct found_hook *next_hook(const struct inspection *in, const struct found_hook *h,
                                           const struct proto *p) {
     for (h = h ? h->next : in->hooks; h; h = h->next)
-        if (h->line == p->line && h->last_line == p->last_line && strcmp(h->file, p->file) == 0)
-            return count_protos(in->main, p->line, p->last_line) == 1 ? h : NULL;
+        if (slice_equal(h->proto->bytes, p->bytes)) return h;
     return NULL;
 }
 
@@ -627,30 +644,13 @@ static void look_at_main(struct inspection *in) {
 
 /* ---- files */
 
-static int append(lua_State *L, const void *bytes, size_t n, void *with) {
-    (void)L;
-    return fwrite(bytes, 1, n, with) == n ? 0 : 1;
-}
-
-/* The function on top, taken apart; pops it. `*dump` is the caller's to free. */
-static struct proto *take_apart(struct inspection *in, char **dump) {
-    size_t size = 0;
-    FILE *to = open_memstream(dump, &size);
-    must(to);
-    lua_dump(in->state->L, append, to, 0);
-    must(fclose(to) == 0);
-    lua_pop(in->state->L, 1);
-    return bytecode_read(&in->arena, slice_make(*dump, size));
-}
-
 static void inspect_file(struct inspection *in, const char *path, struct slice text) {
-    char *dump = NULL;
     if (text.n && *text.p == LUA_SIGNATURE[0]) return;
     if (!environment_of_file_push(in->state->L, path)) return;
     lua_pop(in->state->L, 1);
     load_chunk_push(in->state->L, path, text);
     arena_init(&in->arena);
-    in->main = take_apart(in, &dump);
+    in->main = take_apart(in);
     in->from = in->errors->count;
     if (in->main) {
         names_open(&in->names, in->state->L, &in->arena);
@@ -661,7 +661,6 @@ static void inspect_file(struct inspection *in, const char *path, struct slice t
     }
     errors_sort(in->errors, in->from);
     arena_fini(&in->arena);
-    free(dump);
 }
 
 static int inspect_all(lua_State *L) {

@@ -117,6 +117,14 @@ describe("inspecting scripts", function()
     assert.equal("site.lua:5: req has no field 'onwer'\nsite.lua:8: req has no field 'hots' (did you mean 'host'?)\n", err)
   end)
 
+  it("tells functions on one line apart", function()
+    local err = check "site.use = { { on_request = function(q) return q.pth end, on_log = function(q, r) return q.hots, r.stats end }, { on_request = function() return true end } }"
+    for _, expected in ipairs {
+      "on_request returns a boolean; expected a reply, a status or nothing", "res has no field 'stats' (did you mean 'status'?)",
+      "req has no field 'hots' (did you mean 'host'?)", "req has no field 'pth' (did you mean 'path'?)",
+    } do assert.truthy(err:find("site.lua:4: " .. expected .. "\n", 1, true), err) end
+  end)
+
   it("looks into modules, and into policies that functions of other files made", function()
     local err, status = check('site.use = { require "guard" { path = "/x" } }', { ["guard.lua"] = [[
 return function(options)
