@@ -173,14 +173,21 @@ static void see_field(struct inspection *in, int line, struct fact base, struct 
          near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
 }
 
-static void see_assigned(struct inspection *in, int line, struct fact base, struct fact key) {
+static void keep_field(struct made_table *t, struct slice name, struct fact value) {
+    if (t->field_count == TABLE_ITEMS) {
+        t->opaque = true;
+        return;
+    }
+    t->fields[t->field_count] = name;
+    t->values[t->field_count++] = value;
+}
+
+static void see_assigned(struct inspection *in, int line, struct fact base, struct fact key, struct fact value) {
     struct slice name = key.kind == FACT_STRING ? key.string : SLICE("?");
     see_field(in, line, base, key);
-    if (base.kind == FACT_TABLE) {
-        struct made_table *t = base.table;
-        if (key.kind == FACT_STRING && t->field_count < TABLE_ITEMS) t->fields[t->field_count++] = name;
-        else t->opaque = true;
-    }
+    if (base.kind == FACT_TABLE && key.kind == FACT_STRING) keep_field(base.table, name, value);
+    else see_used(in, line, value);
+    if (base.kind == FACT_TABLE && key.kind != FACT_STRING) base.table->opaque = true;
     if (base.kind == FACT_LIVE && base.live->front)
         tell(in, line, is_sure(in->now), "cannot set '%s.%.*s': it is read-only", base.live->path, FMT(name));
 }
@@ -412,24 +419,64 @@ static void see_key(struct inspection *in, const struct made_return *r) {
     }
 }
 
-static void see_picked_name(struct inspection *in, const struct found_hook *h, int line, struct slice name) {
-    struct slice rest = name, head = slice_cut(&rest, '/');
-    if (h->site < in->site_count && !is_backend(in, h->site, name) && !is_backend(in, h->site, head))
-        tell_backend(in, line, in->site_count > 1 ? " in this site" : "", head);
+static bool may_be_server(const struct inspect_site *site, struct slice name, struct slice backend) {
+    struct slice any = slice_make(name.p, backend.n + 1);
+    for (const char *const *s = site->servers; *s; s++)
+        if (slice_equal(name, slice_of(*s)) || slice_equal(any, slice_of(*s))) return true;
+    return false;
 }
 
+static void see_picked_name(struct inspection *in, const struct found_hook *h, int line, struct slice name) {
+    struct slice rest = name, head = slice_cut(&rest, '/');
+    if (h->site >= in->site_count || is_backend(in, h->site, name)) return;
+    if (!is_backend(in, h->site, head)) tell_backend(in, line, in->site_count > 1 ? " in this site" : "", head);
+    else if (!may_be_server(&in->sites[h->site], name, head))
+        tell(in, line, is_sure(in->now), "the backend \"%.*s\" has no server \"%.*s\"", FMT(head), FMT(rest));
+}
+
+static bool push_list(lua_State *L, const struct made_table *t, const char *unknown);
+
+/* A constant, or a list of them; false: it is something else, and nothing is pushed. */
+static bool push_known(lua_State *L, struct fact f) {
+    switch (f.kind) {
+    case FACT_BOOLEAN: lua_pushboolean(L, f.boolean); return true;
+    case FACT_INTEGER: lua_pushinteger(L, f.integer); return true;
+    case FACT_NUMBER: lua_pushnumber(L, f.number); return true;
+    case FACT_STRING: lua_pushlstring(L, f.string.p, f.string.n); return true;
+    case FACT_TABLE: return f.table->field_count == 0 && push_list(L, f.table, "connect");
+    default: return false;
+    }
+}
+
+static bool push_list(lua_State *L, const struct made_table *t, const char *unknown) {
+    if (t->opaque || !lua_checkstack(L, 8)) return false;
+    lua_createtable(L, (int)t->item_count, (int)t->field_count);
+    for (unsigned i = 0; i < t->item_count; i++) {
+        if (!push_known(L, t->items[i])) lua_pushstring(L, unknown);
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    return true;
+}
+
+/* The list is made once more, as far as it is known, and read as the hook's answer would be. */
 static void see_picked_list(struct inspection *in, const struct found_hook *h, int line, const struct made_table *t) {
-    static const char *const known[] = { "tries", "retry_on", "timeout", NULL };
-    if (t->opaque) return;
+    static const char *const options[] = { "tries", "retry_on", "timeout", NULL };
+    lua_State *L = in->state->L;
+    struct pick pick = { 0 };
+    struct reading reading;
+    if (!push_list(L, t, "?")) return;
     for (unsigned i = 0; i < t->item_count; i++)
         if (t->items[i].kind == FACT_STRING) see_picked_name(in, h, line, t->items[i].string);
     for (unsigned i = 0; i < t->field_count; i++) {
-        char name[64];
-        snprintf(name, sizeof name, "%.*s", FMT(t->fields[i]));
-        if (!is_one_of(name, known))
-            tell(in, line, true,
-                 "pick_backend returns a list with an unknown field \"%s\"; there are tries, retry_on, timeout", name);
+        lua_pushlstring(L, t->fields[i].p, t->fields[i].n);
+        bool known = push_known(L, t->values[i]);
+        if (!known && !is_one_of(lua_tostring(L, -1), options)) lua_pushboolean(L, known = true);
+        if (known) lua_rawset(L, -3);
+        else lua_pop(L, 1);
     }
+    reading_init(&reading, NULL, NULL, HOOK_PICK_BACKEND, NULL);
+    if (!pick_read(&reading, L, lua_gettop(L), &pick)) tell(in, line, true, "pick_backend returns %s", reading.why);
+    lua_pop(L, 1);
 }
 
 static void see_pick(struct inspection *in, const struct found_hook *h, const struct made_return *r) {
@@ -495,9 +542,19 @@ static void see_stored(struct inspection *in, const struct scene *s, unsigned at
     uint32_t i = s->proto->code[at];
     int line = s->proto->lines[at];
     struct fact base = flow_base(s, at, registers), key = flow_key(s, at, registers);
-    if (!op_k(i)) see_used(in, line, registers[op_c(i)]);
-    if (base.kind != FACT_ENVIRONMENT) see_assigned(in, line, base, key);
-    else if (key.kind == FACT_STRING) see_global_set(in, line, key.string);
+    struct fact value = op_k(i) ? fact_of_constant(&s->proto->constants[op_c(i)]) : registers[op_c(i)];
+    if (base.kind != FACT_ENVIRONMENT) {
+        see_assigned(in, line, base, key, value);
+        return;
+    }
+    see_used(in, line, value);
+    if (key.kind == FACT_STRING) see_global_set(in, line, key.string);
+}
+
+/* What is read out of a table may be changed behind its back. */
+static void see_read(struct inspection *in, int line, struct fact base, struct fact key) {
+    see_field(in, line, base, key);
+    if (base.kind == FACT_TABLE) base.table->opaque = true;
 }
 
 static void see(struct flow *f, struct scene *s, unsigned at, struct fact *registers) {
@@ -510,7 +567,7 @@ static void see(struct flow *f, struct scene *s, unsigned at, struct fact *regis
     case OP_GETFIELD:
     case OP_SELF:
     case OP_GETTABLE:
-    case OP_GETI: see_field(in, line, flow_base(s, at, registers), flow_key(s, at, registers)); break;
+    case OP_GETI: see_read(in, line, flow_base(s, at, registers), flow_key(s, at, registers)); break;
     case OP_SETTABUP:
     case OP_SETFIELD:
     case OP_SETTABLE:

@@ -152,9 +152,9 @@ return { on_request = function(req) inner {} end }
 
     it("fails naming a backend that is not there", function()
       for value, sentence in pairs {
-        ["'nope'"] = 'picked the backend "nope"', ["'app/two'"] = 'picked the server "app/two"', ["{}"] = "without a backend",
+        ["'nope'"] = 'returned the backend "nope"', ["'app/two'"] = 'returned the server "app/two"', ["{}"] = "without a backend",
         ["{ 'app', 'x' }"] = 'the backend "x"', ["{ 'app', trise = 2 }"] = 'unknown field "trise"', ["{ 'app', tries = 0 }"] = "wrong tries",
-        ["{ 'app', retry_on = 'x' }"] = "wrong retry_on", ["{ 'app', timeout = 'x' }"] = "wrong timeout", ["12"] = "picked a number",
+        ["{ 'app', retry_on = 'x' }"] = "wrong retry_on", ["{ 'app', timeout = 'x' }"] = "wrong timeout", ["12"] = "returned a number",
       } do
         assert.equal("failed", answer("pick_backend", "return " .. value))
         assert.is_truthy(engine.log():find(sentence, 1, true), value)
@@ -193,7 +193,7 @@ return { on_request = function(req) inner {} end }
       local state = engine.load("return { pick_backend = 'nope' }", { backends = backends })
       local ok, why = state:start()
       assert.is_false(ok)
-      assert.matches('pick_backend: picked the backend "nope", which this site does not have', why)
+      assert.matches('pick_backend: the backend "nope", which this site does not have', why)
     end)
 
     it("must be of a kind that the hook takes", function()
