@@ -188,6 +188,8 @@ static void see_assigned(struct inspection *in, int line, struct fact base, stru
     if (base.kind == FACT_TABLE && key.kind == FACT_STRING) keep_field(base.table, name, value);
     else see_used(in, line, value);
     if (base.kind == FACT_TABLE && key.kind != FACT_STRING) base.table->opaque = true;
+    if (base.kind == FACT_OBJECT && names_object_keeps(base.object, name))
+        tell(in, line, is_sure(in->now), "%s.%.*s is read-only", base.object->name, FMT(name));
     if (base.kind == FACT_LIVE && base.live->front)
         tell(in, line, is_sure(in->now), "cannot set '%s.%.*s': it is read-only", base.live->path, FMT(name));
 }
