@@ -65,6 +65,19 @@ return { on_request = function(req) inner {} end }
       assert.equal(1, state:errors "on_request")
     end)
 
+    it("is told with its place whatever it raises", function()
+      for raised, told in pairs {
+        ["{ code = 1 }"] = "(the error is a table, not a text)", ["nil"] = "(the error is nil, not a text)",
+        ["setmetatable({}, { __tostring = function() return 'a lie' end })"] = "(the error is a table, not a text)",
+        ["'a\\0b'"] = "a?b",
+      } do
+        local state = engine.open("return {\n  on_request = function()\n    error(" .. raised .. ")\n  end\n}")
+        assert.equal("failed", engine.answer(state, "on_request"))
+        local log = engine.log()
+        assert.is_truthy(log:find("nowhere/config.lua:3: " .. told .. "\n", 1, true), log)
+      end
+    end)
+
     it("carries on where the site says so", function()
       local state = engine.open("return { on_request = function() error 'x' end }", { fail_open = { on_request = true } })
       assert.equal("carry_on", engine.answer(state, "on_request"))
