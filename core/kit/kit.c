@@ -423,7 +423,7 @@ static void read_request(lua_State *L, const struct kit *kit, struct rehearsal_r
     struct slice ip = text_field(L, "ip");
     uint16_t port = (uint16_t)number_field(L, "port", 40000);
     if (!addr_from_ip(&request->from, ip.p ? ip : SLICE("127.0.0.1"), port))
-        luaL_argerror(L, 2, "client.ip is no IP address");
+        luaL_error(L, "kit:request: client.ip is no IP address");
     const char *listener = text_field(L, "listen").p;
     lua_getfield(L, 2, "site");
     request->listener = rehearsal_listener(kit->rehearsal, listener, nth_site(L, kit, lua_gettop(L)));
