@@ -317,7 +317,10 @@ struct state *config_worker_state(const struct config *config, struct sources *s
                                   const struct state *config_state, struct errors *errors) {
     struct state *state = state_create(sources, (int)worker, &config->limits, errors);
     if (!state || value_equal(state_config(state), state_config(config_state))) return state;
-    errors_add(errors, config->file, 0, NULL, "the config is not the same each time it runs");
+    char path[SPOT_TEXT];
+    value_difference(state_config(state), state_config(config_state), path, sizeof path);
+    errors_add(errors, config->file, config_lines_find(config->lines, path), *path ? path : NULL,
+               "it is not the same each time the file runs; what `pairs` gives has no order");
     state_destroy(state);
     return NULL;
 }

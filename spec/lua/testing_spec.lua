@@ -52,6 +52,11 @@ describe("kit.load", function()
       function site.on_load() error "sorry" end]])
   end)
 
+  it("ends an on_load that takes too long, and says which", function()
+    raises("config.lua:2: on_load: it took longer than 10 s", testing.load, { text = [[return { listen = 8080, on_request = 204,
+      on_load = function() require("moongate").sleep(11) end }]] })
+  end)
+
   it("ends the kit before it", function()
     local first = load(site())
     local second = load(site())
