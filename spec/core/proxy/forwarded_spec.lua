@@ -87,6 +87,18 @@ describe("forwarded fields", function()
     assert.same({ "https" }, headers:all "X-Forwarded-Proto")
   end)
 
+  it("of a trusted proxy that speaks the older fields are not mixed with what its client says in Forwarded", function()
+    local headers = forwarded(gate.values.PORT2, "X-Forwarded-For: 203.0.113.9\r\nForwarded: for=203.0.113.9;proto=https\r\n")
+    assert.same({ "http" }, headers:all "X-Forwarded-Proto")
+  end)
+
+  it("of a trusted proxy are dropped where a quoted string does not end, which would swallow what is added", function()
+    for _, value in ipairs { 'for="203.0.113.9', 'for=203.0.113.9;by="a\\"', 'for="[2001:db8::1]:80", for="\\' } do
+      local headers = forwarded(gate.values.PORT2, "Forwarded: " .. value .. "\r\n")
+      assert.same({ 'for=127.0.0.1;host="site.example:8080";proto=http' }, headers:all "Forwarded")
+    end
+  end)
+
   it("of a trusted proxy that says nothing are as for any client", function()
     local headers = forwarded(gate.values.PORT2)
     assert.same({ "127.0.0.1" }, headers:all "X-Forwarded-For")
