@@ -50,7 +50,7 @@ struct record_head {
     uint32_t meta; /* bytes */
     uint32_t variant;
     uint32_t expires; /* Unix seconds */
-    uint32_t reserved;
+    uint32_t url;     /* disk_url_hash */
     struct digest meta_sum;
     uint64_t sum; /* of all before */
 };
@@ -80,11 +80,12 @@ bool meta_read(struct meta *, const char *bytes, size_t n, uint64_t body);
 void meta_fini(struct meta *);
 
 uint64_t disk_key_hash(const struct disk *, struct slice key);
+uint32_t disk_url_hash(const struct disk *, struct slice url);
 uint32_t disk_variant(struct slice vary);
 /* When it is stale, Unix seconds. */
 uint32_t disk_expiry(const struct freshness *);
 
-/* ---- the index: 32 bytes an object, and 4 for each bucket */
+/* ---- the index: 40 bytes an object, 4 for each bucket, and 4 for each of four times as many places of URLs */
 
 struct entry {
     uint64_t key;
@@ -93,17 +94,20 @@ struct entry {
     uint32_t place;           /* unit, over all segments */
     uint32_t variant, expires;
     uint32_t units : 24, pending : 1, dead : 1;
+    uint32_t url; /* disk_url_hash */
 };
 
-_Static_assert(sizeof(struct entry) == 32, "as documented");
+_Static_assert(sizeof(struct entry) == 40, "as documented");
 
 struct disk_index {
     pthread_mutex_t lock;
     struct entry *entries; /* [0] is none */
     uint32_t *buckets;
-    uint32_t most, used, free, mask;
+    uint32_t *urls; /* how many entries, dead ones included, have an URL of that hash */
+    uint32_t most, used, free, mask, url_mask;
+    bool incomplete; /* records were found that there was no entry for */
     uint64_t objects, units;
-    size_t entry_bytes, bucket_bytes; /* mapped */
+    size_t entry_bytes, bucket_bytes, url_bytes; /* mapped */
 };
 
 struct candidate {
@@ -115,10 +119,13 @@ bool disk_index_init(struct disk *);
 void disk_index_fini(struct disk *);
 void disk_index_count(struct disk *, uint64_t *objects, uint64_t *bytes);
 bool disk_index_has(struct disk *, uint64_t key);
+/* May a record with that URL be on disk, or about to be? What is superseded counts: a restart may find it again. */
+bool disk_index_has_url(struct disk *, uint32_t url);
 /* The latest first; their number. */
 unsigned disk_index_candidates(struct disk *, uint64_t key, struct candidate found[CANDIDATES_MOST]);
-/* Something is about to be written; 0: it is there already, or the index is full. */
-uint32_t disk_index_reserve(struct disk *, uint64_t key, uint32_t variant, uint32_t expires);
+/* Something is about to be written, with that key, variant, expiry and URL; 0: it is there already, or the index is
+ * full. */
+uint32_t disk_index_reserve(struct disk *, const struct record_head *);
 /* It was, at that place. False: superseded meanwhile. */
 bool disk_index_settle(struct disk *, uint32_t id, uint32_t place, uint32_t units);
 void disk_index_cancel(struct disk *, uint32_t id);
@@ -148,6 +155,7 @@ struct purges {
     pthread_mutex_t lock;
     pthread_cond_t news;
     bool opened, begins, ending, failed; /* begins: its file is being made */
+    bool elsewhere;                      /* nobody knows when it will be opened: it is not waited for */
     uint64_t epoch;                      /* random, of the directory */
     uint64_t number;                     /* of the last */
     uint64_t safe;                       /* the last that is on disk */
@@ -167,6 +175,8 @@ void purges_init(struct purges *);
 void purges_fini(struct purges *);
 /* Reads the journal of the directory, or begins one. What was purged before joins. False: errno. */
 bool purges_open(struct disk *);
+/* It is not opened now, and may never be: who waits goes on. */
+void purges_put_off(struct disk *);
 /* The journal's thread. */
 void *purges_run(void *disk);
 void purges_stop(struct disk *);

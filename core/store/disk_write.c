@@ -78,7 +78,15 @@ static bool is_worth_it(const struct cached *c) {
            cache_body_state(c->body) == CACHE_BODY_WHOLE && body_is_sound(c->body);
 }
 
-/* The number is taken before it is seen that nothing has purged or replaced it: what does so later has a higher one. */
+static struct record_head head_of(const struct disk *d, const struct cached *c) {
+    return (struct record_head){ .key = disk_key_hash(d, c->key),
+                                 .variant = disk_variant(c->vary),
+                                 .expires = disk_expiry(&c->freshness),
+                                 .url = disk_url_hash(d, c->url) };
+}
+
+/* It is in the index and the number is taken before it is seen that nothing has purged or replaced it: what does so later
+ * finds it there, and has a higher one. */
 void disk_offer(struct cached *c) {
     struct disk *d = atomic_load(&c->cache->disk);
     if (!d || !is_worth_it(c)) return;
@@ -86,14 +94,14 @@ void disk_offer(struct cached *c) {
         atomic_fetch_add(&d->figures.skipped, 1);
         return;
     }
-    uint64_t number = purges_number(d);
-    if (!cached_is_current(c)) return;
-    uint32_t id = disk_index_reserve(d, disk_key_hash(d, c->key), disk_variant(c->vary), disk_expiry(&c->freshness));
+    struct record_head head = head_of(d, c);
+    uint32_t id = disk_index_reserve(d, &head);
     if (!id) return;
     struct offer *o = must_malloc(sizeof *o);
-    *o = (struct offer){ .cached = cached_ref(c), .number = number, .id = id };
-    if (push_offer(d, o)) return;
-    atomic_fetch_add(&d->figures.skipped, 1);
+    *o = (struct offer){ .cached = cached_ref(c), .number = purges_number(d), .id = id };
+    bool current = cached_is_current(c);
+    if (current && push_offer(d, o)) return;
+    if (current) atomic_fetch_add(&d->figures.skipped, 1);
     disk_index_cancel(d, id);
     cached_unref(c);
     free(o);
@@ -254,16 +262,14 @@ static void write_offer(struct disk *d, const struct offer *o) {
         disk_index_cancel(d, o->id);
         return;
     }
-    struct record_head h = { .sequence = d->writer.sequence,
-                             .chain = d->writer.chain,
-                             .key = disk_key_hash(d, c->key),
-                             .number = o->number,
-                             .body = body,
-                             .at = d->writer.at,
-                             .units = (uint32_t)units,
-                             .meta = (uint32_t)meta,
-                             .variant = disk_variant(c->vary),
-                             .expires = disk_expiry(&c->freshness) };
+    struct record_head h = head_of(d, c);
+    h.sequence = d->writer.sequence;
+    h.chain = d->writer.chain;
+    h.number = o->number;
+    h.body = body;
+    h.at = d->writer.at;
+    h.units = (uint32_t)units;
+    h.meta = (uint32_t)meta;
     if (write_record(d, o, &h)) {
         settle(d, o, &h);
         return;
