@@ -184,6 +184,7 @@ void disk_figures(struct cache *cache, struct disk_figures *f) {
     f->missed = atomic_load(&d->figures.missed);
     f->writes = atomic_load(&d->figures.writes);
     f->written_bytes = atomic_load(&d->figures.written_bytes);
+    f->rescued = atomic_load(&d->figures.rescued);
     f->skipped = atomic_load(&d->figures.skipped);
     f->corrupt = atomic_load(&d->figures.corrupt);
     f->errors = atomic_load(&d->figures.errors);

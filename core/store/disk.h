@@ -80,6 +80,7 @@ struct disk_figures {
     uint64_t reads, read_bytes;    /* loads that brought something */
     uint64_t missed;               /* loads that did not: another variant, purged, overwritten meanwhile */
     uint64_t writes, written_bytes;
+    uint64_t rescued; /* of the writes: again, since it was in use and its place was to be given to others */
     uint64_t skipped; /* not written, or not read: a queue was full; or too large */
     uint64_t corrupt; /* records and journals that failed a check */
     uint64_t errors;  /* of the file system */

@@ -111,6 +111,13 @@ static uint32_t find_variant(struct disk_index *x, uint64_t key, uint32_t varian
     return id;
 }
 
+static uint32_t find_place(struct disk_index *x, uint64_t key, uint32_t place) {
+    uint32_t id = *bucket_of(x, key);
+    while (id && (x->entries[id].key != key || x->entries[id].pending || x->entries[id].place != place))
+        id = x->entries[id].next;
+    return id;
+}
+
 static void enter_segment(struct disk *d, uint32_t id) {
     struct entry *e = &d->index.entries[id];
     struct segment *s = &d->segments[segment_of(d, e)];
@@ -163,13 +170,16 @@ unsigned disk_index_candidates(struct disk *d, uint64_t key, struct candidate fo
 /* ---- writing */
 
 static struct entry entry_of(const struct record_head *h) {
-    return (struct entry){ .key = h->key, .variant = h->variant, .expires = h->expires, .url = h->url };
+    return (struct entry){
+        .key = h->key, .variant = h->variant, .expires = h->expires, .units = h->units & 0xffffff, .url = h->url
+    };
 }
 
-uint32_t disk_index_reserve(struct disk *d, const struct record_head *h) {
+uint32_t disk_index_reserve(struct disk *d, const struct record_head *h, uint32_t memory) {
     struct disk_index *x = &d->index;
     struct entry e = entry_of(h);
     e.pending = 1;
+    e.memory = memory;
     pthread_mutex_lock(&x->lock);
     uint32_t id = find_variant(x, h->key, h->variant) ? 0 : take_entry(x, &e);
     if (id) link_entry(x, id);
@@ -198,6 +208,67 @@ void disk_index_cancel(struct disk *d, uint32_t id) {
     pthread_mutex_unlock(&x->lock);
 }
 
+/* ---- writing again */
+
+uint32_t disk_index_take_over(struct disk *d, uint32_t id) {
+    struct disk_index *x = &d->index;
+    pthread_mutex_lock(&x->lock);
+    struct entry e = x->entries[id];
+    e.pending = 1;
+    e.loaded = 0;
+    uint32_t fresh = e.dead ? 0 : take_entry(x, &e);
+    if (fresh) x->entries[fresh].dead = 1; /* the other is the one that is found */
+    pthread_mutex_unlock(&x->lock);
+    return fresh;
+}
+
+void disk_index_move(struct disk *d, uint32_t id, uint32_t fresh, uint32_t place) {
+    struct disk_index *x = &d->index;
+    pthread_mutex_lock(&x->lock);
+    struct entry *e = &x->entries[fresh];
+    e->pending = 0;
+    e->place = place;
+    if (!x->entries[id].dead) {
+        kill_entry(x, id);
+        e->dead = 0;
+        link_entry(x, fresh);
+    }
+    enter_segment(d, fresh);
+    pthread_mutex_unlock(&x->lock);
+}
+
+bool disk_index_is_dead(struct disk *d, uint32_t id) {
+    pthread_mutex_lock(&d->index.lock);
+    bool dead = d->index.entries[id].dead;
+    pthread_mutex_unlock(&d->index.lock);
+    return dead;
+}
+
+void disk_index_note_load(struct disk *d, uint64_t key, uint32_t place, uint32_t memory) {
+    struct disk_index *x = &d->index;
+    pthread_mutex_lock(&x->lock);
+    uint32_t id = find_place(x, key, place);
+    if (id) {
+        x->entries[id].loaded = 1;
+        x->entries[id].memory = memory;
+    }
+    pthread_mutex_unlock(&x->lock);
+}
+
+unsigned disk_index_list(struct disk *d, uint32_t *from, struct disk_lost *found, unsigned most) {
+    struct disk_index *x = &d->index;
+    uint32_t least = (uint32_t)(cache_now() / 1000) + DISK_FRESH_LEAST;
+    unsigned count = 0;
+    pthread_mutex_lock(&x->lock);
+    for (unsigned i = 0; i < most && *from; i++) {
+        const struct entry *e = &x->entries[*from];
+        if (!e->dead && e->expires >= least) found[count++] = (struct disk_lost){ *from, *e };
+        *from = e->next_in_segment;
+    }
+    pthread_mutex_unlock(&x->lock);
+    return count;
+}
+
 /* ---- the scan */
 
 /* Is what was found before to stay? */
@@ -209,7 +280,6 @@ void disk_index_add(struct disk *d, const struct record_head *h, uint32_t segmen
     struct disk_index *x = &d->index;
     struct entry e = entry_of(h);
     e.place = segment * d->segment_units + h->at;
-    e.units = h->units & 0xffffff;
     pthread_mutex_lock(&x->lock);
     uint32_t known = find_variant(x, h->key, h->variant);
     bool wanted = !known || !is_later(d, &x->entries[known], segment);
@@ -244,9 +314,7 @@ bool disk_index_remove(struct disk *d, uint64_t key, uint32_t variant, bool all)
 void disk_index_remove_place(struct disk *d, uint64_t key, uint32_t place) {
     struct disk_index *x = &d->index;
     pthread_mutex_lock(&x->lock);
-    uint32_t id = *bucket_of(x, key);
-    while (id && (x->entries[id].key != key || x->entries[id].pending || x->entries[id].place != place))
-        id = x->entries[id].next;
+    uint32_t id = find_place(x, key, place);
     if (id) kill_entry(x, id);
     pthread_mutex_unlock(&x->lock);
 }

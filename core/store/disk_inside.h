@@ -5,6 +5,7 @@
  *   disk_purges.c   purges and their journal
  *   disk_scan.c     taking a directory: its lock, its journal, its segments
  *   disk_write.c    the writer: queue, segments, records
+ *   disk_rescue.c   what is written again before its segment goes
  *   disk_read.c     loads
  *   disk.c          disks of caches, threads, figures
  *
@@ -93,8 +94,9 @@ struct entry {
     uint32_t next_in_segment; /* 0: none */
     uint32_t place;           /* unit, over all segments */
     uint32_t variant, expires;
-    uint32_t units : 24, pending : 1, dead : 1;
-    uint32_t url; /* disk_url_hash */
+    uint32_t units : 24, pending : 1, dead : 1, loaded : 1; /* loaded: since it was written */
+    uint32_t url;                                           /* disk_url_hash */
+    uint32_t memory; /* of the hash that its key has in memory; 0: not known since the start */
 };
 
 _Static_assert(sizeof(struct entry) == 40, "as documented");
@@ -125,10 +127,23 @@ bool disk_index_has_url(struct disk *, uint32_t url);
 unsigned disk_index_candidates(struct disk *, uint64_t key, struct candidate found[CANDIDATES_MOST]);
 /* Something is about to be written, with that key, variant, expiry and URL; 0: it is there already, or the index is
  * full. */
-uint32_t disk_index_reserve(struct disk *, const struct record_head *);
+uint32_t disk_index_reserve(struct disk *, const struct record_head *, uint32_t memory);
 /* It was, at that place. False: superseded meanwhile. */
 bool disk_index_settle(struct disk *, uint32_t id, uint32_t place, uint32_t units);
 void disk_index_cancel(struct disk *, uint32_t id);
+/* It is about to be written again: an entry to be, for disk_index_move or _cancel. 0: it is dead, or the index is full. */
+uint32_t disk_index_take_over(struct disk *, uint32_t id);
+/* It was: `fresh` stands for it from now on. */
+void disk_index_move(struct disk *, uint32_t id, uint32_t fresh, uint32_t place);
+bool disk_index_is_dead(struct disk *, uint32_t id);
+/* It was loaded, and memory knows it by that hash. */
+void disk_index_note_load(struct disk *, uint64_t key, uint32_t place, uint32_t memory);
+struct disk_lost {
+    uint32_t id;
+    struct entry entry; /* as it was */
+};
+/* Of a segment's entries, from `*from` on, those that can be loaded and are fresh for a while; moves `*from`, 0: no more. */
+unsigned disk_index_list(struct disk *, uint32_t *from, struct disk_lost *, unsigned most);
 /* A record that was found by the scan, which goes from the latest segment to the oldest, each from its beginning. */
 void disk_index_add(struct disk *, const struct record_head *, uint32_t segment);
 /* True: something that would still be fresh was there. */
@@ -234,6 +249,10 @@ struct disk {
         uint64_t sequence, chain;
         char *piece;
     } writer;
+    struct { /* the writer's, too: what is still to be written again */
+        struct disk_lost *list;
+        unsigned count, next;
+    } rescue;
     _Atomic int64_t complained; /* when an error was logged last */
     struct {
         pthread_mutex_t lock;
@@ -245,7 +264,7 @@ struct disk {
 
     pthread_t writer_thread, journal_thread, readers[DISK_READERS];
     struct {
-        _Atomic uint64_t reads, read_bytes, missed, writes, written_bytes, skipped, corrupt, errors;
+        _Atomic uint64_t reads, read_bytes, missed, writes, written_bytes, rescued, skipped, corrupt, errors;
     } figures;
 };
 
@@ -260,6 +279,18 @@ bool read_whole(int file, void *to, size_t n, uint64_t at);
 void disk_complain(struct disk *, const char *what);
 
 void *disk_writer_run(void *disk); /* takes the directory first */
+enum { DISK_FRESH_LEAST = 10 };    /* seconds that something has to be fresh for, to be written */
+bool disk_is_worth_it(const struct cached *);
+/* In the writer's thread: is there room in the present segment? */
+bool disk_has_room(struct disk *, uint32_t units);
+/* Makes the head that of a record at the present place. */
+void disk_place_head(struct disk *, struct record_head *, uint64_t number);
+/* It was written, whole. */
+void disk_wrote(struct disk *, const struct record_head *);
+/* What is in use in the segment, which goes next, is to be written again. In the writer's thread, as all of this. */
+void disk_plan_rescue(struct disk *, uint32_t segment);
+bool disk_rescues(const struct disk *);
+void disk_rescue_one(struct disk *);
 void *disk_reader_run(void *disk);
 /* In the writer's thread. False: it failed, or the disk closes. */
 bool disk_take_directory(struct disk *);

@@ -46,6 +46,7 @@ static int disk_on_figures(lua_State *L) {
     FIGURE(missed)
     FIGURE(writes)
     FIGURE(written_bytes)
+    FIGURE(rescued)
     FIGURE(skipped)
     FIGURE(corrupt)
     FIGURE(errors)
