@@ -130,6 +130,7 @@ static bool serve(struct exchange *x, enum response_source source) {
     struct caching *c = x->caching;
     struct worker *w = worker_of_exchange(x);
     if (!hit_open(&c->hit, c->found->body, &w->loop, &w->mailbox)) return false;
+    if (c->followed && cache_body_state(c->found->body) == CACHE_BODY_ARRIVING) hit_be_polite(&c->hit);
     make_response(x, c->found);
     x->source = source;
     x->first_byte = loop_now(&w->loop);
