@@ -263,6 +263,7 @@ static enum caching_answer load(struct exchange *x) {
 static void heed_outcome(struct caching *c, enum cache_outcome outcome) {
     if (outcome == CACHE_LOADED) c->status.detail = SLICE("disk");
     if (outcome == CACHE_NOT_LOADED) c->loads = true;
+    c->released = outcome == CACHE_LATE;
     if (outcome == CACHE_LOADED || outcome == CACHE_NOT_LOADED) c->followed = c->status.collapsed = false;
     cache_unfollow(&c->follower);
 }
@@ -318,7 +319,8 @@ static enum caching_answer ask(struct exchange *x) {
     struct caching *c = x->caching;
     c->status.fwd = reason_to_ask(x);
     if (is_passed(x)) c->status.detail = cache_rule_word(c->found->rule);
-    return x->request.method == METHOD_HEAD ? CACHING_NONE : CACHING_FILLS;
+    if (c->released) c->status.detail = SLICE("policy-late");
+    return x->request.method == METHOD_HEAD || c->released ? CACHING_NONE : CACHING_FILLS;
 }
 
 static enum caching_answer hit(struct exchange *x) {

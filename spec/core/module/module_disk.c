@@ -92,7 +92,7 @@ static int disk_on_settle(lua_State *L) {
 
 /* load(cache, key, Accept-Language): "loaded", "not loaded", "passed"; "found": memory has it. */
 static int disk_on_load(lua_State *L) {
-    static const char *const words[] = { "filling", "filled", "passed", "failed", "loaded", "not loaded" };
+    static const char *const words[] = { "filling", "filled", "passed", "failed", "late", "loaded", "not loaded" };
     struct patience p = { .follower.tell = follower_on_outcome };
     struct cache_key key = cache_key_of(module_check_slice(L, 2));
     struct cache_fill *fill;
