@@ -546,6 +546,11 @@ bool caching_take_form(struct exchange *x, enum coding coding, int level) {
     return true;
 }
 
+bool caching_form_length(struct exchange *x, enum coding coding, uint64_t *length) {
+    const struct caching *c = x->caching;
+    return c && c->served && !c->found->partial && form_length(x, c->found, coding, length);
+}
+
 /* ---- its end */
 
 void caching_leave(struct exchange *x) {

@@ -65,6 +65,8 @@ void caching_apply(struct exchange *);
 /* The answer is to have that coding, and it is stored: its body becomes the coded form that is kept, and its framing what
  * that has. False: it is coded on its way. */
 bool caching_take_form(struct exchange *, enum coding, int level);
+/* How long it is, if it is kept, whole. */
+bool caching_form_length(struct exchange *, enum coding, uint64_t *length);
 /* Nothing more is looked up, waited for or read; its fill goes on. */
 void caching_leave(struct exchange *);
 /* The fill, too, at once. */
