@@ -444,6 +444,7 @@ static enum next send_head(struct exchange *x) {
     bool own = x->source != SOURCE_BACKEND; /* no fetch reads the request body any more */
     if (own && x->site) drop_request_body(x);
     if (x->client_left) return WAIT; /* reading its body showed that it left: advance sees to it */
+    if (!caching_is_settled(x->caching)) return WAIT;
     caching_apply(x);
     switch (has_tunnel(x) ? CONTENT_READY : content_settle_answer(x)) {
     case CONTENT_READY: break;
