@@ -26,7 +26,7 @@ local options = require "moongate.options"
 ---@field except? string[] paths that are open, with all below them
 
 local known = {
-  users = "table", check = "function", realm = "string", header = "string", forward = "boolean", except = "table",
+  users = "table", check = "function", realm = "string", header = "token", forward = "boolean", except = "paths",
 }
 
 local function check_users(users)
@@ -38,18 +38,11 @@ local function check_users(users)
   end
 end
 
-local function check_options(given)
+local function problem_of(given)
   local problem = options.problem(given, known)
   if problem then return problem end
   if (given.users == nil) == (given.check == nil) then return "expected either users or check" end
-  problem = given.realm and basic.check_realm(given.realm)
-  if problem then return problem end
-  for i, path in ipairs(given.except or {}) do
-    if type(path) ~= "string" or path:sub(1, 1) ~= "/" then
-      return ("except[%d]: expected a path that begins with /"):format(i)
-    end
-  end
-  return given.users and check_users(given.users)
+  return given.realm and basic.check_realm(given.realm) or given.users and check_users(given.users) or nil
 end
 
 -- A `check` by table. The names are no secret; that one of them exists should still not show in the time it takes.
@@ -64,21 +57,14 @@ end
 ---@param given basic_auth.Options
 ---@return moongate.Policy
 return function(given)
-  options.blame("basic_auth", check_options(given))
+  options.blame("basic_auth", problem_of(given))
   local check = given.check or by_table(given.users)
   local challenge = { ["WWW-Authenticate"] = basic.challenge(given.realm or "restricted") }
-
-  local function is_open(path)
-    for _, prefix in ipairs(given.except or {}) do
-      if path == prefix or path:sub(1, #prefix + 1) == prefix .. "/" then return true end
-    end
-    return false
-  end
 
   return {
     on_request = function(req)
       if given.header then req.headers[given.header] = nil end -- a client does not say this
-      if is_open(req.path) then return end
+      if options.is_below(req.path, given.except) then return end
       local user, password = basic.parse(req.headers["Authorization"])
       if not user or not check(user, password) then
         return gate.reply(401, "a name and a password, please\n", challenge)

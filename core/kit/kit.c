@@ -156,7 +156,7 @@ static void read_request(lua_State *L, const struct kit *kit, struct rehearsal_r
     struct slice ip = field_text(L, "ip");
     uint16_t port = (uint16_t)field_number(L, "port", 40000);
     if (!addr_from_ip(&request->from, ip.p ? ip : SLICE("127.0.0.1"), port))
-        luaL_argerror(L, 2, "client.ip is no IP address");
+        luaL_error(L, "kit:request: client.ip is no IP address");
     const char *listener = field_text(L, "listen").p;
     lua_getfield(L, 2, "site");
     request->listener = rehearsal_listener(kit->rehearsal, listener, nth_site(L, kit, lua_gettop(L)));
@@ -184,6 +184,11 @@ static void push_answer(lua_State *L, const struct rehearsal_answer *answer) {
     lua_setfield(L, -2, "interim");
 }
 
+static void check_rest(const struct kit *kit, lua_State *L) {
+    if (rehearsal_is_restless(kit->rehearsal))
+        luaL_error(L, "something goes on for ever while no time passes (tasks that spawn tasks?)");
+}
+
 /* request{ bytes =, method =, ip =, port =, listen =, site =, leave = } -> answer, did the exchange end? */
 static int kit_request(lua_State *L) {
     struct kit *kit = kit_check(L);
@@ -194,6 +199,7 @@ static int kit_request(lua_State *L) {
     begin(kit, L);
     bool ended = rehearsal_request(kit->rehearsal, &request, &answer);
     end(kit);
+    check_rest(kit, L);
     push_answer(L, &answer);
     lua_pushboolean(L, ended);
     return 2;
@@ -208,6 +214,7 @@ static int kit_advance(lua_State *L) {
     begin(kit, L);
     rehearsal_advance(kit->rehearsal, seconds);
     end(kit);
+    check_rest(kit, L);
     return 0;
 }
 

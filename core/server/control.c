@@ -21,7 +21,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { COMMAND_MOST = 2048, CONNS_MOST = 32, QUEUE_LENGTH = 512 };
+enum { COMMAND_MOST = 16384, CONNS_MOST = 32, QUEUE_LENGTH = 512 };
 
 struct control_conn {
     struct list node;

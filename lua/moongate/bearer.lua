@@ -29,8 +29,8 @@ local bearer = {}
 
 ---The options of a script's own, and their types, are added to these.
 bearer.known = {
-  realm = "string", header = "string", cookie = "string", required = "boolean", scopes = "table", claims = "table",
-  forward = "boolean", except = "table", check = "function",
+  realm = "string", header = "token", cookie = "token", required = "boolean", scopes = "table", claims = "table",
+  forward = "boolean", except = "paths", check = "function",
 }
 
 local TOKEN <const> = "^[%w._~+/-]+=*$"
@@ -57,27 +57,24 @@ local function check_claims(claims)
   end
 end
 
-local function check_list(list, name, pattern, what)
-  for i, entry in ipairs(list) do
-    if type(entry) ~= "string" or not entry:find(pattern) then
-      return ("%s[%d]: expected %s, got %q"):format(name, i, what, tostring(entry))
+local function check_scopes(scopes)
+  for i, scope in ipairs(scopes) do
+    if type(scope) ~= "string" or not scope:find '^[^%c%s"\\]+$' then
+      return ("scopes[%d]: expected the name of a scope, got %q"):format(i, tostring(scope))
     end
   end
 end
 
 ---What is wrong with the options, or nil. `known` has the types of all that there may be.
 ---@param given any
----@param known table<string, string|fun(value: any): string?> as moongate.options takes them
+---@param known table<string, string>
 ---@return string? problem
 function bearer.check(given, known)
   local problem = options.problem(given, known)
   if problem then return problem end
   if given.realm and given.realm:find '[%c"\\]' then return "realm: no quotes, backslashes or control bytes" end
-  if given.header and not is_field_name(given.header) then return "header: expected the name of a field" end
   if given.header and given.cookie then return "expected either header or cookie" end
-  return check_claims(given.claims or {})
-    or check_list(given.scopes or {}, "scopes", '^[^%c%s"\\]+$', "the name of a scope")
-    or check_list(given.except or {}, "except", "^/", "a path that begins with /")
+  return check_claims(given.claims or {}) or check_scopes(given.scopes or {})
 end
 
 -- Where the token stands
@@ -158,13 +155,6 @@ function bearer.policy(given, verify)
     return gate.reply(status, why .. "\n", { ["WWW-Authenticate"] = challenge, ["Cache-Control"] = "no-store" })
   end
 
-  local function is_open(path)
-    for _, prefix in ipairs(given.except or {}) do
-      if path == prefix or path:sub(1, #prefix + 1) == prefix .. "/" or prefix == "/" then return true end
-    end
-    return false
-  end
-
   local function refuse_failed(word, sentence)
     gate.log(bad_token[word] and "info" or "warn", ("bearer token: %s (%s)"):format(sentence or word, word))
     if bad_token[word] then return refuse(401, "invalid_token", bad_token[word]) end
@@ -193,7 +183,7 @@ function bearer.policy(given, verify)
   return {
     on_request = function(req)
       for _, field in pairs(told) do req.headers[field] = nil end -- a client does not say this
-      if is_open(req.path) then return end
+      if options.is_below(req.path, given.except) then return end
       local token = token_of(req)
       if token == nil then
         if given.required ~= false then return refuse(401, nil, "a token, please") end

@@ -91,6 +91,13 @@ static int value_lua_equal(lua_State *L) {
     return 1;
 }
 
+static int value_lua_difference(lua_State *L) {
+    char path[32];
+    value_difference(check_value(L, 1), check_value(L, 2), path, sizeof path);
+    lua_pushstring(L, path);
+    return 1;
+}
+
 static int value_lua_copy(lua_State *L) { return push_object(L, value_copy(check_value(L, 1))); }
 
 /* The keys of a table in the order they are kept, and how many are its sequence. */
@@ -107,8 +114,15 @@ static int value_lua_keys(lua_State *L) {
 }
 
 static const luaL_Reg methods[] = {
-    { "kind", value_lua_kind }, { "get", value_lua_get },   { "at", value_lua_at },     { "equal", value_lua_equal },
-    { "copy", value_lua_copy }, { "keys", value_lua_keys }, { "__gc", value_lua_fini }, { NULL, NULL },
+    { "kind", value_lua_kind },
+    { "get", value_lua_get },
+    { "at", value_lua_at },
+    { "equal", value_lua_equal },
+    { "difference", value_lua_difference },
+    { "copy", value_lua_copy },
+    { "keys", value_lua_keys },
+    { "__gc", value_lua_fini },
+    { NULL, NULL },
 };
 
 int module_value_open(lua_State *L) {
