@@ -1,5 +1,5 @@
-/* gate.re: Perl's regular expressions, by PCRE2, for patterns that Lua's cannot say. Why none of them can hang, and what
- * that costs, stands in regex.c; here are the methods that scripts see. */
+/* gate.re: Perl's regular expressions, by PCRE2, for patterns that Lua's cannot say. Why none of them can hang, and
+ * what that costs, stands in regex.c; here are the methods that scripts see. */
 #include "lua/re_inside.h"
 
 enum { PATTERN_MAX = 8192 };
