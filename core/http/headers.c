@@ -219,8 +219,7 @@ bool header_doubles(struct slice other, struct slice name) {
     return differ;
 }
 
-void headers_remove_doubles(struct headers *headers, struct slice name) {
-    if (!headers->underscored) return;
+void headers_drop_doubles(struct headers *headers, struct slice name) {
     headers_each(h, headers) if (h->id == HEADER_OTHER && header_doubles(h->name, name)) h->removed = true;
 }
 

@@ -99,7 +99,10 @@ void headers_set_id(struct headers *, enum header_id, struct slice value);
 void headers_replace(struct headers *, struct header *, struct slice value);
 void headers_remove(struct headers *, struct slice name);
 /* Done by setting and removing; for who adds what was not there. */
-void headers_remove_doubles(struct headers *, struct slice name);
+void headers_drop_doubles(struct headers *, struct slice name);
+static inline void headers_remove_doubles(struct headers *headers, struct slice name) {
+    if (headers->underscored) headers_drop_doubles(headers, name);
+}
 void headers_remove_id(struct headers *, enum header_id);
 
 /* The first field; NULL when there is none. */
