@@ -54,6 +54,10 @@ struct backend_settings {
     } health;
 };
 
+/* What they own: strings, references. */
+void server_specs_free(struct server_spec *, unsigned count); /* malloc'd; NULL is ignored */
+void backend_settings_fini(struct backend_settings *);
+
 struct candidate {
     struct server *server; /* a reference */
     const struct server_spec *spec;

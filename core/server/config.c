@@ -328,16 +328,8 @@ struct state *config_worker_state(const struct config *config, struct sources *s
 /* ---- the end */
 
 static void fini_backend(struct config_backend *backend) {
-    for (unsigned i = 0; i < backend->spec_count; i++) {
-        free(backend->specs[i].name);
-        free(backend->specs[i].host);
-    }
-    free(backend->specs);
-    tls_trust_unref(backend->settings.trust);
-    parent_unref(backend->settings.parent);
-    free(backend->settings.tls_name);
-    free(backend->settings.health.path);
-    free(backend->settings.health.host);
+    server_specs_free(backend->specs, backend->spec_count);
+    backend_settings_fini(&backend->settings);
     free(backend->name);
     free(backend->path);
 }

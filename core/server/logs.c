@@ -24,10 +24,8 @@ static bool is_same(const char *a, const char *b) { return a == b || (a && b && 
 /* Absolute. "stderr" and "syslog" stay what they are. malloc'd. */
 static char *find_path(const char *path, const char *config) {
     const char *slash = strrchr(config, '/');
-    char *text;
     if (path[0] == '/' || is_stderr(path) || is_syslog(path) || !slash) return must_strdup(path);
-    must(asprintf(&text, "%.*s/%s", (int)(slash - config), config, path) >= 0);
-    return text;
+    return must_printf("%.*s/%s", (int)(slash - config), config, path);
 }
 
 /* -1 with errno. Not for syslog. */

@@ -126,6 +126,7 @@ local Site = {}
 ---@field crl? string PEM: lists of revoked client certificates
 ---requests may come with the first bytes of a resumed TLS 1.3 session; only safe ones are taken
 ---@field early_data? boolean
+---@field ktls? boolean the kernel encrypts what clients get, if it has TLS; not with `early_data`
 
 ---Rules for the addresses that may be connected to: all public ones, and what stands here. The narrowest range that
 ---holds an address decides.

@@ -54,6 +54,19 @@ describe("forwarded fields", function()
     end
   end)
 
+  it("are not forged by names that some backends take for theirs", function()
+    for _, port in ipairs { gate.port, gate.values.PORT2 } do
+      local headers = forwarded(port, "X_Forwarded_For: 1.2.3.4\r\nx-forwarded_proto: https\r\n" ..
+        "X_FORWARDED_HOST: evil\r\nX_Forwarded_Fo: 1\r\nY_Forwarded_For: 2\r\n")
+      assert.same({}, headers:all "X_Forwarded_For")
+      assert.same({}, headers:all "X-Forwarded_Proto")
+      assert.same({}, headers:all "X_Forwarded_Host")
+      assert.same({ "1" }, headers:all "X_Forwarded_Fo")
+      assert.same({ "2" }, headers:all "Y_Forwarded_For")
+      assert.same({ "127.0.0.1" }, headers:all "X-Forwarded-For")
+    end
+  end)
+
   it("of a trusted proxy are kept and added to", function()
     local headers = forwarded(gate.values.PORT2, "X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: https\r\n" ..
       "X-Forwarded-Host: outside.example\r\n")
