@@ -290,7 +290,7 @@ describe("a TLS listener", function()
     it("refuses one about another certificate", function()
       answer(two)
       support.process.write_file(dir .. "/other.lua",
-        'return { on_request = 204, listen = { 8443, tls = { cert = "one.pem", key = "one.key", ocsp = "ocsp.der" } } }')
+        'return { on_request = 204, listen = { 8443, tls = { cert = "one.pem", ocsp = "ocsp.der", key = "one.key" }}}')
       local status, _, err = moongate.run { "check", "--keys", dir, dir .. "/other.lua" }
       assert.equal(1, status)
       assert.matches("listen.tls.ocsp: ocsp.der: it is not about the certificate", err, 1, true)
