@@ -8,8 +8,14 @@
  *     gate.cache.purge { tag = "shop" } */
 #include "lua/bind.h"
 
+#include "lua/run.h"
+
+#include "base/must.h"
 #include "http/uri.h"
 #include "lua/sandbox.h"
+#include "proxy/purge_wait.h"
+
+#include <stdlib.h>
 
 enum { TAG_BYTES = 1024, TEXT_MAX = 64 << 10, LIST_MAX = 1000, SECONDS_MAX = INT32_MAX };
 
@@ -385,6 +391,49 @@ static bool read_flag(lua_State *L, const char *name) {
     return value;
 }
 
+/* -- until it is safe on disk */
+
+struct purge_nap {
+    struct wait wait;
+    struct task task;
+    struct purge_wait purge;
+    uint64_t count;
+};
+
+static void nap_free(struct purge_nap *nap) {
+    purge_wait_end(&nap->purge);
+    task_forget(&nap->task);
+    free(nap);
+}
+
+static void nap_cancel(struct wait *w) { nap_free(container_of(w, struct purge_nap, wait)); }
+
+static void nap_advance(struct task *t) {
+    struct purge_nap *nap = container_of(t, struct purge_nap, task);
+    if (purge_wait_over(&nap->purge)) wait_done(&nap->wait);
+}
+
+static int end_purge(lua_State *L, int status, lua_KContext context) {
+    struct purge_nap *nap = (struct purge_nap *)context;
+    (void)status;
+    lua_pushinteger(L, (lua_Integer)nap->count);
+    nap_free(nap);
+    return 1;
+}
+
+static int await_purge(lua_State *L, struct cache *cache, uint64_t count) {
+    struct worker *w = state_of(L)->worker;
+    struct purge_nap *nap = must_calloc(1, sizeof *nap);
+    nap->count = count;
+    nap->wait.cancel = nap_cancel;
+    task_init(&nap->task, nap_advance);
+    if (purge_wait_begin(&nap->purge, cache, &w->loop, &w->mailbox, &nap->task))
+        return wait_begin(L, &nap->wait, (lua_KContext)nap, end_purge);
+    nap_free(nap);
+    lua_pushinteger(L, (lua_Integer)count);
+    return 1;
+}
+
 /* gate.cache.purge { url = | prefix = | tag = | key = | all = true, soft =, site = } */
 static int cache_purge(lua_State *L) {
     static const char *const names[] = { "url", "prefix", "tag", "key", "all", "soft", "site", NULL };
@@ -402,11 +451,14 @@ static int cache_purge(lua_State *L) {
         lua_pop(L, 1);
     }
     if (named + all != 1) return luaL_error(L, "gate.cache.purge takes one of url, prefix, tag, key and all = true");
+    bool kept = disk_keeps_purges(p.cache);
+    if (kept) wait_check(L);
     if (all) count = purge_all(&p);
     for (unsigned i = 0; i < WAYS; i++) {
         if (option_push(L, 1, ways[i].name) != LUA_TNIL) count += purge_some(L, &p, i);
         lua_settop(L, 1);
     }
+    if (kept) return await_purge(L, p.cache, count);
     lua_pushinteger(L, (lua_Integer)count);
     return 1;
 }

@@ -47,14 +47,16 @@ static void on_unused(struct deadline *d) {
     else ad_hoc_end(a);
 }
 
-static struct server_spec *make_spec(const struct target *url, uint16_t port) {
+static struct server_spec *make_spec(const struct ad_hoc_way *way, uint16_t port) {
     struct server_spec *spec = must_calloc(1, sizeof *spec);
+    const struct target *url = way->url;
     struct slice host = url->host;
     if (host.n > 2 && host.p[0] == '[') host = slice_make(host.p + 1, host.n - 2);
     spec->name = must_strndup(url->host.p, url->host.n);
     spec->weight = 1;
     spec->port = port;
-    if (!addr_from_ip(&spec->addr, host, port)) spec->host = must_strndup(host.p, host.n);
+    if (way->at) spec->addr = *way->at;
+    else if (!addr_from_ip(&spec->addr, host, port)) spec->host = must_strndup(host.p, host.n);
     return spec;
 }
 
@@ -80,6 +82,7 @@ static struct backend *make_backend(const struct worker *w, const struct ad_hoc_
                                          .keepalive_idle = 30,
                                          .tries = 2,
                                          .retry_on = 1u << RETRY_CONNECT,
+                                         .proxy_protocol = way->proxy_protocol,
                                          .parent = parent_ref(way->parent) };
     if (is_https(way->url)) {
         settings.trust =
@@ -87,7 +90,7 @@ static struct backend *make_backend(const struct worker *w, const struct ad_hoc_
         must(settings.trust != NULL); /* with nothing set, there is nothing wrong */
     }
     if (way->name.p) settings.tls_name = must_strndup(way->name.p, way->name.n);
-    return backend_create(slice_of(name), make_spec(way->url, port), 1, &settings, w->count, w->resolver);
+    return backend_create(slice_of(name), make_spec(way, port), 1, &settings, w->count, w->resolver);
 }
 
 /* A text that may turn out too long for its room. */
@@ -109,8 +112,11 @@ static void add(struct text *t, const char *format, ...) {
 /* NOLINTNEXTLINE(readability-non-const-parameter): it is written through `t` */
 static bool write_key(char key[KEY_SIZE], const struct ad_hoc_way *way, uint16_t port, size_t *name_size) {
     struct text t = { .at = key };
+    char at[ADDR_TEXT];
     add(&t, "%.*s://%.*s:%u", FMT(way->url->scheme), FMT(way->url->host), port);
     if (way->name.p) add(&t, " as %.*s", FMT(way->name));
+    if (way->at) add(&t, " at %.*s", FMT(addr_text(way->at, at)));
+    if (way->proxy_protocol) add(&t, " behind PROXY %u", way->proxy_protocol);
     if (way->parent) add(&t, " through %s", way->parent->name);
     *name_size = t.n;
     struct slice digest = way->trust ? tls_trust_digest(way->trust) : slice_make(NULL, 0);

@@ -29,19 +29,19 @@ static const struct cache_policy *policy_of(const struct exchange *x) { return &
 
 /* ---- the key (DESIGN 5) */
 
-static struct target named_target(const struct exchange *x) {
+struct target caching_target(const struct exchange *x) {
     struct target t = x->request.target;
     if (!x->forward) t.scheme = x->forwarded_scheme;
     return t;
 }
 
 struct slice caching_url(struct exchange *x) {
-    struct target t = named_target(x);
+    struct target t = caching_target(x);
     return target_url(&x->arena, &t);
 }
 
 struct slice caching_origin(struct exchange *x) {
-    struct target t = named_target(x);
+    struct target t = caching_target(x);
     const struct slice parts[] = { t.scheme, SLICE("://"), authority_write(&x->arena, &t) };
     return arena_concat(&x->arena, parts, sizeof parts / sizeof *parts);
 }
@@ -54,7 +54,7 @@ static struct slice other_host(const struct exchange *x, struct slice authority)
 }
 
 static struct cache_key make_key(struct exchange *x) {
-    struct target t = named_target(x);
+    struct target t = caching_target(x);
     bool own = x->cache_key.p != NULL;
     struct slice authority = authority_write(&x->arena, &t), other = other_host(x, authority);
     const struct slice parts[] = {
@@ -130,6 +130,7 @@ static bool serve(struct exchange *x, enum response_source source) {
     struct caching *c = x->caching;
     struct worker *w = worker_of_exchange(x);
     if (!hit_open(&c->hit, c->found->body, &w->loop, &w->mailbox)) return false;
+    if (c->followed && cache_body_state(c->found->body) == CACHE_BODY_ARRIVING) hit_be_polite(&c->hit);
     make_response(x, c->found);
     x->source = source;
     x->first_byte = loop_now(&w->loop);
@@ -262,6 +263,7 @@ static enum caching_answer load(struct exchange *x) {
 static void heed_outcome(struct caching *c, enum cache_outcome outcome) {
     if (outcome == CACHE_LOADED) c->status.detail = SLICE("disk");
     if (outcome == CACHE_NOT_LOADED) c->loads = true;
+    c->released = outcome == CACHE_LATE;
     if (outcome == CACHE_LOADED || outcome == CACHE_NOT_LOADED) c->followed = c->status.collapsed = false;
     cache_unfollow(&c->follower);
 }
@@ -317,7 +319,8 @@ static enum caching_answer ask(struct exchange *x) {
     struct caching *c = x->caching;
     c->status.fwd = reason_to_ask(x);
     if (is_passed(x)) c->status.detail = cache_rule_word(c->found->rule);
-    return x->request.method == METHOD_HEAD ? CACHING_NONE : CACHING_FILLS;
+    if (c->released) c->status.detail = SLICE("policy-late");
+    return x->request.method == METHOD_HEAD || c->released ? CACHING_NONE : CACHING_FILLS;
 }
 
 static enum caching_answer hit(struct exchange *x) {
@@ -526,74 +529,6 @@ void caching_tags(struct exchange *x, const struct headers *headers, struct cach
     draft->tag_count = count;
 }
 
-/* ---- what an answer that was not for the cache does to it */
-
-static void invalidate(struct exchange *x, const struct target *t) {
-    struct target named = *t;
-    if (!x->forward) named.scheme = x->forwarded_scheme;
-    cache_purge_url(x->caching->cache, target_url(&x->arena, &named), false);
-}
-
-static void invalidate_named(struct exchange *x, struct slice field) {
-    struct target t = named_target(x), other;
-    const struct header *h = headers_find(&x->response.headers, field);
-    if (h && cache_invalidated_uri(&x->arena, &t, h->value, &other)) invalidate(x, &other);
-}
-
-/* What a GET with these fields would not have been stored with is not stored from a HEAD, either. Nor what varies by
- * other fields than the stored one: whom that fits is not known. */
-static bool head_is_for_all(const struct caching *c, const struct exchange *x, const struct headers *stored,
-                            const struct cache_control *told) {
-    enum cache_rule why;
-    const struct headers *heard = &x->response.headers;
-    struct slice vary = headers_joined(heard, SLICE("Vary"));
-    if (vary.n && !slice_equal(vary, headers_joined(stored, SLICE("Vary")))) return false;
-    return !cache_update_forbidden(&why, &x->request, &c->asked, heard, told);
-}
-
-/* A HEAD's answer tells of what a GET would get (RFC 9111 4.3.5). */
-static void heed_head(struct exchange *x) {
-    struct caching *c = x->caching;
-    if (!c->found || c->found->pass || c->found->partial) return;
-    struct headers stored = cached_headers(c->found);
-    enum head_effect effect =
-        cache_head_effect(&stored, cache_body_expected(c->found->body), x->response.status, &x->response.headers);
-    if (effect == HEAD_INVALIDATES) cache_purge_key(c->cache, &c->key, true);
-    bool policy = x->site->hooks & 1u << HOOK_ON_STORE; /* what it said of the stored one would be lost */
-    if (effect == HEAD_UPDATES && !policy) {
-        struct cache_control told;
-        struct headers kept;
-        cache_control_of_response(&told, &x->response.headers, true);
-        if (!head_is_for_all(c, x, &stored, &told)) return;
-        headers_init(&kept, &x->arena);
-        headers_copy(&kept, &stored);
-        cache_update(&kept, &x->response.headers, &told);
-        cache_control_of_response(&told, &kept, true);
-        struct cache_draft draft = { .status = c->found->status,
-                                     .version = c->found->version,
-                                     .reason = c->found->reason,
-                                     .headers = &kept,
-                                     .url = caching_url(x),
-                                     .vary = c->found->vary };
-        int64_t now = caching_now();
-        draft.rule = freshness_measure(&draft.freshness, c->found->status, &kept, &told, now, now);
-        caching_tags(x, &kept, &draft);
-        struct cache_fill *place = cache_fill_alone(c->cache, &c->key, &x->request.headers);
-        cached_unref(cache_fill_freshen(place, c->found, &draft));
-    }
-}
-
-void caching_heard(struct exchange *x) {
-    struct caching *c = x->caching;
-    if (!c) return;
-    c->status.fwd_status = x->response.status;
-    if (x->request.method == METHOD_HEAD) heed_head(x);
-    if (!cache_invalidates(x->request.method, x->response.status)) return;
-    invalidate(x, &x->request.target);
-    invalidate_named(x, SLICE("Location"));
-    invalidate_named(x, SLICE("Content-Location"));
-}
-
 /* ---- coded forms */
 
 bool caching_take_form(struct exchange *x, enum coding coding, int level) {
@@ -611,6 +546,11 @@ bool caching_take_form(struct exchange *x, enum coding coding, int level) {
     return true;
 }
 
+bool caching_form_length(struct exchange *x, enum coding coding, uint64_t *length) {
+    const struct caching *c = x->caching;
+    return c && c->served && !c->found->partial && form_length(x, c->found, coding, length);
+}
+
 /* ---- its end */
 
 void caching_leave(struct exchange *x) {
@@ -625,6 +565,7 @@ void caching_end(struct exchange *x) {
     struct caching *c = x->caching;
     if (!c) return;
     caching_leave(x);
+    caching_stop_settling(c);
     fill_end(&c->fill);
     form_end(&c->form);
     cached_unref(c->found);

@@ -6,8 +6,10 @@
 #include "proxy/fill.h"
 #include "proxy/form.h"
 #include "proxy/hit.h"
+#include "proxy/purge_wait.h"
 
 struct exchange;
+struct settling;
 
 /* In the exchange's arena; NULL where the site does not cache. */
 struct caching {
@@ -23,9 +25,11 @@ struct caching {
     struct fill fill;
     struct form form;
     struct hit hit;
+    struct settling *settling; /* NULL: it has made nothing invalid that the disk has */
     struct cache_status status;
     bool asks;     /* the cache may answer it */
     bool loads;    /* it has asked the disk, or knows that nothing is there: it does not again */
+    bool released; /* what it waited for takes long: it asks for itself alone, and what comes is not stored */
     bool followed; /* it has waited for somebody's fill once: it does not again */
     bool served;   /* `hit` is the answer's body */
     bool applied;  /* conditions and ranges have been */
@@ -54,11 +58,15 @@ enum caching_answer caching_await(struct exchange *);
 void caching_take_changes(struct exchange *);
 /* A fetch of the exchange's own has its final head: what does that make invalid (RFC 9111 4.4, 4.3.5)? */
 void caching_heard(struct exchange *);
+/* Is what that made invalid gone from the disk, too, so that no crash brings it back? If not, the exchange is woken. */
+bool caching_is_settled(const struct caching *);
 /* Before the head leaves, after on_response: conditions, ranges, Cache-Status. */
 void caching_apply(struct exchange *);
 /* The answer is to have that coding, and it is stored: its body becomes the coded form that is kept, and its framing what
  * that has. False: it is coded on its way. */
 bool caching_take_form(struct exchange *, enum coding, int level);
+/* How long it is, if it is kept, whole. */
+bool caching_form_length(struct exchange *, enum coding, uint64_t *length);
 /* Nothing more is looked up, waited for or read; its fill goes on. */
 void caching_leave(struct exchange *);
 /* The fill, too, at once. */
@@ -74,6 +82,10 @@ const char *caching_word(const struct caching *);
 /* The rule that decided whether what the backend sent is stored, or why the cache was not asked: a word of
  * http/freshness.h, or "no-room". p NULL: none did. */
 struct slice caching_rule(const struct caching *);
+
+/* ---- for its other files */
+struct target caching_target(const struct exchange *); /* of its request, as stored responses are named */
+void caching_stop_settling(struct caching *);
 
 /* ---- for fill.c */
 /* What was stored answers the exchange, if it still waits: before the first byte is stored, lest it miss any. */

@@ -111,12 +111,20 @@ static bool type_is_listed(const struct compress *compress, const struct headers
     return false;
 }
 
+/* False: nobody knows. Of the answer to a HEAD it is what Content-Length says. */
+static bool length_of(const struct response *r, uint64_t *length) {
+    struct slice told = headers_get_id(&r->headers, HEADER_CONTENT_LENGTH);
+    *length = r->framing.length;
+    return r->framing.kind == FRAMING_LENGTH || (told.p && slice_to_u64(told, length));
+}
+
 static bool may_compress(const struct exchange *x) {
     const struct response *r = &x->response;
+    uint64_t length;
     if (!x->site || !x->site->compress.on || content_is_partial(r->status, &r->headers)) return false;
     if (headers_find_id(&r->headers, HEADER_CONTENT_ENCODING)) return false;
     if (headers_list_has(&r->headers, HEADER_CACHE_CONTROL, SLICE("no-transform"))) return false;
-    if (r->framing.kind == FRAMING_LENGTH && r->framing.length < x->site->compress.min) return false;
+    if (length_of(r, &length) && length < x->site->compress.min) return false;
     return type_is_listed(&x->site->compress, &r->headers);
 }
 
@@ -138,15 +146,29 @@ void content_suit_unchanged(struct exchange *x) {
     if (chosen_coding(x) != CODING_IDENTITY) weaken_etag(&x->response.headers, &x->arena);
 }
 
+/* RFC 9110 9.3.2: the fields that GET would get. The length is known only of a form that is kept. */
+static void describe_coded(struct exchange *x, enum coding coding) {
+    struct response *r = &x->response;
+    uint64_t length;
+    bool kept = caching_form_length(x, coding, &length);
+    headers_set_id(&r->headers, HEADER_CONTENT_ENCODING, coding_name(coding));
+    r->framing.kind = kept ? FRAMING_LENGTH : FRAMING_CHUNKED;
+    if (kept) r->framing.length = length;
+}
+
 static void compress_answer(struct exchange *x) {
     const struct compress *compress = &x->site->compress;
     struct response *r = &x->response;
     add_vary(&r->headers, &x->arena);
-    if (!response_has_body(x->request.method, r->status)) return;
+    if (!response_has_body(METHOD_GET, r->status)) return;
     enum coding coding = chosen_coding(x);
     if (coding == CODING_IDENTITY) return;
     drop_fields(&r->headers);
     weaken_etag(&r->headers, &x->arena);
+    if (x->request.method == METHOD_HEAD) {
+        describe_coded(x, coding);
+        return;
+    }
     if (caching_take_form(x, coding, (int)compress->level)) {
         headers_set_id(&r->headers, HEADER_CONTENT_ENCODING, coding_name(coding));
         return;

@@ -122,13 +122,14 @@ void fetch_take_stream(struct fetch *, struct borrower *b);
 /* Its policy ends now: a waiting pick_backend fails with HOOK_DRAINED. */
 void fetch_let_go(struct fetch *);
 
-/* ---- ad hoc backends (proxy/ad_hoc.c): made from a URL, keyed by scheme, authority, parent, and for https trust and
- * name, per worker, expire after 60 s unused. */
+/* ---- ad hoc backends (proxy/ad_hoc.c): made from a URL, keyed by all of struct ad_hoc_way, per worker, expire after 60 s unused. */
 struct ad_hoc_way {
     const struct target *url; /* its scheme "connect": bytes as they are, its port set */
     struct tls_trust *trust;  /* for https; NULL: the system's roots */
     struct slice name;        /* for https; p NULL: the URL's host */
     struct parent *parent;    /* NULL: none */
+    const struct addr *at;    /* where it is; NULL: where the URL's host is */
+    unsigned proxy_protocol;  /* version of the PROXY header it wants; 0: none */
 };
 /* NULL: TOO_LARGE (the host), OVERLOADED (too many are in use). */
 struct backend *ad_hoc_backend(struct worker *, const struct ad_hoc_way *, enum failure *why);

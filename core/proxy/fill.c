@@ -331,6 +331,22 @@ static void ask_anew(struct fill *f) {
     ask(f);
 }
 
+/* ---- policy takes its time: those who follow do not have to wait for it */
+
+static const double PATIENCE = 3; /* seconds */
+
+static void end_patience(struct deadline *d) {
+    struct fill *f = container_of(d, struct storing, patience)->fill;
+    if (f->place) cache_fill_release(f->place);
+}
+
+static void await_policy(struct fill *f) {
+    struct storing *s = f->storing;
+    if (s->patience.loop) return;
+    deadline_init(&s->patience, &worker_of_fill(f)->loop, end_patience);
+    deadline_set(&s->patience, PATIENCE);
+}
+
 /* ---- policy changes the body: what fails before its first bytes is no answer that others should get */
 
 static void wake_by_watch(struct pipe_watch *w) {
@@ -344,7 +360,7 @@ static void make(struct fill *f) {
     switch (content_await(&f->storing->answer)) {
     case CONTENT_READY: store(f); return;
     case CONTENT_FAILED: fail(f); return;
-    case CONTENT_WAITS: return;
+    case CONTENT_WAITS: await_policy(f); return;
     }
 }
 
@@ -423,7 +439,10 @@ static bool may_freshen(enum cache_rule rule) {
 static void on_store(struct fill *f) {
     struct storing *s = f->storing;
     enum verdict verdict = has_hook(f) ? ask_policy(f) : VERDICT_CARRY_ON;
-    if (verdict == VERDICT_WAIT) return;
+    if (verdict == VERDICT_WAIT) {
+        await_policy(f);
+        return;
+    }
     subject_end(&s->subject);
     s->gone = true;
     if (has_hook(f)) s->fresh = measured(f); /* by the fields as it left them */
@@ -574,6 +593,7 @@ void fill_end(struct fill *f) {
         fetch_close(f->fetch);
         f->fetch = NULL;
     }
+    if (f->storing) deadline_fini(&f->storing->patience);
     if (f->storing && f->storing->made) {
         pipe_fini(f->storing->made);
         f->storing->made = NULL;

@@ -40,6 +40,7 @@ struct storing {
     struct pipe_watch watch;
     struct freshness fresh;
     struct store_wish wish;
+    struct deadline patience; /* of those who follow: policy takes its time */
     bool hook_running, gone;
 };
 /* NULL: the subject is of another kind. */

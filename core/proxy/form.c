@@ -58,6 +58,18 @@ struct cached *form_of(struct form *f, struct exchange *x, struct cached *of, en
     return begin(f, x, place, of, coding, level);
 }
 
+bool form_length(struct exchange *x, const struct cached *of, enum coding coding, uint64_t *length) {
+    struct cache_key key = form_key(x, of, coding);
+    struct headers nothing = { 0 };
+    enum cache_miss miss;
+    bool stale;
+    struct cached *kept = cache_look_up(of->cache, &key, &nothing, &stale, &miss);
+    bool whole = kept && !kept->pass && cache_body_state(kept->body) == CACHE_BODY_WHOLE;
+    if (whole) *length = cache_body_length(kept->body);
+    cached_unref(kept);
+    return whole;
+}
+
 void form_start(struct form *f) {
     if (f->exchange && !f->sink.reader.pipe && !f->over) pipe_add_reader(&f->from.pipe, &f->sink.reader);
 }

@@ -20,6 +20,8 @@ struct form {
 /* The coded form of what is stored, kept or begun just now: a reference. NULL: it is not kept (somebody else is making it,
  * or there is no room), and is to be coded for this one answer. */
 struct cached *form_of(struct form *, struct exchange *, struct cached *, enum coding, int level);
+/* How long the form is that is kept. False: none is, or it is still being made. */
+bool form_length(struct exchange *, const struct cached *, enum coding, uint64_t *length);
 /* One that was begun: its bytes flow from now on, when the exchange has its place among its readers. */
 void form_start(struct form *);
 static inline bool form_runs(const struct form *f) { return f->exchange && !f->over; }

@@ -96,9 +96,19 @@ static void flow(struct hit *h) {
     if (progress == PROGRESS_BROKEN) pipe_fail(&h->pipe, FAIL_TRUNCATED);
 }
 
-static void pipe_has_room(struct pipe *p) { flow(container_of(p, struct hit, pipe)); }
+static void pipe_has_room(struct pipe *p) {
+    struct hit *h = container_of(p, struct hit, pipe);
+    if (!h->polite) flow(h);
+}
 
 static void advance(struct task *t) { flow(container_of(t, struct hit, task)); }
+
+static void on_next_turn(struct turn_hook *hook) {
+    struct hit *h = container_of(hook, struct hit, next_turn);
+    turn_hook_remove(hook);
+    h->polite = false;
+    task_wake(h->loop, &h->task);
+}
 
 static void reader_tell(struct cache_reader *r) { news_tell(container_of(r, struct hit, reader)->news); }
 
@@ -115,11 +125,19 @@ bool hit_open(struct hit *h, struct cache_body *body, struct loop *loop, struct 
     *h = (struct hit){ .body = cache_body_ref(body), .loop = loop, .mailbox = mailbox, .open = true };
     pipe_init(&h->pipe, pipe_has_room, NULL);
     task_init(&h->task, advance);
+    list_init(&h->next_turn.node);
+    h->next_turn.run = on_next_turn;
     h->whole.length = h->left = UINT64_MAX;
     h->pieces = &h->whole;
     h->piece_count = 1;
     if (!open_reader(h, 0)) hit_close(h);
     return h->open;
+}
+
+/* A herd's bodies would fill the turn that writes the first heads, 64 KiB for each, and the last would wait for them. */
+void hit_be_polite(struct hit *h) {
+    h->polite = true;
+    turn_hook_add(h->loop, &h->next_turn);
 }
 
 void hit_cut(struct hit *h, const struct hit_piece *pieces, unsigned count, uint64_t offset) {
@@ -137,5 +155,6 @@ void hit_close(struct hit *h) {
     cache_reader_close(&h->reader);
     news_close(h->news);
     task_forget(&h->task);
+    turn_hook_remove(&h->next_turn);
     cache_body_unref(h->body);
 }

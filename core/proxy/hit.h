@@ -16,6 +16,7 @@ struct hit_piece {
 struct hit {
     struct pipe pipe;
     struct task task; /* the body has grown */
+    struct turn_hook next_turn;
     struct cache_body *body;
     struct cache_reader reader;
     struct news *news; /* NULL: it never had to wait */
@@ -28,11 +29,15 @@ struct hit {
     uint64_t left;               /* bytes of the present piece */
     uint64_t offset;             /* where in the whole content the body begins (a stored part) */
     bool open, flowing;
-    bool lost; /* what a piece needs is gone */
+    bool polite; /* nothing flows in this turn */
+    bool lost;   /* what a piece needs is gone */
 };
 
 /* All of it. The body is referenced until hit_close. False: it is a window that has gone on; nothing is open. */
 bool hit_open(struct hit *, struct cache_body *, struct loop *, struct mailbox *);
+/* One of many who waited for the same body: their heads leave first, in this turn, and then its bytes. Before anybody
+ * reads. */
+void hit_be_polite(struct hit *);
 /* Only these pieces, which must live as long; before anybody reads. Positions are those of the whole content, of which the
  * body has what is behind `offset`. */
 void hit_cut(struct hit *, const struct hit_piece *, unsigned count, uint64_t offset);

@@ -3,8 +3,7 @@
 #include "proxy/purge.h"
 
 #include "http/uri.h"
-#include "net/news.h"
-#include "store/disk.h"
+#include "proxy/purge_wait.h"
 
 uint64_t purge_run(struct cache *cache, const struct purge_order *o) {
     switch (o->kind) {
@@ -67,37 +66,27 @@ static void make_reply(struct exchange *x, struct reply *r, bool soft, uint64_t 
 
 struct purging {
     struct reply reply;
-    struct disk_waiter waiter;
-    struct news *news;
-    atomic_bool safe;
+    struct purge_wait wait;
 };
-
-static void purge_on_safe(struct disk_waiter *w) {
-    struct purging *p = container_of(w, struct purging, waiter);
-    atomic_store(&p->safe, true);
-    news_tell(p->news);
-}
 
 static enum purge_answer await(struct exchange *x, const struct reply *r) {
     struct worker *w = x->subject.worker;
     struct purging *p = arena_alloc_zeroed(&x->arena, sizeof *p);
     p->reply = *r;
-    p->waiter.tell = purge_on_safe;
-    p->news = news_open(&w->loop, &w->mailbox, &x->task);
     x->purging = p;
-    return disk_await_purges(x->site->cache.cache, &p->waiter) ? PURGE_WAITS : PURGE_DONE;
+    bool waits = purge_wait_begin(&p->wait, x->site->cache.cache, &w->loop, &w->mailbox, &x->task);
+    return waits ? PURGE_WAITS : PURGE_DONE;
 }
 
 static enum purge_answer go_on(const struct purging *p, struct reply *r) {
-    if (!atomic_load(&p->safe)) return PURGE_WAITS;
+    if (!purge_wait_over(&p->wait)) return PURGE_WAITS;
     *r = p->reply;
     return PURGE_DONE;
 }
 
 void purge_end(struct exchange *x) {
     if (!x->purging) return;
-    disk_forget_waiter(&x->purging->waiter);
-    news_close(x->purging->news);
+    purge_wait_end(&x->purging->wait);
     x->purging = NULL;
 }
 

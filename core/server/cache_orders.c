@@ -1,40 +1,39 @@
-/* Figures and purges are done at once. `why` and `warm` go as a request through a listener of ours (visit.h): only policy
+/* Figures are told at once, purges when they are safe on disk, too. `why` and `warm` go as a request through a listener of ours (visit.h): only policy
  * knows what the key of a URL is, and what a site's answer to it will be. */
 #include "server/cache_orders.h"
 
 #include "base/must.h"
 #include "http/uri.h"
 #include "proxy/purge.h"
+#include "proxy/purge_wait.h"
 #include "proxy/question.h"
 #include "server/channel.h"
 #include "server/instance.h"
 #include "server/visit.h"
 #include "server/worker_thread.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 enum { LINES_MOST = 32 };
 
-/* One that waits for a visit. */
+struct disk_wait {
+    struct disk_wait *next;
+    struct purge_wait wait;
+};
+
+/* One that waits: for a visit, or for disks. */
 struct cache_order {
     struct cache_asker *asker;
+    struct list node; /* in instance->purges, if it waits for disks */
+    struct task task;
+    struct disk_wait *waits;
+    json_t *answer; /* when these are over */
     struct visit *visit;
     bool asks; /* `question` is open */
     struct cache_question question;
     char *url;
 };
-
-static char *print(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static char *print(const char *format, ...) {
-    char *text;
-    va_list args;
-    va_start(args, format);
-    must(vasprintf(&text, format, args) >= 0);
-    va_end(args);
-    return text;
-}
 
 static struct slice get(const json_t *order, const char *name) {
     const json_t *value = json_object_get(order, name);
@@ -103,6 +102,46 @@ static void do_status(struct cache_asker *a) {
     answer_json(a, o);
 }
 
+/* ---- orders that wait */
+
+static void order_free(struct cache_order *o) {
+    if (o->asks) free(question_close(&o->question));
+    for (struct disk_wait *w = o->waits, *next; w; w = next) {
+        next = w->next;
+        purge_wait_end(&w->wait);
+        free(w);
+    }
+    task_forget(&o->task);
+    list_remove(&o->node);
+    json_decref(o->answer);
+    free(o->url);
+    free(o);
+}
+
+static void order_advance(struct task *);
+
+static struct cache_order *order_create(struct cache_asker *a) {
+    struct cache_order *o = must_calloc(1, sizeof *o);
+    o->asker = a;
+    list_init(&o->node);
+    task_init(&o->task, order_advance);
+    return o;
+}
+
+void cache_order_cancel(struct cache_asker *a) {
+    struct cache_order *o = a->order;
+    if (!o) return;
+    a->order = NULL;
+    if (o->visit) visit_cancel(o->visit);
+    order_free(o);
+}
+
+static struct cache_asker *finish(struct cache_order *o) {
+    struct cache_asker *a = o->asker;
+    a->order = NULL;
+    return a;
+}
+
 /* ---- purging */
 
 /* A URL is named as it is stored: normalised. */
@@ -135,58 +174,72 @@ static bool read_purge_order(const json_t *order, struct arena *arena, struct pu
     return p->kind == PURGE_TAG || p->kind == PURGE_ALL || normalise(arena, &p->text);
 }
 
-static void run_purge(struct cache_asker *a, const struct purge_order *p, struct slice site) {
+/* ---- until purges are safe on disk */
+
+static void order_advance(struct task *t) {
+    struct cache_order *o = container_of(t, struct cache_order, task);
+    for (const struct disk_wait *w = o->waits; w; w = w->next)
+        if (!purge_wait_over(&w->wait)) return;
+    struct cache_asker *a = finish(o);
+    answer_json(a, json_incref(o->answer));
+    order_free(o);
+}
+
+static void await_disk(struct instance *instance, struct cache_order *o, struct cache *cache) {
+    struct worker *keeper = &instance->threads[0].worker;
+    struct disk_wait *w = must_calloc(1, sizeof *w);
+    w->next = o->waits;
+    o->waits = w;
+    purge_wait_begin(&w->wait, cache, &keeper->loop, &keeper->mailbox, &o->task);
+}
+
+void cache_orders_end(struct instance *instance) {
+    list_each_safe(node, &instance->purges) {
+        struct cache_order *o = container_of(node, struct cache_order, node);
+        struct cache_asker *a = finish(o);
+        refuse(a, 1, "the proxy stops: the purge is done, but may not be on disk yet");
+        order_free(o);
+    }
+}
+
+static void run_purge(struct instance *instance, struct cache_asker *a, const struct purge_order *p,
+                      struct slice site) {
     uint64_t count = 0;
     json_t *sites = json_array();
+    struct cache_order *o = order_create(a);
     for (struct cache *c = cache_next(NULL); c; c = cache_next(c)) {
         if (site.n && !slice_equal(site, cache_site(c))) continue;
         count += purge_run(c, p);
+        await_disk(instance, o, c);
         json_array_append_new(sites, text_of(cache_site(c)));
     }
     if (json_array_size(sites) > 0) {
-        answer_json(a, json_pack("{sI,sb,so}", "purged", (json_int_t)count, "soft", p->soft, "sites", sites));
+        o->answer = json_pack("{sI,sb,so}", "purged", (json_int_t)count, "soft", p->soft, "sites", sites);
+        a->order = o;
+        list_push(&instance->purges, &o->node);
+        order_advance(&o->task);
         return;
     }
     json_decref(sites);
+    order_free(o);
     refuse(a, 1, site.n ? "there is no cache of a site of that name" : "no site has a cache");
 }
 
-static void do_purge(const json_t *order, struct cache_asker *a) {
+static void do_purge(struct instance *instance, const json_t *order, struct cache_asker *a) {
     struct arena arena;
     struct purge_order p = { .kind = PURGE_ALL };
     const char *why;
     arena_init(&arena);
-    if (read_purge_order(order, &arena, &p, &why)) run_purge(a, &p, get(order, "site"));
+    if (read_purge_order(order, &arena, &p, &why)) run_purge(instance, a, &p, get(order, "site"));
     else refuse(a, 2, why);
     arena_fini(&arena);
 }
 
 /* ---- orders that wait for a visit */
 
-static void order_free(struct cache_order *o) {
-    if (o->asks) free(question_close(&o->question));
-    free(o->url);
-    free(o);
-}
-
-void cache_order_cancel(struct cache_asker *a) {
-    struct cache_order *o = a->order;
-    if (!o) return;
-    a->order = NULL;
-    visit_cancel(o->visit);
-    order_free(o);
-}
-
-static struct cache_asker *finish(struct cache_order *o) {
-    struct cache_asker *a = o->asker;
-    a->order = NULL;
-    return a;
-}
-
 static void begin(struct instance *instance, struct cache_asker *a, const struct visit_request *r,
                   struct cache_order *o) {
     const char *why;
-    o->asker = a;
     o->url = must_strndup(r->url.p, r->url.n);
     o->visit = visit_begin(instance, r, &why);
     if (o->visit) {
@@ -206,12 +259,12 @@ static void why_on_answer(void *with, const struct visit_answer *v) {
     o->asks = false;
     if (answer) a->answered(a, 0, answer);
     else if (v->error) refuse(a, 1, v->error);
-    else a->answered(a, 1, print("the site answered %d itself, before the cache was asked", v->status));
+    else a->answered(a, 1, must_printf("the site answered %d itself, before the cache was asked", v->status));
     order_free(o);
 }
 
 static void do_why(struct instance *instance, const json_t *order, struct cache_asker *a) {
-    struct cache_order *o = must_calloc(1, sizeof *o);
+    struct cache_order *o = order_create(a);
     struct slice lines[LINES_MOST + 1];
     char text[sizeof QUESTION_FIELD + QUESTION_SECRET + 8];
     const json_t *list = json_object_get(order, "lines");
@@ -271,7 +324,7 @@ static void warm_on_answer(void *with, const struct visit_answer *v) {
 }
 
 static void do_warm(struct instance *instance, const json_t *order, struct cache_asker *a) {
-    struct cache_order *o = must_calloc(1, sizeof *o);
+    struct cache_order *o = order_create(a);
     begin(instance, a,
           &(struct visit_request){
               .url = get(order, "url"), .site = get(order, "site"), .answered = warm_on_answer, .with = o },
@@ -282,7 +335,7 @@ void cache_order_begin(struct instance *instance, const json_t *order, struct ca
     struct slice what = get(order, "do");
     a->order = NULL;
     if (slice_equal(what, SLICE("status"))) do_status(a);
-    else if (slice_equal(what, SLICE("purge"))) do_purge(order, a);
+    else if (slice_equal(what, SLICE("purge"))) do_purge(instance, order, a);
     else if (slice_equal(what, SLICE("why"))) do_why(instance, order, a);
     else if (slice_equal(what, SLICE("warm"))) do_warm(instance, order, a);
     else refuse(a, 2, "no such order");
@@ -309,7 +362,7 @@ static void letter_on_return(struct letter *letter, struct loop *loop) {
 static void letter_on_answer(struct cache_asker *a, int status, char *text) {
     struct order_letter *l = container_of(a, struct order_letter, asker);
     free(l->text);
-    l->text = print("%s\n", text);
+    l->text = must_printf("%s\n", text);
     free(text);
     l->status = status;
     l->letter.deliver = letter_on_return;

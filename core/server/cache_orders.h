@@ -24,6 +24,8 @@ struct cache_asker {
 /* In the keeper's thread, as cancelling. The order is not kept. */
 void cache_order_begin(struct instance *, const json_t *order, struct cache_asker *);
 void cache_order_cancel(struct cache_asker *); /* safe when it is answered */
+/* The keeper stops serving: purges that wait for a disk are answered with an error. */
+void cache_orders_end(struct instance *);
 
 /* The supervisor's MESSAGE_CACHE; in the main thread. */
 void cache_order_take(struct instance *, const struct message *);

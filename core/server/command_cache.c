@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { ORDER_MOST = 1900, CONCURRENCY = 8, CONCURRENCY_MOST = 24 };
+enum { ORDER_MOST = 16000 /* bytes: control.c takes one line */, CONCURRENCY = 8, CONCURRENCY_MOST = 24 };
 
 /* ---- orders */
 
@@ -37,10 +37,11 @@ static int give(const char *socket, json_t *order, char **text) {
     char *json = json_dumps(order, JSON_COMPACT), *command = NULL;
     json_decref(order);
     *text = NULL;
-    if (!json || strlen(json) > ORDER_MOST) *text = must_strdup(json ? "that is too long" : "that is not UTF-8");
+    if (!json || strlen(json) > ORDER_MOST)
+        *text = must_strdup(json ? "that is too long: an order has 16000 bytes at most" : "that is not UTF-8");
     else {
         char *why = NULL;
-        must(asprintf(&command, "cache %s", json) >= 0);
+        command = must_printf("cache %s", json);
         if (!control_call(socket, command, &status, text, &why)) *text = why;
     }
     free(command);

@@ -74,6 +74,7 @@ static void close_in_worker(struct round *round, struct worker_thread *t) {
         admin_stop(round->instance->admin);
         round->instance->admin = NULL;
         visits_end(round->instance);
+        cache_orders_end(round->instance);
     }
     w->on_drained = NULL;
     w->draining = true;
@@ -364,6 +365,7 @@ static void instance_init(struct instance *instance) {
     mailbox_open(&instance->mailbox, &instance->loop);
     list_init(&instance->listeners);
     list_init(&instance->visits);
+    list_init(&instance->purges);
     tenures_open(instance);
     pthread_mutex_init(&instance->figures.lock, NULL);
     instance->figures.began = clock_wall();

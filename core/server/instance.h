@@ -77,6 +77,7 @@ struct instance {
     struct profile *profile; /* likewise */
 
     struct list visits; /* the keeper's (visit.h) */
+    struct list purges; /* the keeper's orders that wait for a disk (cache_orders.h) */
 
     struct round drain_round, close_round, end_round;
     bool ears_closed;              /* no worker accepts any more */

@@ -1,5 +1,5 @@
 /* A fetch on an ad hoc backend whose name is the URL's and whose address is our listener's. Its certificate is not
- * verified: who else would be there? */
+ * verified: who else would be there? A listener that wants a PROXY header gets one that names nobody. */
 #include "server/visit.h"
 
 #include "base/must.h"
@@ -118,7 +118,7 @@ static uint16_t port_of(const struct target *url) {
 static bool serves(const struct host_table *table, const struct visit_request *r, const struct target *url) {
     bool https = slice_equal(url->scheme, SLICE("https"));
     const struct site *site = table ? host_table_find(table, url->host) : NULL;
-    if (!site || (table->tls != NULL) != https || table->proxy_protocol) return false;
+    if (!site || (table->tls != NULL) != https) return false;
     return r->site.n == 0 || slice_equal(r->site, slice_of(site->name));
 }
 
@@ -126,26 +126,19 @@ static struct listener *find_listener(const struct worker *w, const struct visit
     struct listener *found = NULL;
     list_each(node, &w->ears) {
         struct listener *l = container_of(node, struct ear, node)->listener;
-        bool inet = l->addr.u.sa.sa_family == AF_INET || l->addr.u.sa.sa_family == AF_INET6;
-        if (!inet || !serves(generation_table(w->generation, l), r, url)) continue;
+        if (!serves(generation_table(w->generation, l), r, url)) continue;
         if (!found || addr_port(&l->addr) == port_of(url)) found = l;
     }
     return found;
 }
 
-static bool is_any(const struct addr *a) {
-    if (a->u.sa.sa_family == AF_INET) return a->u.in.sin_addr.s_addr == INADDR_ANY;
-    return IN6_IS_ADDR_UNSPECIFIED(&a->u.in6.sin6_addr);
-}
-
-/* As an ad hoc backend is told of it: a URL with our address, and the name in the certificate. */
-static struct target address_of(struct arena *arena, const struct listener *l, const struct target *url) {
-    char text[ADDR_TEXT];
-    struct slice ip = is_any(&l->addr) ? SLICE("127.0.0.1") : addr_ip_text(&l->addr, text);
-    bool six = memchr(ip.p, ':', ip.n) != NULL;
-    struct target t = { .scheme = url->scheme, .port = addr_port(&l->addr), .path = SLICE("/") };
-    t.host = arena_printf(arena, six ? "[%.*s]" : "%.*s", FMT(ip));
-    return t;
+/* One that listens on all addresses is asked on the loopback one. */
+static struct addr address_of(const struct listener *l) {
+    struct addr at = l->addr;
+    bool any = at.u.sa.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&at.u.in6.sin6_addr);
+    any |= at.u.sa.sa_family == AF_INET && at.u.in.sin_addr.s_addr == INADDR_ANY;
+    if (any) addr_from_ip(&at, SLICE("127.0.0.1"), addr_port(&l->addr));
+    return at;
 }
 
 /* ---- its beginning */
@@ -179,11 +172,14 @@ static bool make_request(struct visit *v, const struct visit_request *from) {
 
 static struct backend *find_backend(struct visit *v, const struct listener *l) {
     enum failure why;
-    struct target at = address_of(&v->arena, l, &v->request.target);
-    struct ad_hoc_way way = { .url = &at };
-    if (slice_equal(at.scheme, SLICE("https"))) {
+    const struct target *url = &v->request.target;
+    struct addr at = address_of(l);
+    struct ad_hoc_way way = { .url = url,
+                              .at = &at,
+                              .proxy_protocol = generation_table(v->worker->generation, l)->proxy_protocol ? 1 : 0 };
+    if (slice_equal(url->scheme, SLICE("https"))) {
         way.trust = tls_trust_get(&(struct tls_trust_settings){ .unverified = true }, NULL, 0);
-        way.name = v->request.target.host;
+        way.name = url->host;
     }
     struct backend *backend = ad_hoc_backend(v->worker, &way, &why);
     tls_trust_unref(way.trust);

@@ -95,6 +95,7 @@ enum cache_outcome {
     CACHE_FILLED,    /* look it up */
     CACHE_PASSED,    /* there is a response, and it is not for others: fetch on your own */
     CACHE_FAILED,    /* no response came */
+    CACHE_LATE,      /* there is a response, and it may be stored, but not soon: fetch on your own */
     CACHE_LOADED,    /* it came from disk (disk.h): look it up */
     CACHE_NOT_LOADED /* there is no such thing on disk: as if nobody had been followed */
 };
@@ -118,6 +119,9 @@ enum cache_turn cache_join(struct cache *, const struct cache_key *, const struc
                            const struct cached *known, struct cache_follower *, struct cache_fill **fill);
 /* The leader's last act, before he gives the fill to somebody else: he is told like everybody. */
 void cache_fill_follow(struct cache_fill *, struct cache_follower *);
+/* It will take long, for no fault of the backend's: its followers are told (CACHE_LATE), and from now on nobody follows
+ * it. Again: nothing. */
+void cache_fill_release(struct cache_fill *);
 /* A fill nobody follows: for those whose leader could not store, or who may not wait. */
 struct cache_fill *cache_fill_alone(struct cache *, const struct cache_key *, const struct headers *request);
 /* After it returned `tell` is not called (any more). Safe when it follows none. */

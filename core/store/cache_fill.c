@@ -73,9 +73,8 @@ static void unlink_fill(struct cache_fill *fill) {
     *at = fill->next;
 }
 
-/* With the shard locked: nobody finds it any more, and its followers know. */
+/* With the shard locked. */
 static void tell_followers(struct cache_fill *fill, enum cache_outcome outcome) {
-    unlink_fill(fill);
     for (struct list *node; (node = list_pop(&fill->followers));) {
         struct cache_follower *f = container_of(node, struct cache_follower, node);
         atomic_store_explicit(&f->outcome, outcome, memory_order_release);
@@ -83,10 +82,16 @@ static void tell_followers(struct cache_fill *fill, enum cache_outcome outcome) 
     }
 }
 
+/* With the shard locked: nobody finds it any more, and its followers know. */
+static void end_fill(struct cache_fill *fill, enum cache_outcome outcome) {
+    unlink_fill(fill);
+    tell_followers(fill, outcome);
+}
+
 static void settle(struct cache_fill *fill, enum cache_outcome outcome) {
     struct shard *shard = shard_of(fill);
     pthread_mutex_lock(&shard->lock);
-    tell_followers(fill, outcome);
+    end_fill(fill, outcome);
     pthread_mutex_unlock(&shard->lock);
     unref_fill(fill);
 }
@@ -157,6 +162,15 @@ void cache_fill_follow(struct cache_fill *fill, struct cache_follower *f) {
     pthread_mutex_unlock(&shard->lock);
 }
 
+/* It stays where it is, for purges to find. */
+void cache_fill_release(struct cache_fill *fill) {
+    struct shard *shard = shard_of(fill);
+    pthread_mutex_lock(&shard->lock);
+    fill->alone = true;
+    tell_followers(fill, CACHE_LATE);
+    pthread_mutex_unlock(&shard->lock);
+}
+
 struct cache_fill *cache_fill_alone(struct cache *cache, const struct cache_key *key, const struct headers *request) {
     struct shard *shard = index_shard(cache, key->hash[0]);
     pthread_mutex_lock(&shard->lock);
@@ -191,7 +205,7 @@ static void publish(struct cache_fill *fill, struct stored *s, struct stored *ol
     mark_raise(s, fill->purged);
     if (old && old->linked) index_unlink(cache, shard, old, REMOVED_REPLACED, &dead);
     index_replace(cache, shard, s, all, &dead);
-    tell_followers(fill, outcome);
+    end_fill(fill, outcome);
     pthread_mutex_unlock(&shard->lock);
     stored_bury(dead);
     unref_fill(fill);

@@ -275,6 +275,19 @@ bool cached_is_current(struct cached *c) {
     return current;
 }
 
+struct cached *cache_find_used(struct cache *cache, uint32_t hash,
+                               bool (*fits)(const struct cached *, const void *with), const void *with) {
+    struct shard *shard = index_shard(cache, hash);
+    struct cached *used = NULL;
+    pthread_mutex_lock(&shard->lock);
+    for (struct stored *s = *bucket_of(&shard->keys, hash); s && !used; s = s->next) {
+        bool same = (uint32_t)s->hash == hash && fits(&s->head, with);
+        if (same && marks_of(cache, s) == MARK_NONE && room_is_used(cache, s)) used = cached_ref(&s->head);
+    }
+    pthread_mutex_unlock(&shard->lock);
+    return used;
+}
+
 void cache_each_variant(struct cache *cache, const struct cache_key *key,
                         void (*see)(void *data, const struct cached *, bool purged, bool softly), void *data) {
     struct stored *seen[VARIANTS_MOST];

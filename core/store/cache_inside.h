@@ -88,6 +88,8 @@ void room_enter(struct cache *, struct stored *, struct stored *like);
 void room_leave(struct cache *, struct stored *);
 /* The head that is findable with that body, a reference; NULL: none. */
 struct stored *room_owner(struct cache *, struct cache_body *);
+/* Has it been asked for, lately or often? */
+bool room_is_used(struct cache *, struct stored *);
 /* Evicts until what is used is within the limit, or nothing is left to evict. */
 void room_settle(struct cache *);
 
@@ -221,6 +223,10 @@ void index_link(struct cache *, struct shard *, struct stored *, struct stored *
 void index_unlink(struct cache *, struct shard *, struct stored *, enum removal, struct stored **dead);
 /* Those under the key of `s` that it replaces: passes, and variants of the same Vary or all. */
 void index_replace(struct cache *, struct shard *, struct stored *s, bool all, struct stored **dead);
+/* Something under a key with these lower bits of a hash, that fits, and was asked for since it was stored, or more often
+ * than most: a reference. NULL: none. */
+struct cached *cache_find_used(struct cache *, uint32_t hash, bool (*fits)(const struct cached *, const void *with),
+                               const void *with);
 /* Unlinks it if it still is linked. No lock is held. */
 void index_remove(struct cache *, struct stored *, enum removal);
 /* Marks what has this URL; how many were not hard-purged before. The marks are locked. */

@@ -116,6 +116,13 @@ void room_leave(struct cache *cache, struct stored *s) {
     pthread_mutex_unlock(&cache->room.lock);
 }
 
+bool room_is_used(struct cache *cache, struct stored *s) {
+    pthread_mutex_lock(&cache->room.lock);
+    bool main = s->queue == QUEUE_MAIN;
+    pthread_mutex_unlock(&cache->room.lock);
+    return main || uses_of(s) >= PROMOTING_USES;
+}
+
 struct stored *room_owner(struct cache *cache, struct cache_body *body) {
     pthread_mutex_lock(&cache->room.lock);
     struct stored *s = body->owner;

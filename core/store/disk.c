@@ -140,7 +140,18 @@ void disk_close_all(void) {
 
 void disk_purge(struct cache *cache, enum disk_purge kind, struct slice what, bool soft) {
     struct disk *d = atomic_load(&cache->disk);
-    if (d) purges_add(d, kind, what, soft, 0);
+    if (!d || (kind == DISK_PURGE_URL && !disk_has_url(cache, what))) return;
+    purges_add(d, kind, what, soft, 0);
+}
+
+bool disk_keeps_purges(struct cache *cache) { return atomic_load(&cache->disk) != NULL; }
+
+/* As long as the directory is not read, nobody knows. */
+bool disk_has_url(struct cache *cache, struct slice url) {
+    struct disk *d = atomic_load(&cache->disk);
+    int state = d ? atomic_load(&d->state) : DISK_FAILED;
+    if (state == DISK_FAILED) return false;
+    return state != DISK_SERVES || disk_index_has_url(d, disk_url_hash(d, url));
 }
 
 /* What cannot be seen yet is remembered; else only what would be loaded as fresh after a restart. */
@@ -173,6 +184,7 @@ void disk_figures(struct cache *cache, struct disk_figures *f) {
     f->missed = atomic_load(&d->figures.missed);
     f->writes = atomic_load(&d->figures.writes);
     f->written_bytes = atomic_load(&d->figures.written_bytes);
+    f->rescued = atomic_load(&d->figures.rescued);
     f->skipped = atomic_load(&d->figures.skipped);
     f->corrupt = atomic_load(&d->figures.corrupt);
     f->errors = atomic_load(&d->figures.errors);

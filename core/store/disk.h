@@ -45,9 +45,13 @@ void disk_load(struct cache *, const struct cache_key *, struct cache_fill *, co
  * loaded any more, after a crash neither: as soon as disk_settled. */
 enum disk_purge { DISK_PURGE_KEY = 1, DISK_PURGE_URL, DISK_PURGE_TAG, DISK_PURGE_PREFIX, DISK_PURGE_ALL };
 void disk_purge(struct cache *, enum disk_purge, struct slice what, bool soft);
+/* May the disk have something under that URL (http://host/path), or be about to? Else a purge of it leaves no trace. */
+bool disk_has_url(struct cache *, struct slice url);
 /* Something else is stored under that key now: the variants with that `vary`, or `all`, are not loaded any more. */
 void disk_supersede(struct cache *, struct slice key, struct slice vary, bool all);
 
+/* Does the cache have a disk, so that purges may have to be waited for? */
+bool disk_keeps_purges(struct cache *);
 /* Somebody who waits until the purges of before are safe on disk. Embedded. */
 struct disk_waiter {
     struct list node;
@@ -55,7 +59,8 @@ struct disk_waiter {
     uint64_t until;
     void (*tell)(struct disk_waiter *); /* once, in another thread, under a lock: must not call the disk */
 };
-/* False: they are already; or the cache has no disk, or not yet one that it reads from. */
+/* False: they are already; or the cache has no disk, or not one that it reads from while another process has the
+ * directory. */
 bool disk_await_purges(struct cache *, struct disk_waiter *);
 void disk_forget_waiter(struct disk_waiter *); /* afterwards `tell` is not called; safe when told */
 
@@ -75,6 +80,7 @@ struct disk_figures {
     uint64_t reads, read_bytes;    /* loads that brought something */
     uint64_t missed;               /* loads that did not: another variant, purged, overwritten meanwhile */
     uint64_t writes, written_bytes;
+    uint64_t rescued; /* of the writes: again, since it was in use and its place was to be given to others */
     uint64_t skipped; /* not written, or not read: a queue was full; or too large */
     uint64_t corrupt; /* records and journals that failed a check */
     uint64_t errors;  /* of the file system */

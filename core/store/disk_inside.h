@@ -5,6 +5,7 @@
  *   disk_purges.c   purges and their journal
  *   disk_scan.c     taking a directory: its lock, its journal, its segments
  *   disk_write.c    the writer: queue, segments, records
+ *   disk_rescue.c   what is written again before its segment goes
  *   disk_read.c     loads
  *   disk.c          disks of caches, threads, figures
  *
@@ -50,7 +51,7 @@ struct record_head {
     uint32_t meta; /* bytes */
     uint32_t variant;
     uint32_t expires; /* Unix seconds */
-    uint32_t reserved;
+    uint32_t url;     /* disk_url_hash */
     struct digest meta_sum;
     uint64_t sum; /* of all before */
 };
@@ -80,11 +81,12 @@ bool meta_read(struct meta *, const char *bytes, size_t n, uint64_t body);
 void meta_fini(struct meta *);
 
 uint64_t disk_key_hash(const struct disk *, struct slice key);
+uint32_t disk_url_hash(const struct disk *, struct slice url);
 uint32_t disk_variant(struct slice vary);
 /* When it is stale, Unix seconds. */
 uint32_t disk_expiry(const struct freshness *);
 
-/* ---- the index: 32 bytes an object, and 4 for each bucket */
+/* ---- the index: 40 bytes an object, 4 for each bucket, and 4 for each of four times as many places of URLs */
 
 struct entry {
     uint64_t key;
@@ -92,18 +94,22 @@ struct entry {
     uint32_t next_in_segment; /* 0: none */
     uint32_t place;           /* unit, over all segments */
     uint32_t variant, expires;
-    uint32_t units : 24, pending : 1, dead : 1;
+    uint32_t units : 24, pending : 1, dead : 1, loaded : 1; /* loaded: since it was written */
+    uint32_t url;                                           /* disk_url_hash */
+    uint32_t memory; /* of the hash that its key has in memory; 0: not known since the start */
 };
 
-_Static_assert(sizeof(struct entry) == 32, "as documented");
+_Static_assert(sizeof(struct entry) == 40, "as documented");
 
 struct disk_index {
     pthread_mutex_t lock;
     struct entry *entries; /* [0] is none */
     uint32_t *buckets;
-    uint32_t most, used, free, mask;
+    uint32_t *urls; /* how many entries, dead ones included, have an URL of that hash */
+    uint32_t most, used, free, mask, url_mask;
+    bool incomplete; /* records were found that there was no entry for */
     uint64_t objects, units;
-    size_t entry_bytes, bucket_bytes; /* mapped */
+    size_t entry_bytes, bucket_bytes, url_bytes; /* mapped */
 };
 
 struct candidate {
@@ -115,13 +121,29 @@ bool disk_index_init(struct disk *);
 void disk_index_fini(struct disk *);
 void disk_index_count(struct disk *, uint64_t *objects, uint64_t *bytes);
 bool disk_index_has(struct disk *, uint64_t key);
+/* May a record with that URL be on disk, or about to be? What is superseded counts: a restart may find it again. */
+bool disk_index_has_url(struct disk *, uint32_t url);
 /* The latest first; their number. */
 unsigned disk_index_candidates(struct disk *, uint64_t key, struct candidate found[CANDIDATES_MOST]);
-/* Something is about to be written; 0: it is there already, or the index is full. */
-uint32_t disk_index_reserve(struct disk *, uint64_t key, uint32_t variant, uint32_t expires);
+/* Something is about to be written, with that key, variant, expiry and URL; 0: it is there already, or the index is
+ * full. */
+uint32_t disk_index_reserve(struct disk *, const struct record_head *, uint32_t memory);
 /* It was, at that place. False: superseded meanwhile. */
 bool disk_index_settle(struct disk *, uint32_t id, uint32_t place, uint32_t units);
 void disk_index_cancel(struct disk *, uint32_t id);
+/* It is about to be written again: an entry to be, for disk_index_move or _cancel. 0: it is dead, or the index is full. */
+uint32_t disk_index_take_over(struct disk *, uint32_t id);
+/* It was: `fresh` stands for it from now on. */
+void disk_index_move(struct disk *, uint32_t id, uint32_t fresh, uint32_t place);
+bool disk_index_is_dead(struct disk *, uint32_t id);
+/* It was loaded, and memory knows it by that hash. */
+void disk_index_note_load(struct disk *, uint64_t key, uint32_t place, uint32_t memory);
+struct disk_lost {
+    uint32_t id;
+    struct entry entry; /* as it was */
+};
+/* Of a segment's entries, from `*from` on, those that can be loaded and are fresh for a while; moves `*from`, 0: no more. */
+unsigned disk_index_list(struct disk *, uint32_t *from, struct disk_lost *, unsigned most);
 /* A record that was found by the scan, which goes from the latest segment to the oldest, each from its beginning. */
 void disk_index_add(struct disk *, const struct record_head *, uint32_t segment);
 /* True: something that would still be fresh was there. */
@@ -148,6 +170,7 @@ struct purges {
     pthread_mutex_t lock;
     pthread_cond_t news;
     bool opened, begins, ending, failed; /* begins: its file is being made */
+    bool elsewhere;                      /* nobody knows when it will be opened: it is not waited for */
     uint64_t epoch;                      /* random, of the directory */
     uint64_t number;                     /* of the last */
     uint64_t safe;                       /* the last that is on disk */
@@ -167,6 +190,8 @@ void purges_init(struct purges *);
 void purges_fini(struct purges *);
 /* Reads the journal of the directory, or begins one. What was purged before joins. False: errno. */
 bool purges_open(struct disk *);
+/* It is not opened now, and may never be: who waits goes on. */
+void purges_put_off(struct disk *);
 /* The journal's thread. */
 void *purges_run(void *disk);
 void purges_stop(struct disk *);
@@ -224,6 +249,10 @@ struct disk {
         uint64_t sequence, chain;
         char *piece;
     } writer;
+    struct { /* the writer's, too: what is still to be written again */
+        struct disk_lost *list;
+        unsigned count, next;
+    } rescue;
     _Atomic int64_t complained; /* when an error was logged last */
     struct {
         pthread_mutex_t lock;
@@ -235,7 +264,7 @@ struct disk {
 
     pthread_t writer_thread, journal_thread, readers[DISK_READERS];
     struct {
-        _Atomic uint64_t reads, read_bytes, missed, writes, written_bytes, skipped, corrupt, errors;
+        _Atomic uint64_t reads, read_bytes, missed, writes, written_bytes, rescued, skipped, corrupt, errors;
     } figures;
 };
 
@@ -250,6 +279,18 @@ bool read_whole(int file, void *to, size_t n, uint64_t at);
 void disk_complain(struct disk *, const char *what);
 
 void *disk_writer_run(void *disk); /* takes the directory first */
+enum { DISK_FRESH_LEAST = 10 };    /* seconds that something has to be fresh for, to be written */
+bool disk_is_worth_it(const struct cached *);
+/* In the writer's thread: is there room in the present segment? */
+bool disk_has_room(struct disk *, uint32_t units);
+/* Makes the head that of a record at the present place. */
+void disk_place_head(struct disk *, struct record_head *, uint64_t number);
+/* It was written, whole. */
+void disk_wrote(struct disk *, const struct record_head *);
+/* What is in use in the segment, which goes next, is to be written again. In the writer's thread, as all of this. */
+void disk_plan_rescue(struct disk *, uint32_t segment);
+bool disk_rescues(const struct disk *);
+void disk_rescue_one(struct disk *);
 void *disk_reader_run(void *disk);
 /* In the writer's thread. False: it failed, or the disk closes. */
 bool disk_take_directory(struct disk *);

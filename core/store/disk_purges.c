@@ -11,8 +11,8 @@
  * The journal is a file of checksummed records that is only appended to, by a thread of its own, so that a purge does not
  * wait behind a body: one write and one fdatasync for all that came meanwhile. Mapping it into memory instead, so that a
  * purge is safe from a crash of ours at once, was rejected: who cuts the file kills the process. A purge that somebody
- * asked for is answered when it is safe (disk_await_purges); one that follows from a request (RFC 9111 4.4) is not waited
- * for, so a crash in that millisecond can bring back what it named.
+ * asked for, or that follows from an unsafe request (RFC 9111 4.4), is answered when it is safe (disk_await_purges). One of
+ * a URL that nothing on disk has is not written down (disk_has_url): it would be one for each unsafe request there is.
  *
  * A journal whose end is torn lost purges that nobody was told are done. One that is damaged elsewhere may have lost
  * others, so everything written before counts as purged. Without a journal there is no directory: its random epoch stands
@@ -357,6 +357,23 @@ static void number_early(struct purges *p, const char *bytes, size_t n) {
     }
 }
 
+static void tell_waiters(struct purges *p) {
+    list_each_safe(node, &p->waiters) {
+        struct disk_waiter *w = container_of(node, struct disk_waiter, node);
+        bool comes = p->opened ? !p->failed && w->until > p->safe : !p->elsewhere && !p->failed;
+        if (comes) continue;
+        list_remove(node);
+        w->tell(w);
+    }
+}
+
+void purges_put_off(struct disk *d) {
+    pthread_mutex_lock(&d->purges.lock);
+    d->purges.elsewhere = true;
+    tell_waiters(&d->purges);
+    pthread_mutex_unlock(&d->purges.lock);
+}
+
 static bool begin_file(struct disk *d) {
     struct purges *p = &d->purges;
     while (!p->epoch) random_bytes(&p->epoch, sizeof p->epoch);
@@ -377,7 +394,9 @@ static bool begin_file(struct disk *d) {
     bool ok = replace_file(d, bytes, size);
     pthread_mutex_lock(&p->lock);
     if (ok) p->safe = number;
+    p->failed = !ok;
     p->begins = false;
+    tell_waiters(p);
     pthread_cond_signal(&p->news);
     pthread_mutex_unlock(&p->lock);
     free(early);
@@ -399,15 +418,6 @@ bool purges_open(struct disk *d) {
 }
 
 /* ---- the journal's thread */
-
-static void tell_waiters(struct purges *p) {
-    list_each_safe(node, &p->waiters) {
-        struct disk_waiter *w = container_of(node, struct disk_waiter, node);
-        if (w->until > p->safe && !p->failed) continue;
-        list_remove(node);
-        w->tell(w);
-    }
-}
 
 /* What is purged cannot be kept: then nothing of it may be there when somebody starts again. */
 static void give_up(struct disk *d) {
@@ -483,8 +493,8 @@ bool disk_await_purges(struct cache *cache, struct disk_waiter *w) {
     if (!d) return false;
     struct purges *p = &d->purges;
     pthread_mutex_lock(&p->lock);
-    bool waits = p->opened && !p->failed && p->safe < p->number;
-    w->until = p->number;
+    bool waits = !p->failed && (p->opened ? p->safe < p->number : !p->elsewhere);
+    w->until = p->number; /* before it is opened: 0, what came until then is safe at once when it is */
     w->disk = d;
     if (waits) list_push(&p->waiters, &w->node);
     pthread_mutex_unlock(&p->lock);

@@ -165,7 +165,9 @@ static bool store(struct load *l, const struct meta *m, enum cache_mark mark) {
     draft.softly = mark == MARK_SOFT;
     l->stored = cache_fill_store(l->fill, &draft);
     l->fill = NULL;
-    return l->stored != NULL;
+    if (!l->stored) return false;
+    disk_index_note_load(l->disk, l->hash, l->candidate.place, (uint32_t)STORED_OF(l->stored)->hash);
+    return true;
 }
 
 enum fit { FIT_NOT, FIT_FAULT, FIT_STORED, FIT_REFUSED };

@@ -12,7 +12,7 @@
 #include <xxhash.h>
 
 static const uint64_t SEGMENT_MAGIC = 0x31676573746f6f6dULL; /* "mootseg1" */
-static const uint64_t RECORD_MAGIC = 0x316365726f6f6d00ULL;
+static const uint64_t RECORD_MAGIC = 0x326365726f6f6d00ULL;
 
 uint64_t disk_sum(const void *bytes, size_t n) { return XXH3_64bits(bytes, n); }
 
@@ -24,6 +24,8 @@ struct digest disk_digest(const void *bytes, size_t n, uint64_t seed) {
 uint64_t disk_key_hash(const struct disk *d, struct slice key) {
     return XXH3_64bits_withSeed(key.n ? key.p : "", key.n, d->purges.epoch);
 }
+
+uint32_t disk_url_hash(const struct disk *d, struct slice url) { return (uint32_t)disk_key_hash(d, url); }
 
 uint32_t disk_variant(struct slice vary) { return vary.n ? (uint32_t)disk_sum(vary.p, vary.n) : 0; }
 

@@ -69,7 +69,10 @@ static bool take_lock(struct disk *d) {
     while (flock(d->lock, LOCK_EX | LOCK_NB) != 0) {
         if (errno != EWOULDBLOCK && errno != EINTR) return refuse(d, "lock");
         if (atomic_load(&d->closing)) return false;
-        if (!said) log_info("%s belongs to another process: waiting for its end", d->path);
+        if (!said) {
+            log_info("%s belongs to another process: waiting for its end", d->path);
+            purges_put_off(d);
+        }
         said = true;
         nanosleep(&(struct timespec){ 0, LOCK_EVERY * 1000000L }, NULL);
     }
@@ -189,8 +192,10 @@ static void scan_segments(struct disk *d) {
 }
 
 bool disk_take_directory(struct disk *d) {
-    if (!open_directory(d) || !take_lock(d)) return false;
-    if (!purges_open(d)) return refuse(d, "keep purges in");
+    if (!open_directory(d) || !take_lock(d) || (!purges_open(d) && !refuse(d, "keep purges in"))) {
+        purges_put_off(d);
+        return false;
+    }
     atomic_store(&d->state, DISK_SCANS);
     scan_segments(d);
     if (atomic_load(&d->closing)) return false;

@@ -1,5 +1,6 @@
 /* The writer: one thread, one segment at a time, from its beginning to its end, like a log. When no segment is left the
- * oldest is dropped: the index forgets it, then its head is written anew, and what it held can be found by nobody.
+ * oldest is dropped: the index forgets it, then its head is written anew, and what it held can be found by nobody. What was
+ * in use there has been written again before (disk_rescue.c).
  *
  * A record is written back to front, its head last: a process that is killed in the middle leaves nothing that looks like a
  * record. Nothing is synced, since a cache may lose its latest when the power fails; what was half written then fails its
@@ -20,7 +21,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { QUEUE_MOST = 1024, QUEUE_BYTES = 64 << 20, FRESH_LEAST = 10000 /* ms */, COMPLAIN_EVERY = 60000 /* ms */ };
+enum { QUEUE_MOST = 1024, QUEUE_BYTES = 64 << 20, COMPLAIN_EVERY = 60000 /* ms */ };
 
 void disk_complain(struct disk *d, const char *what) {
     int why = errno;
@@ -49,10 +50,12 @@ static bool push_offer(struct disk *d, struct offer *o) {
     return taken;
 }
 
-/* Waits. What it returns counts until drop_offer. NULL: the disk closes, and nothing is left. */
+/* Waits, unless something is to be rescued. What it returns counts until drop_offer. NULL: the disk closes, or there is
+ * time for that. */
 static struct offer *next_offer(struct disk *d) {
     pthread_mutex_lock(&d->offers.lock);
-    while (!d->offers.first && !atomic_load(&d->closing)) pthread_cond_wait(&d->offers.news, &d->offers.lock);
+    while (!d->offers.first && !atomic_load(&d->closing) && !disk_rescues(d))
+        pthread_cond_wait(&d->offers.news, &d->offers.lock);
     struct offer *o = d->offers.first;
     if (o) {
         d->offers.first = o->next;
@@ -71,29 +74,37 @@ static void drop_offer(struct disk *d, struct offer *o) {
     free(o);
 }
 
-static bool is_worth_it(const struct cached *c) {
+bool disk_is_worth_it(const struct cached *c) {
     const struct freshness *f = &c->freshness;
     int64_t left = f->received - f->initial_age + f->lifetime - cache_now();
-    return !c->pass && !(f->flags & FRESHNESS_VALIDATE) && left > FRESH_LEAST &&
+    return !c->pass && !(f->flags & FRESHNESS_VALIDATE) && left > DISK_FRESH_LEAST * 1000 &&
            cache_body_state(c->body) == CACHE_BODY_WHOLE && body_is_sound(c->body);
 }
 
-/* The number is taken before it is seen that nothing has purged or replaced it: what does so later has a higher one. */
+static struct record_head head_of(const struct disk *d, const struct cached *c) {
+    return (struct record_head){ .key = disk_key_hash(d, c->key),
+                                 .variant = disk_variant(c->vary),
+                                 .expires = disk_expiry(&c->freshness),
+                                 .url = disk_url_hash(d, c->url) };
+}
+
+/* It is in the index and the number is taken before it is seen that nothing has purged or replaced it: what does so later
+ * finds it there, and has a higher one. */
 void disk_offer(struct cached *c) {
     struct disk *d = atomic_load(&c->cache->disk);
-    if (!d || !is_worth_it(c)) return;
+    if (!d || !disk_is_worth_it(c)) return;
     if (atomic_load(&d->state) != DISK_SERVES) {
         atomic_fetch_add(&d->figures.skipped, 1);
         return;
     }
-    uint64_t number = purges_number(d);
-    if (!cached_is_current(c)) return;
-    uint32_t id = disk_index_reserve(d, disk_key_hash(d, c->key), disk_variant(c->vary), disk_expiry(&c->freshness));
+    struct record_head head = head_of(d, c);
+    uint32_t id = disk_index_reserve(d, &head, (uint32_t)STORED_OF(c)->hash);
     if (!id) return;
     struct offer *o = must_malloc(sizeof *o);
-    *o = (struct offer){ .cached = cached_ref(c), .number = number, .id = id };
-    if (push_offer(d, o)) return;
-    atomic_fetch_add(&d->figures.skipped, 1);
+    *o = (struct offer){ .cached = cached_ref(c), .number = purges_number(d), .id = id };
+    bool current = cached_is_current(c);
+    if (current && push_offer(d, o)) return;
+    if (current) atomic_fetch_add(&d->figures.skipped, 1);
     disk_index_cancel(d, id);
     cached_unref(c);
     free(o);
@@ -175,12 +186,15 @@ static bool begin_segment(struct disk *d, uint32_t segment) {
     s->number = head.number;
     atomic_store(&s->sequence, head.sequence);
     purges_forget(d, oldest_number(d));
+    disk_plan_rescue(d, choose_segment(d));
     return true;
 }
 
+bool disk_has_room(struct disk *d, uint32_t units) { return d->writer.at && d->writer.at + units <= d->segment_units; }
+
 /* A segment in which there is room for that much is open. */
 static bool find_room(struct disk *d, uint32_t units) {
-    if (d->writer.at && d->writer.at + units <= d->segment_units) {
+    if (disk_has_room(d, units)) {
         if (d->writer.file < 0) d->writer.file = open_segment(d, d->writer.segment);
         if (d->writer.file < 0) disk_complain(d, "open a segment");
         return d->writer.file >= 0;
@@ -219,24 +233,31 @@ static bool write_body(struct disk *d, struct cache_body *body, uint64_t at, str
     return ok;
 }
 
+void disk_place_head(struct disk *d, struct record_head *h, uint64_t number) {
+    h->sequence = d->writer.sequence;
+    h->chain = d->writer.chain;
+    h->at = d->writer.at;
+    h->number = number;
+    record_head_seal(h);
+}
+
 static bool write_record(struct disk *d, const struct offer *o, struct record_head *h) {
     const struct cached *c = o->cached;
-    uint64_t at = (uint64_t)h->at * DISK_UNIT;
+    uint64_t at = (uint64_t)d->writer.at * DISK_UNIT;
     char *meta = must_malloc(h->meta);
     meta_write(c, h->body, meta);
     bool ok = write_body(d, c->body, at + sizeof *h + h->meta, (struct digest *)(void *)meta);
     h->meta_sum = disk_digest(meta, h->meta, 0);
-    record_head_seal(h);
+    disk_place_head(d, h, o->number);
     ok = ok && write_whole(d->writer.file, meta, h->meta, at + sizeof *h) &&
          write_whole(d->writer.file, h, sizeof *h, at);
     free(meta);
     return ok;
 }
 
-static void settle(struct disk *d, const struct offer *o, const struct record_head *h) {
+void disk_wrote(struct disk *d, const struct record_head *h) {
     d->writer.at += h->units;
     d->writer.chain = h->sum;
-    disk_index_settle(d, o->id, d->writer.segment * d->segment_units + h->at, h->units);
     atomic_fetch_add(&d->figures.writes, 1);
     atomic_fetch_add(&d->figures.written_bytes, (uint64_t)h->units * DISK_UNIT);
 }
@@ -254,22 +275,29 @@ static void write_offer(struct disk *d, const struct offer *o) {
         disk_index_cancel(d, o->id);
         return;
     }
-    struct record_head h = { .sequence = d->writer.sequence,
-                             .chain = d->writer.chain,
-                             .key = disk_key_hash(d, c->key),
-                             .number = o->number,
-                             .body = body,
-                             .at = d->writer.at,
-                             .units = (uint32_t)units,
-                             .meta = (uint32_t)meta,
-                             .variant = disk_variant(c->vary),
-                             .expires = disk_expiry(&c->freshness) };
+    struct record_head h = head_of(d, c);
+    h.body = body;
+    h.units = (uint32_t)units;
+    h.meta = (uint32_t)meta;
     if (write_record(d, o, &h)) {
-        settle(d, o, &h);
+        disk_wrote(d, &h);
+        disk_index_settle(d, o->id, d->writer.segment * d->segment_units + h.at, h.units);
         return;
     }
     disk_complain(d, "write");
     disk_index_cancel(d, o->id);
+}
+
+/* What is new, and in turn with it what is rescued. False: the disk closes, and nothing is left. */
+static bool write_next(struct disk *d) {
+    bool serves = atomic_load(&d->state) == DISK_SERVES;
+    struct offer *o = next_offer(d);
+    if (o && serves) write_offer(d, o);
+    else if (o) disk_index_cancel(d, o->id);
+    if (o) drop_offer(d, o);
+    if (!o && atomic_load(&d->closing)) return false;
+    if (disk_rescues(d)) disk_rescue_one(d);
+    return true;
 }
 
 void *disk_writer_run(void *disk) {
@@ -279,11 +307,9 @@ void *disk_writer_run(void *disk) {
         return NULL;
     }
     d->writer.piece = must_malloc(DISK_PIECE);
-    for (struct offer *o; (o = next_offer(d)); drop_offer(d, o)) {
-        if (atomic_load(&d->state) == DISK_SERVES) write_offer(d, o);
-        else disk_index_cancel(d, o->id);
-    }
+    while (write_next(d)) {}
     close_segment(d);
+    free(d->rescue.list);
     free(d->writer.piece);
     return NULL;
 }

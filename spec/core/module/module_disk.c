@@ -24,6 +24,11 @@ static int disk_on_has(lua_State *L) {
     return 1;
 }
 
+static int disk_on_has_url(lua_State *L) {
+    lua_pushboolean(L, disk_has_url(lua_touserdata(L, 1), module_check_slice(L, 2)));
+    return 1;
+}
+
 static int disk_on_figures(lua_State *L) {
     struct disk_figures f;
     disk_figures(lua_touserdata(L, 1), &f);
@@ -41,6 +46,7 @@ static int disk_on_figures(lua_State *L) {
     FIGURE(missed)
     FIGURE(writes)
     FIGURE(written_bytes)
+    FIGURE(rescued)
     FIGURE(skipped)
     FIGURE(corrupt)
     FIGURE(errors)
@@ -86,7 +92,7 @@ static int disk_on_settle(lua_State *L) {
 
 /* load(cache, key, Accept-Language): "loaded", "not loaded", "passed"; "found": memory has it. */
 static int disk_on_load(lua_State *L) {
-    static const char *const words[] = { "filling", "filled", "passed", "failed", "loaded", "not loaded" };
+    static const char *const words[] = { "filling", "filled", "passed", "failed", "late", "loaded", "not loaded" };
     struct patience p = { .follower.tell = follower_on_outcome };
     struct cache_key key = cache_key_of(module_check_slice(L, 2));
     struct cache_fill *fill;
@@ -111,9 +117,11 @@ static int disk_on_nap(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-    { "open", disk_on_open },       { "close_all", disk_on_close_all }, { "has", disk_on_has },
-    { "figures", disk_on_figures }, { "settle", disk_on_settle },       { "nap", disk_on_nap },
-    { "offer", disk_on_offer },     { "load", disk_on_load },           { NULL, NULL },
+    { "open", disk_on_open },       { "close_all", disk_on_close_all },
+    { "has", disk_on_has },         { "figures", disk_on_figures },
+    { "settle", disk_on_settle },   { "nap", disk_on_nap },
+    { "offer", disk_on_offer },     { "load", disk_on_load },
+    { "has_url", disk_on_has_url }, { NULL, NULL },
 };
 
 int module_disk_open(lua_State *L) {

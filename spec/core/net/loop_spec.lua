@@ -125,6 +125,22 @@ describe("a turn of the loop", function()
     assert.equal(20, #story)
   end)
 
+  it("sends what many have written before the rest of them adds to it", function()
+    local ours, theirs = net.socketpair()
+    local conn = loop:conn(ours, { on_flushed = function() note "flushed" end })
+    for i = 1, 100 do
+      loop:task(function()
+        note(i)
+        conn:write "x"
+      end):wake()
+    end
+    loop:turn()
+    assert.same({ 64, "flushed" }, { story[64], story[65] })
+    loop:turn()
+    assert.same({ 100, "flushed" }, { story[101], story[102] })
+    net.close(theirs)
+  end)
+
   it("does not let a task that always wakes itself keep the sockets waiting", function()
     local ours, theirs = net.socketpair()
     local task

@@ -32,9 +32,12 @@ end
 
 local function config_of(options)
   return ([[
-    return { listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } }, %s
+    local gate = require "moongate"
+    local site = { listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND" } }, %s
       cache = { purge = "127.0.0.1", memory = "%s", disk = { path = "%s", size = "%s" } } }
-  ]]):format(options.more or "", options.memory or "8M", options.path, options.size or "64M")
+    return { %s sites = { site } }
+  ]]):format(options.more or "", options.memory or "8M", options.path, options.size or "64M",
+    options.top or "")
 end
 
 local function start(backend, options)
@@ -166,23 +169,74 @@ describe("the disk tier", function()
     assert.is_true(from_disk(get(gate, "/o/stays/100")))
   end)
 
-  it("answers a PURGE when it is safe: a crash does not bring it back", function()
-    local options = { path = path, more = "", may_crash = true, status = 128 + 9, port = support.free_port() }
+  -- What is purged stays so, though the process is killed as soon as the answer is there.
+  local function assert_purged_for_good(purge, options)
+    options = options or {}
+    options.path, options.may_crash, options.status = path, true, 128 + 9
+    options.port = options.port or support.free_port()
     for round = 1, 5 do
       local gate = start(backend, options)
       wait_scanned(gate)
       local target = "/o/purged" .. round .. "/1000"
       get(gate, target)
       get(gate, "/o/stays/1000")
-      assert.equal(200, http.exchange(gate.port, "PURGE", target).status)
+      purge(gate, target, "http://localhost" .. target)
       for _, pid in ipairs(gate:children()) do uv.kill(pid, "sigkill") end
       gate.process:kill()
       gate.scope:disown(gate)
       gate = start(backend, { path = path, port = options.port })
       wait_scanned(gate)
       assert.is_false(from_disk(get(gate, target)))
+      assert.is_true(round == 1 or from_disk(get(gate, "/o/stays/1000")))
       gate:stop()
     end
+  end
+
+  it("answers a PURGE when it is safe: a crash does not bring it back", function()
+    assert_purged_for_good(function(gate, target)
+      assert.equal(200, http.exchange(gate.port, "PURGE", target).status)
+    end)
+  end)
+
+  it("ends `moongate cache purge` when it is safe", function()
+    assert_purged_for_good(function(gate, _, url)
+      assert.equal(0, (moongate.run { "cache", "purge", "--control", gate.control, "--url", url }))
+    end)
+  end)
+
+  it("answers a purge on the admin listener when it is safe", function()
+    local port = support.free_port()
+    assert_purged_for_good(function(_, _, url)
+      assert.equal(200, http.exchange(port, "POST", "/cache/purge?url=" .. url).status)
+    end, { top = ("admin = '127.0.0.1:%d',"):format(port) })
+  end)
+
+  it("lets gate.cache.purge wait until it is safe", function()
+    assert_purged_for_good(function(gate, target)
+      assert.equal("1", http.exchange(gate.port, "GET", "/purge" .. target).body)
+    end, { more = [[
+      on_request = function(req)
+        local path = req.path:match "^/purge(.*)"
+        if path then return gate.reply(200, tostring(gate.cache.purge { url = path })) end
+      end,
+    ]] })
+  end)
+
+  it("answers an unsafe request when what it makes invalid is safely gone", function()
+    assert_purged_for_good(function(gate, target)
+      assert.equal(200, http.post(gate.port, target, "x").status)
+    end)
+  end)
+
+  it("does not wait for what a script purges where nothing may wait", function()
+    local gate = start(backend, { path = path, more = [[
+      on_request = function()
+        local ok, why = pcall(table.sort, { 1, 2 }, function() gate.cache.purge { all = true } end)
+        return gate.reply(200, tostring(ok) .. " " .. tostring(why))
+      end,
+    ]] })
+    wait_scanned(gate)
+    assert.matches("^false .*cannot wait inside table.sort", get(gate, "/").body)
   end)
 
   it("does not write what is stale soon", function()

@@ -488,6 +488,13 @@ describe("a compressed answer", function()
     assert.equal(tostring(#first.body), second.headers["Content-Length"])
     assert.is_true(#first.body < #text / 20)
     assert.equal("br", coded("br").headers["Content-Encoding"])
+    local function head(coding)
+      return http.exchange(gate.port, "HEAD", "/text", { headers = { ["Accept-Encoding"] = coding } }).headers
+    end
+    assert.same({ "gzip", 'W/"1"', second.headers["Content-Length"] },
+      { head("gzip")["Content-Encoding"], head("gzip").ETag, head("gzip")["Content-Length"] })
+    assert.same({ nil, '"1"', tostring(#text) },
+      { head("identity")["Content-Encoding"], head("identity").ETag, head("identity")["Content-Length"] })
     assert.equal(text, http.get(gate.port, "/text").body)
     local part = http.get(gate.port, "/text", { headers = { Range = "bytes=0-3", ["Accept-Encoding"] = "gzip" } })
     assert.equal("moon", part.body)

@@ -4,6 +4,7 @@
 local support = require "support"
 local cached = require "support.cached"
 local coding = require("moongate_core").coding
+local uv = require "luv"
 local it, http, net = support.it, support.http, support.net
 
 local asked = cached.asked
@@ -243,6 +244,36 @@ describe("on_store", function()
     local res = http.exchange(gate.port, "GET", "/left", { headers = { Host = "a" } })
     assert.equal("stored", res.body)
     assert.equal(1, asked(backend, "/left"))
+    gate:stop()
+  end)
+
+  it("that waits long holds nobody else for more than 3 s", function()
+    local gate, backend, routes = start [[
+      function site.on_store(req, res) gate.sleep(4.5) res.cache.ttl = 60 end
+    ]]
+    routes["/late"] = with {}
+    local began = uv.hrtime()
+    local function ask() return http.exchange(gate.port, "GET", "/late", { headers = { Host = "a" } }) end
+    local answers, seconds = {}, {}
+    local clients = {}
+    for i = 1, 4 do
+      clients[i] = function()
+        answers[i] = ask()
+        seconds[i] = (uv.hrtime() - began) / 1e9
+      end
+    end
+    support.all(table.unpack(clients))
+    table.sort(seconds)
+    assert.equal(4, asked(backend, "/late"))
+    assert.is_true(seconds[1] >= 2.9 and seconds[3] < 4.4, seconds[3])
+    assert.is_true(seconds[4] >= 4.4, seconds[4])
+    local late = 0
+    for _, answer in ipairs(answers) do
+      assert.equal("stored", answer.body)
+      if answer.headers["Cache-Status"]:find "collapsed; detail=policy%-late" then late = late + 1 end
+    end
+    assert.equal(3, late)
+    assert.matches("; hit", ask().headers["Cache-Status"])
     gate:stop()
   end)
 

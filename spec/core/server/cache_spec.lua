@@ -25,13 +25,13 @@ local function start(options)
     return 200, { ["Cache-Control"] = "max-age=100", ["Surrogate-Key"] = path, Vary = options.vary }, "ok " .. path
   end)
   gate = moongate.start { values = { BACKEND = backend }, workers = options.workers, config = ([[
-    local site = { listen = { "127.0.0.1:$PORT", %s }, backends = { app = { "$BACKEND", keepalive = 0 } },
+    local site = { listen = { %s %s }, backends = { app = { "$BACKEND", keepalive = 0 } },
       hosts = { "a.example" },
       cache = { memory = "8M", %s } }
     %s
     return { admin = "127.0.0.1:$PORT2", sites = { site },
       log = { access = "$DIR/access.log", access_format = "json" } }
-  ]]):format(options.listen or "", options.cache or "", options.policy or "") }
+  ]]):format(options.only and "" or '"127.0.0.1:$PORT",', options.only or options.listen or "", options.cache or "", options.policy or "") }
   return gate, backend
 end
 
@@ -222,6 +222,32 @@ http://a.example/private
     assert.equal("1 stored, 0 already there, 0 refused, 0 failed\n", out)
     assert.equal(0, status)
     assert.equal("hit", why(gate, url).result)
+  end)
+
+  it("goes to unix sockets, and to listeners that want a PROXY header", function()
+    local socket = support.process.temp_dir(true) .. "/a.sock"
+    for _, listen in ipairs {
+      '"unix:$SOCKET"', '{ "unix:$SOCKET", proxy_protocol = true }',
+      '{ "127.0.0.1:$PORT3", proxy_protocol = true }', '{ "unix:$SOCKET", tls = "internal" }',
+    } do
+      local gate = start { only = listen:gsub("$SOCKET", socket) }
+      local url = ("%s://a.example/a"):format(listen:find "tls" and "https" or "http")
+      local status, out, err = warm(gate, url .. "\n")
+      assert.equal("1 stored, 0 already there, 0 refused, 0 failed\n", out, err)
+      assert.equal(0, status)
+      assert.equal("hit", why(gate, url).result)
+      gate:stop()
+    end
+  end)
+
+  it("takes URLs of 8 KB, and says what is too long", function()
+    local gate, backend = start()
+    local url = "http://a.example/a?" .. ("x"):rep(8000)
+    local _, out, err = warm(gate, url .. "\n" .. url .. ("x"):rep(10000) .. "\n")
+    assert.equal("1 stored, 0 already there, 0 refused, 1 failed\n", out)
+    assert.matches("that is too long: an order has 16000 bytes at most", err)
+    assert.equal("hit", why(gate, url).result)
+    assert.equal(1, #backend.requests)
   end)
 
   it("leaves nothing behind when the proxy stops", function()

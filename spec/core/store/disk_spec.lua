@@ -144,6 +144,38 @@ describe("a disk", function()
     assert.equal("not loaded", disk.load(open(dir .. "/no"), "v", "fr"))
   end)
 
+  it("writes down of purged URLs only those that something is stored under", function()
+    local c = open(dir)
+    keep(c, "k", "body", { url = "http://x/there" })
+    cache.purge(c, "url", "http://x/elsewhere")
+    assert.equal(0, disk.figures(c).purges)
+    assert.is_false(disk.has_url(c, "http://x/elsewhere"))
+    assert.is_true(disk.has_url(c, "http://x/there"))
+    close(c)
+    c = open(dir)
+    assert.is_true(disk.has_url(c, "http://x/there"))
+    assert.is_false(disk.has_url(c, "http://x/elsewhere"))
+    cache.purge(c, "url", "http://x/there")
+    assert.equal(1, disk.figures(c).purges)
+    disk.settle(c)
+    assert.is_false(disk.settle(c))
+    close(c)
+    c = open(dir)
+    assert.equal("not loaded", disk.load(c, "k"))
+  end)
+
+  it("waits for purges that came before it had read its directory", function()
+    local c = open(dir)
+    keep(c, "k", "body", { url = "http://x/k" })
+    close(c)
+    c = open(dir, { at_once = true })
+    cache.purge(c, "url", "http://x/k")
+    disk.settle(c)
+    serves(c)
+    assert.is_false(disk.settle(c))
+    assert.equal("not loaded", disk.load(c, "k"))
+  end)
+
   it("is like a log: the oldest goes, the latest stays, also after a restart", function()
     local c = open(dir)
     local body = ("b"):rep(200000)
@@ -163,6 +195,77 @@ describe("a disk", function()
     end
     keep(c, "next", "x") -- goes on where the former stopped
     assert.equal(f.objects + 1, disk.figures(c).objects)
+  end)
+
+  -- `turns` turns of the log, in each of which the hot ones are asked for.
+  local function keep_and_use(c, hot, turns, use)
+    local body = ("b"):rep(20000)
+    for i = 1, hot do
+      keep(c, "hot" .. i, body .. i)
+      if i % 10 == 0 then collectgarbage() end
+    end
+    for i = 1, turns * 800 do
+      keep(c, "cold" .. i, body)
+      if i % 400 == 0 then
+        for h = 1, hot do
+          use("hot" .. h)
+          if h % 10 == 0 then collectgarbage() end
+        end
+      end
+      if i % 10 == 0 then collectgarbage() end
+    end
+    return body
+  end
+
+  it("writes again what is loaded from it, before its turn to go comes", function()
+    local c = open(dir, { memory = 1 << 20 })
+    local body = keep_and_use(c, 4, 3, function(key)
+      disk.load(c, key)
+      read(c, key)
+    end)
+    assert.is_false(disk.has(c, "cold1"))
+    assert.is_true(disk.figures(c).rescued >= 4)
+    close(c)
+    c = open(dir)
+    for h = 1, 4 do
+      assert.equal("loaded", disk.load(c, "hot" .. h))
+      assert.is_true(read(c, "hot" .. h) == body .. h)
+    end
+    assert.equal(0, disk.figures(c).corrupt)
+  end)
+
+  it("writes again what memory is asked for, though nobody loads it", function()
+    local c = open(dir, { memory = 32 << 20 })
+    keep_and_use(c, 4, 3, function(key) assert(cache.look_up(c, key)) end)
+    assert.is_false(disk.has(c, "cold1"))
+    close(c)
+    c = open(dir)
+    for h = 1, 4 do assert.equal("loaded", disk.load(c, "hot" .. h)) end
+  end)
+
+  it("writes nothing again that was purged", function()
+    local c = open(dir, { memory = 1 << 20 })
+    local last
+    keep_and_use(c, 4, 2, function(key)
+      disk.load(c, key)
+      last = read(c, key) and key or last
+      if key == "hot4" then cache.purge(c, "url", "http://x/hot1") end
+    end)
+    assert.equal("hot4", last)
+    close(c)
+    c = open(dir)
+    assert.equal("not loaded", disk.load(c, "hot1"))
+    assert.equal("loaded", disk.load(c, "hot2"))
+  end)
+
+  it("writes a quarter of each segment again at most", function()
+    local c = open(dir, { memory = 1 << 20 })
+    keep_and_use(c, 400, 2, function(key)
+      disk.load(c, key)
+      read(c, key)
+    end)
+    local f = disk.figures(c)
+    assert.is_true(f.rescued > 0 and f.rescued * 4 <= f.writes, f.rescued .. " of " .. f.writes)
   end)
 
   it("has the latest of one key", function()
