@@ -403,6 +403,26 @@ void caching_fill(struct exchange *x) {
             .place = c->fill.place, .old = known, .part = part, .as_it_is = is_passed(x) || (alone && asks_range(x)) });
 }
 
+/* The fill begins behind the invalidation by the same answer. */
+bool caching_adopt(struct exchange *x) {
+    struct caching *c = x->caching;
+    struct cache_control told;
+    if (!c || c->asks || c->fill.exchange || x->cache_bypass || x->request.method != METHOD_POST) return false;
+    if (x->fetch->tunnel || x->request_body.state != PIPE_ENDED) return false;
+    cache_control_of_response(&told, &x->response.headers, true);
+    struct target t = caching_target(x);
+    if (!cache_post_answers_get(&x->arena, &t, &x->response, &told)) return false;
+    struct fetch *fetch = x->fetch;
+    cache_control_of_request(&c->asked, &x->request.headers);
+    c->asked_headers = x->request.headers;
+    c->key = make_key(x);
+    fetch_waiter_forget(&x->fetch_waiter);
+    x->fetch = NULL;
+    x->body = NULL;
+    fill_adopt(&c->fill, x, fetch, cache_fill_alone(c->cache, &c->key, &x->request.headers));
+    return true;
+}
+
 /* What private= and no-cache= name is not stored, and meant for who asked (RFC 9111 5.2.2.7). */
 static void add_named(struct exchange *x) {
     const struct fill *f = &x->caching->fill;

@@ -472,6 +472,52 @@ describe("a cache's key", function()
   end)
 end)
 
+describe("the answer to a POST", function()
+  local gate, backend, routes
+
+  support.setup(function() gate, backend, routes = start() end)
+
+  local function post(target, headers)
+    routes[target] = function(request)
+      return 200, headers, request.method == "POST" and "posted " .. request.body or "got"
+    end
+    return http.post(gate.port, target, "x")
+  end
+
+  it("answers later GETs if it is fresh and says that it is what they would get (RFC 9110 9.3.3)", function()
+    for i, location in ipairs { "/post1", "http://localhost/post2", "./post3", "" } do
+      local target = "/post" .. i
+      local answer = post(target, { ["Cache-Control"] = "max-age=100", ["Content-Location"] = location })
+      assert.equal("posted x", answer.body)
+      assert.matches("fwd=method; fwd%-status=200; ttl=100; stored$", answer.headers["Cache-Status"])
+      local stored = http.get(gate.port, target)
+      assert.equal("posted x", stored.body)
+      assert.matches("; hit", stored.headers["Cache-Status"])
+      assert.equal(1, asked(backend, target))
+      post(target, { ["Cache-Control"] = "max-age=100" })
+      assert.equal("got", http.get(gate.port, target).body)
+    end
+  end)
+
+  it("is for its client alone otherwise", function()
+    for i, headers in ipairs {
+      { ["Cache-Control"] = "max-age=100" }, { ["Content-Location"] = "/other2" },
+      { ["Cache-Control"] = "max-age=100", ["Content-Location"] = "/else" },
+      { ["Cache-Control"] = "max-age=100, private", ["Content-Location"] = "/other4" },
+      { ["Cache-Control"] = "max-age=100", ["Content-Location"] = "http://a.example/other5" },
+      { ["Cache-Control"] = "no-store, max-age=100", ["Content-Location"] = "/other6" },
+      { ["Last-Modified"] = "Sun, 22 Nov 2020 10:00:00 GMT", ["Content-Location"] = "/other7" },
+      { ["Cache-Control"] = "max-age=100", ["Content-Location"] = "/other8", Vary = "*" },
+    } do
+      local target = "/other" .. i
+      local answer = post(target, headers)
+      assert.equal("posted x", answer.body)
+      assert.is_nil(answer.headers["Cache-Status"]:find "stored")
+      assert.equal("got", http.get(gate.port, target).body)
+    end
+  end)
+end)
+
 describe("a compressed answer", function()
   it("is made once of what is stored, and kept", function()
     local gate, backend, routes = start { policy = 'site.compress = { min = 100, codings = { "gzip", "br" } }' }
