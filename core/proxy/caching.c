@@ -225,6 +225,7 @@ static void tell_follower(struct cache_follower *f) { news_tell(container_of(f, 
 static enum caching_answer follow(struct exchange *x) {
     struct caching *c = x->caching;
     c->followed = c->status.collapsed = true;
+    c->waited_for = c->status.fwd;
     return CACHING_WAIT;
 }
 
@@ -318,6 +319,7 @@ static enum cache_fwd reason_to_ask(const struct exchange *x) {
 static enum caching_answer ask(struct exchange *x) {
     struct caching *c = x->caching;
     c->status.fwd = reason_to_ask(x);
+    c->status.in_vain = c->followed;
     if (is_passed(x)) c->status.detail = cache_rule_word(c->found->rule);
     if (c->released) c->status.detail = SLICE("policy-late");
     return x->request.method == METHOD_HEAD || c->released ? CACHING_NONE : CACHING_FILLS;
@@ -326,7 +328,7 @@ static enum caching_answer ask(struct exchange *x) {
 static enum caching_answer hit(struct exchange *x) {
     struct caching *c = x->caching;
     enum cache_fwd miss = c->status.fwd;
-    c->status.fwd = CACHE_HIT;
+    c->status.fwd = c->followed ? c->waited_for : CACHE_HIT; /* RFC 9211 2.6: it went forward, with another one */
     if (serve_found(x)) return CACHING_SERVED;
     c->status = (struct cache_status){ .cache = c->status.cache, .fwd = miss };
     c->fill.place = cache_fill_alone(c->cache, &c->key, &x->request.headers);

@@ -27,8 +27,9 @@ struct caching {
     struct hit hit;
     struct settling *settling; /* NULL: it has made nothing invalid that the disk has */
     struct cache_status status;
-    bool asks;     /* the cache may answer it */
-    bool loads;    /* it has asked the disk, or knows that nothing is there: it does not again */
+    enum cache_fwd waited_for; /* why what it followed was asked for */
+    bool asks;                 /* the cache may answer it */
+    bool loads;                /* it has asked the disk, or knows that nothing is there: it does not again */
     bool released; /* what it waited for takes long: it asks for itself alone, and what comes is not stored */
     bool followed; /* it has waited for somebody's fill once: it does not again */
     bool served;   /* `hit` is the answer's body */

@@ -339,7 +339,12 @@ describe("many requests for one absent object", function()
     local conn = server:accept()
     http.request(conn)
     conn:send "HTTP/1.1 200 OK\r\nCache-Control: max-age=100\r\nContent-Length: 10\r\n\r\nfirst"
-    for _, client in ipairs(clients) do client:read_until "first" end
+    local reused = 0
+    for _, client in ipairs(clients) do
+      local head = client:read_until "first"
+      if head:find "Cache%-Status: moongate; fwd=uri%-miss; ttl=%d+; collapsed\r\n" then reused = reused + 1 end
+    end
+    assert.is_true(reused > 0) -- RFC 9211 2.6
     conn:send "later"
     for _, client in ipairs(clients) do client:read_until "later" end
     assert.equal(1, server.accepted)
@@ -373,7 +378,11 @@ describe("many requests for one absent object", function()
       http.request(conns[i])
     end
     for _, conn in ipairs(conns) do conn:send(private) end
-    for _, client in ipairs(clients) do assert.equal("ok", http.response(client).body) end
+    for _, client in ipairs(clients) do
+      local response = http.response(client)
+      assert.equal("ok", response.body)
+      assert.is_nil((response.headers["Cache-Status"] .. ";"):find "collapsed;") -- RFC 9211 2.6: "collapsed=?0"
+    end
     -- And remembered: the next ones do not wait for each other.
     local later = ask("/private", 2)
     for _ = 1, 2 do http.request(server:accept()) end
