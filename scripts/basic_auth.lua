@@ -15,6 +15,7 @@
 
 local gate = require "moongate"
 local basic = require "moongate.basic"
+local options = require "moongate.options"
 
 ---@class basic_auth.Options
 ---@field users? table<string, string> passwords by name
@@ -25,7 +26,7 @@ local basic = require "moongate.basic"
 ---@field except? string[] paths that are open, with all below them
 
 local known = {
-  users = "table", check = "function", realm = "string", header = "string", forward = "boolean", except = "table",
+  users = "table", check = "function", realm = "string", header = "token", forward = "boolean", except = "paths",
 }
 
 local function check_users(users)
@@ -37,21 +38,11 @@ local function check_users(users)
   end
 end
 
-local function check_options(options)
-  if type(options) ~= "table" then return "expected a table of options, got " .. type(options) end
-  for name, value in pairs(options) do
-    if not known[name] then return ("unknown option %q"):format(tostring(name)) end
-    if type(value) ~= known[name] then return ("%s: expected a %s, got %s"):format(name, known[name], type(value)) end
-  end
-  if (options.users == nil) == (options.check == nil) then return "expected either users or check" end
-  local problem = options.realm and basic.check_realm(options.realm)
+local function problem_of(given)
+  local problem = options.problem(given, known)
   if problem then return problem end
-  for i, path in ipairs(options.except or {}) do
-    if type(path) ~= "string" or path:sub(1, 1) ~= "/" then
-      return ("except[%d]: expected a path that begins with /"):format(i)
-    end
-  end
-  return options.users and check_users(options.users)
+  if (given.users == nil) == (given.check == nil) then return "expected either users or check" end
+  return given.realm and basic.check_realm(given.realm) or given.users and check_users(given.users) or nil
 end
 
 -- A `check` by table. The names are no secret; that one of them exists should still not show in the time it takes.
@@ -63,32 +54,24 @@ local function by_table(users)
   end
 end
 
----@param options basic_auth.Options
+---@param given basic_auth.Options
 ---@return moongate.Policy
-return function(options)
-  local problem = check_options(options)
-  if problem then error("basic_auth: " .. problem, 2) end
-  local check = options.check or by_table(options.users)
-  local challenge = { ["WWW-Authenticate"] = basic.challenge(options.realm or "restricted") }
-
-  local function is_open(path)
-    for _, prefix in ipairs(options.except or {}) do
-      if path == prefix or path:sub(1, #prefix + 1) == prefix .. "/" then return true end
-    end
-    return false
-  end
+return function(given)
+  options.blame("basic_auth", problem_of(given))
+  local check = given.check or by_table(given.users)
+  local challenge = { ["WWW-Authenticate"] = basic.challenge(given.realm or "restricted") }
 
   return {
     on_request = function(req)
-      if options.header then req.headers[options.header] = nil end -- a client does not say this
-      if is_open(req.path) then return end
+      if given.header then req.headers[given.header] = nil end -- a client does not say this
+      if options.is_below(req.path, given.except) then return end
       local user, password = basic.parse(req.headers["Authorization"])
       if not user or not check(user, password) then
         return gate.reply(401, "a name and a password, please\n", challenge)
       end
       req.ctx.user = user
-      if options.header then req.headers[options.header] = user end
-      if not options.forward then req.headers["Authorization"] = nil end
+      if given.header then req.headers[given.header] = user end
+      if not given.forward then req.headers["Authorization"] = nil end
     end,
   }
 end

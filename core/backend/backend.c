@@ -43,20 +43,28 @@ struct backend *backend_create(struct slice name, struct server_spec *specs, uns
     return b;
 }
 
+void server_specs_free(struct server_spec *specs, unsigned count) {
+    for (unsigned i = 0; specs && i < count; i++) {
+        free(specs[i].name);
+        free(specs[i].host);
+    }
+    free(specs);
+}
+
+void backend_settings_fini(struct backend_settings *s) {
+    tls_trust_unref(s->trust);
+    parent_unref(s->parent);
+    free(s->tls_name);
+    free(s->health.path);
+    free(s->health.host);
+}
+
 void backend_destroy(struct backend *b) {
     if (!b) return;
     for (unsigned i = 0; i < b->workers; i++) must(!b->views[i].loop);
-    for (unsigned i = 0; i < b->spec_count; i++) {
-        free(b->specs[i].name);
-        free(b->specs[i].host);
-    }
-    free(b->specs);
+    server_specs_free(b->specs, b->spec_count);
+    backend_settings_fini(&b->settings);
     free(b->views);
-    tls_trust_unref(b->settings.trust);
-    parent_unref(b->settings.parent);
-    free(b->settings.tls_name);
-    free(b->settings.health.path);
-    free(b->settings.health.host);
     free(b->name);
     free(b);
 }

@@ -33,7 +33,7 @@ struct server_spec { /* one entry of the config's list */
 /* Times in seconds; 0: unset, the site's counts. */
 struct backend_settings {
     enum balance balance;
-    unsigned keepalive;               /* idle conns kept per server and worker; default 64, 0: none */
+    unsigned keepalive;               /* idle conns kept per server and worker; default 128, 0: none */
     double keepalive_idle;            /* seconds an idle conn is kept; default 60 */
     unsigned max_connections;         /* per server over all workers; 0: no limit */
     unsigned tries;                   /* at most so many servers asked for one fetch; default 3 */
@@ -53,6 +53,10 @@ struct backend_settings {
         int status_low, status_high;
     } health;
 };
+
+/* What they own: strings, references. */
+void server_specs_free(struct server_spec *, unsigned count); /* malloc'd; NULL is ignored */
+void backend_settings_fini(struct backend_settings *);
 
 struct candidate {
     struct server *server; /* a reference */

@@ -21,17 +21,6 @@ void errors_fini(struct errors *errors) {
     errors_init(errors);
 }
 
-static __attribute__((format(printf, 1, 0))) char *format_text(const char *format, va_list args) {
-    va_list again;
-    va_copy(again, args);
-    int n = vsnprintf(NULL, 0, format, again);
-    va_end(again);
-    must(n >= 0);
-    char *text = must_malloc((size_t)n + 1);
-    vsnprintf(text, (size_t)n + 1, format, args);
-    return text;
-}
-
 static void add_line(struct errors *errors, struct error_line line) {
     if (errors->count == errors->room) {
         errors->room = errors->room ? errors->room * 2 : 8;
@@ -54,7 +43,7 @@ void errors_add(struct errors *errors, const char *file, int line, const char *p
     struct error_line added = make_line(file, line, path, false);
     va_list args;
     va_start(args, format);
-    added.text = format_text(format, args);
+    added.text = must_vprintf(format, args);
     va_end(args);
     add_line(errors, added);
 }
@@ -63,7 +52,7 @@ void errors_warn(struct errors *errors, const char *file, int line, const char *
     struct error_line added = make_line(file, line, path, true);
     va_list args;
     va_start(args, format);
-    added.text = format_text(format, args);
+    added.text = must_vprintf(format, args);
     va_end(args);
     add_line(errors, added);
 }

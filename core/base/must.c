@@ -65,3 +65,17 @@ char *must_strndup(const char *text, unsigned long n) {
     copy[n] = '\0';
     return copy;
 }
+
+char *must_printf(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    char *text = must_vprintf(format, args);
+    va_end(args);
+    return text;
+}
+
+char *must_vprintf(const char *format, va_list args) {
+    char *text = NULL;
+    must(vasprintf(&text, format, args) >= 0);
+    return text;
+}

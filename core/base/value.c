@@ -5,6 +5,7 @@
 
 #include "base/must.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 const char *value_kind_name(const struct value *value) {
@@ -154,6 +155,30 @@ bool value_equal(const struct value *a, const struct value *b) {
     case VALUE_OTHER: break;
     }
     return a->other == b->other || (a->other && b->other && strcmp(a->other, b->other) == 0);
+}
+
+/* "[2]", ".name", or "name" at the front; how long it is. */
+static size_t write_step(const struct value *key, bool first, char *to, size_t room) {
+    int n = 0;
+    if (key->kind == VALUE_INTEGER) n = snprintf(to, room, "[%lld]", (long long)key->integer);
+    else if (key->kind == VALUE_STRING) n = snprintf(to, room, "%s%.*s", first ? "" : ".", FMT(key->string));
+    return (size_t)n < room ? (size_t)n : room - 1;
+}
+
+void value_difference(const struct value *a, const struct value *b, char *to, size_t room) {
+    size_t at = 0;
+    *to = 0;
+    while (a->kind == VALUE_TABLE && b->kind == VALUE_TABLE) {
+        size_t i = 0, n = a->table.count < b->table.count ? a->table.count : b->table.count;
+        const struct value_pair *x = a->table.list, *y = b->table.list;
+        while (i < n && value_equal(&x[i].key, &y[i].key) && value_equal(&x[i].value, &y[i].value)) i++;
+        if (i == n && a->table.count == b->table.count) return;
+        const struct value_pair *other = i < a->table.count ? &x[i] : &y[i];
+        at += write_step(&other->key, at == 0, to + at, room - at);
+        if (i == n || !value_equal(&x[i].key, &y[i].key)) return;
+        a = &x[i].value;
+        b = &y[i].value;
+    }
 }
 
 struct value value_string(struct slice s) {

@@ -42,6 +42,8 @@ const char *value_kind_name(const struct value *); /* "a table", "a string", …
 const struct value *value_get(const struct value *table, const char *key); /* NULL: absent */
 const struct value *value_at(const struct value *table, size_t index);     /* 1-based; NULL: absent */
 bool value_equal(const struct value *, const struct value *);              /* functions are equal to functions */
+/* The path of the first place where two that are not equal differ: "sites[1].hosts[2]", "" for the whole. In `to`. */
+void value_difference(const struct value *, const struct value *, char *to, size_t room);
 struct value value_copy(const struct value *);
 struct value value_string(struct slice);                                   /* copies */
 void value_add(struct value *table, struct value key, struct value value); /* takes both over */

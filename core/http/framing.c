@@ -47,9 +47,22 @@ static void find_fields(struct headers *headers, struct findings *found, bool is
         case HEADER_PROXY_AUTHORIZATION:
             if (!is_request) continue;
             break;
+        case HEADER_OTHER:
+            if (is_request && memchr(h->name.p, '_', h->name.n)) headers->underscored = true;
+            continue;
         default: continue;
         }
         h->hop = true;
+    }
+}
+
+/* Content_Length and its like: some servers would take them for the core's own (header_doubles). */
+static void mark_doubles(struct headers *headers) {
+    static const enum header_id own[] = { HEADER_CONTENT_LENGTH, HEADER_TRANSFER_ENCODING, HEADER_KEEP_ALIVE,
+                                          HEADER_PROXY_CONNECTION };
+    headers_each(h, headers) {
+        for (size_t i = 0; h->id == HEADER_OTHER && i < sizeof own / sizeof *own; i++)
+            h->hop |= header_doubles(h->name, header_name_of(own[i]));
     }
 }
 
@@ -127,12 +140,26 @@ static bool is_chunked(const struct findings *found) {
     return !found->coding_repeated && slice_equal_nocase(found->coding->value, SLICE("chunked"));
 }
 
+/* Behind chunked nothing may follow (RFC 9112 6.3), nor chunked again (6.1): nobody could tell where such a message ends.
+ * What else is in the list is a coding that we do not know. */
+static enum failure refuse_coding(const struct headers *headers, const struct header *first) {
+    bool chunked = false;
+    for (const struct header *h = first; h; h = headers_next(headers, h)) {
+        struct slice rest = h->value, coding;
+        while (header_list_next(&rest, &coding)) {
+            if (chunked) return FAIL_BAD_FRAMING;
+            chunked = slice_equal_nocase(coding, SLICE("chunked"));
+        }
+    }
+    return FAIL_BAD_CODING;
+}
+
 static enum failure frame_request(struct request *request, const struct findings *found) {
     struct framing *framing = &request->framing;
     if (found->coding && (found->length || request->version < HTTP_1_1)) return FAIL_BAD_FRAMING;
     if (found->coding) {
         framing->kind = FRAMING_CHUNKED;
-        return is_chunked(found) ? FAIL_NONE : FAIL_BAD_CODING;
+        return is_chunked(found) ? FAIL_NONE : refuse_coding(&request->headers, found->coding);
     }
     if (!found->length) return FAIL_NONE;
     if (found->length_repeated || !read_length(found->length->value, &framing->length)) return FAIL_BAD_FRAMING;
@@ -178,6 +205,7 @@ enum failure framing_of_request(struct request *request) {
     enum failure failed;
     request->framing = (struct framing){ .kind = FRAMING_NONE };
     find_fields(&request->headers, &found, true);
+    if (request->headers.underscored) mark_doubles(&request->headers);
     if (!read_options(&request->headers, found.connection, &options)) return FAIL_BAD_REQUEST;
     if ((failed = frame_request(request, &found))) return failed;
     if (request->method == METHOD_CONNECT && (failed = frame_connect(request))) return failed;

@@ -1,6 +1,7 @@
 /* Two bounds on a section. Beyond the first, the limits of the site, its fields are no longer kept, and the request is
  * answered with what is wrong. Beyond the second, a multiple of the first, the peer is told to go: by HPACK one byte can
- * stand for 4 KiB, and each of them is looked at again every time it is named.
+ * stand for 4 KiB, and each of them is looked at again every time it is named. Or it stands for a field of no size, which
+ * costs as much as another; so from the first bound on a field counts more than its bytes.
  *
  * A cookie may come in as many crumbs as there are cookies, so that HPACK finds them again (RFC 9113 8.2.3). They count
  * as one field, and are joined once, when all are there. */
@@ -9,7 +10,7 @@
 #include "http/framing.h"
 #include "http/grammar.h"
 
-enum { EXCESS = 4, PSEUDO_FIELDS = 4, CRUMB_BYTES = 32 /* as RFC 9113 6.5.2 counts a field */ };
+enum { EXCESS = 4, PSEUDO_FIELDS = 4, FIELD_BYTES = 32 /* as RFC 9113 6.5.2 counts a field */ };
 
 static struct arena *arena_of(const struct h2_stream *s) { return s->message.request->headers.arena; }
 
@@ -71,7 +72,7 @@ static void take_request_field(struct h2_stream *s, struct slice name, struct sl
     enum header_id id = header_id_of(name);
     if (id == HEADER_COOKIE && headers_find_id(headers, id)) {
         s->fields--;
-        s->head_bytes += CRUMB_BYTES;
+        s->head_bytes += FIELD_BYTES;
     }
     /* Beside :authority, Host may only say the same. */
     if (id != HEADER_HOST || !s->authority.p) add_field(headers, id, name, value);
@@ -81,7 +82,10 @@ static void take_request_field(struct h2_stream *s, struct slice name, struct sl
 static bool counts_within(struct h2_stream *s, enum h2_role role, const struct h2_limits *limits, struct slice name,
                           struct slice value) {
     s->head_bytes += (uint32_t)(name.n + value.n);
-    if (s->deaf || s->failed) return false;
+    if (s->deaf || s->failed) {
+        s->head_bytes += FIELD_BYTES;
+        return false;
+    }
     s->fields++;
     if (s->head_bytes <= limits->head && s->fields <= limits->fields + PSEUDO_FIELDS) return true;
     fail_head(s, role == H2_SERVER ? FAIL_HEADERS_TOO_LARGE : FAIL_RESPONSE_HEADERS_TOO_LARGE);

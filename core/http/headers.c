@@ -209,18 +209,37 @@ static void remove_from(struct headers *headers, uint32_t i, enum header_id id, 
     }
 }
 
+bool header_doubles(struct slice other, struct slice name) {
+    if (other.n != name.n) return false;
+    bool differ = false;
+    for (size_t i = 0; i < name.n; i++) {
+        if (other.p[i] == '_' && name.p[i] == '-') differ = true;
+        else if (!slice_equal_nocase(slice_make(other.p + i, 1), slice_make(name.p + i, 1))) return false;
+    }
+    return differ;
+}
+
+void headers_drop_doubles(struct headers *headers, struct slice name) {
+    headers_each(h, headers) if (h->id == HEADER_OTHER && header_doubles(h->name, name)) h->removed = true;
+}
+
 /* A value that is set is ours, whatever the peer said of the field it replaces: it is no longer hop-by-hop. Else a
  * client could make a field that a script sets for the backend vanish, by nominating it in Connection. */
 void headers_replace(struct headers *headers, struct header *h, struct slice value) {
     h->value = value;
     h->hop = false;
     remove_from(headers, (uint32_t)(h - headers->list) + 1, (enum header_id)h->id, h->name);
+    headers_remove_doubles(headers, h->name);
 }
 
 static void set_field(struct headers *headers, enum header_id id, struct slice name, struct slice value) {
     struct header *h = search_from(headers, 0, id, name);
-    if (h) headers_replace(headers, h, value);
-    else add_field(headers, id, name, value);
+    if (h) {
+        headers_replace(headers, h, value);
+        return;
+    }
+    headers_remove_doubles(headers, name);
+    add_field(headers, id, name, value);
 }
 
 void headers_set(struct headers *headers, struct slice name, struct slice value) {
@@ -231,9 +250,14 @@ void headers_set_id(struct headers *headers, enum header_id id, struct slice val
     set_field(headers, id, header_name_of(id), value);
 }
 
-void headers_remove(struct headers *headers, struct slice name) { remove_from(headers, 0, header_id_of(name), name); }
+static void remove_field(struct headers *headers, enum header_id id, struct slice name) {
+    remove_from(headers, 0, id, name);
+    headers_remove_doubles(headers, name);
+}
 
-void headers_remove_id(struct headers *headers, enum header_id id) { remove_from(headers, 0, id, header_name_of(id)); }
+void headers_remove(struct headers *headers, struct slice name) { remove_field(headers, header_id_of(name), name); }
+
+void headers_remove_id(struct headers *headers, enum header_id id) { remove_field(headers, id, header_name_of(id)); }
 
 struct header *headers_find(const struct headers *headers, struct slice name) {
     return search_from(headers, 0, header_id_of(name), name);
@@ -324,6 +348,7 @@ bool headers_list_has(const struct headers *headers, enum header_id id, struct s
 void headers_copy(struct headers *to, const struct headers *from) {
     headers_reserve(to, to->count + from->count);
     headers_each(h, from) to->list[to->count++] = *h;
+    to->underscored |= from->underscored;
 }
 
 /* ---- writing */

@@ -61,6 +61,7 @@ struct header {
 struct headers {
     struct header *list;
     uint32_t count, room; /* of list, removed ones included */
+    bool underscored;     /* a request's: some name without an id has an underscore (framing notes it) */
     struct arena *arena;
 };
 
@@ -73,6 +74,10 @@ enum header_id header_id_of(struct slice name);
 struct slice header_name_of(enum header_id); /* with the case of the table */
 /* RFC 9110 5.6.2 token, 1 to 256 bytes. */
 bool header_name_valid(struct slice name);
+/* Has `other` underscores where `name` has hyphens, and else the same letters? To HTTP these are two names. Servers that
+ * make variables of names (CGI, WSGI, Rack, PHP) take one for the other: an X_User would pass for the X-User that policy
+ * vouches for. */
+bool header_doubles(struct slice other, struct slice name);
 /* RFC 9110 5.5: no CR, LF, NUL, no other control but HTAB; no white space at its ends is not demanded. */
 bool header_value_valid(struct slice value);
 /* May a field of that name stand behind the content (RFC 9110 6.5.1)? Of those with an id only ETag, and none that
@@ -86,12 +91,18 @@ bool header_is_core(enum header_id);
 struct header *headers_add(struct headers *, struct slice name, struct slice value);
 struct header *headers_add_id(struct headers *, enum header_id, struct slice value);
 struct header *headers_add_other(struct headers *, struct slice name, struct slice value); /* HEADER_OTHER, known */
-/* Sets the first field of that name and removes the others, or adds it. */
+/* Sets the first field of that name and removes the others, or adds it. In a request, to set or remove a field removes
+ * its doubles, too (header_doubles). */
 void headers_set(struct headers *, struct slice name, struct slice value);
 void headers_set_id(struct headers *, enum header_id, struct slice value);
 /* The same for the first field of its name, already found. */
 void headers_replace(struct headers *, struct header *, struct slice value);
 void headers_remove(struct headers *, struct slice name);
+/* Done by setting and removing; for who adds what was not there. */
+void headers_drop_doubles(struct headers *, struct slice name);
+static inline void headers_remove_doubles(struct headers *headers, struct slice name) {
+    if (headers->underscored) headers_drop_doubles(headers, name);
+}
 void headers_remove_id(struct headers *, enum header_id);
 
 /* The first field; NULL when there is none. */

@@ -27,23 +27,17 @@ enum { DEPTH_MOST = 8, FILES_MOST = 4096 };
 static char *join_path(const char *ours, const char *variable, const char *plain) {
     const char *theirs = getenv(variable);
     if (!theirs) theirs = getenv(plain);
-    char *text;
-    must(asprintf(&text, "%s;%s", ours, theirs && *theirs ? theirs : ";") >= 0);
-    return text;
+    return must_printf("%s;%s", ours, theirs && *theirs ? theirs : ";");
 }
 
 static char *lua_path(void) {
-    char *ours, *path;
-    must(asprintf(&ours, "%s/lua/?.lua", datadir()) >= 0);
-    path = join_path(ours, "LUA_PATH_5_4", "LUA_PATH");
+    char *ours = must_printf("%s/lua/?.lua", datadir()), *path = join_path(ours, "LUA_PATH_5_4", "LUA_PATH");
     free(ours);
     return path;
 }
 
 static char *lua_cpath(void) {
-    char *ours, *path;
-    must(asprintf(&ours, "%s/?.so", kitdir()) >= 0);
-    path = join_path(ours, "LUA_CPATH_5_4", "LUA_CPATH");
+    char *ours = must_printf("%s/?.so", kitdir()), *path = join_path(ours, "LUA_CPATH_5_4", "LUA_CPATH");
     free(ours);
     return path;
 }
@@ -76,7 +70,7 @@ static void set_env(const char *name, char *value) {
 static char *find_program(const char *name) {
     char *all = must_strdup(getenv("PATH") ? getenv("PATH") : ""), *rest = all, *path = NULL;
     for (char *folder; !path && (folder = strsep(&rest, ":"));) {
-        must(asprintf(&path, "%s/%s", *folder ? folder : ".", name) >= 0);
+        path = must_printf("%s/%s", *folder ? folder : ".", name);
         if (access(path, X_OK) == 0) continue;
         free(path);
         path = NULL;
@@ -217,8 +211,7 @@ static void collect(struct paths *p, const char *folder, int depth) {
     for (struct dirent *e; dir && p->count < FILES_MOST && (e = readdir(dir));) {
         if (e->d_name[0] == '.') continue;
         if (e->d_type == DT_DIR) {
-            char *inner;
-            must(asprintf(&inner, "%s/%s", folder, e->d_name) >= 0);
+            char *inner = must_printf("%s/%s", folder, e->d_name);
             collect(p, inner, depth + 1);
             free(inner);
         } else if (slice_ends_with(slice_of(e->d_name), SLICE(".lua"))) {

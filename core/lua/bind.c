@@ -21,6 +21,7 @@ void object_kind_open(lua_State *L, const struct handle_kind *kind, const struct
                       const luaL_Reg *metamethods, const luaL_Reg *methods) {
     int top = lua_gettop(L);
     handle_kind_open(L, kind, metamethods, methods);
+    known_kind_find(state_of(L), kind)->fields = fields;
     handle_metatable_push(L, kind);
     lua_getfield(L, -1, "__index");
     if (lua_isfunction(L, -1) && lua_getupvalue(L, -1, 2)) add_field_names(L, fields);

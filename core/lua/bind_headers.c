@@ -204,6 +204,7 @@ static void check_mine(lua_State *L, struct name name) {
 static void set_line(lua_State *L, struct view *v, struct headers *headers, struct name name, struct slice value) {
     struct header *h = find_line(headers, name);
     value = view_copy(L, v, value);
+    if (!h) headers_remove_doubles(headers, name.text);
     if (h) headers_replace(headers, h, value);
     else if (name.id) headers_add_id(headers, name.id, value);
     else headers_add_other(headers, view_copy(L, v, name.text), value);

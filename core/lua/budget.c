@@ -21,16 +21,14 @@
 
 #include "base/clock.h"
 #include "base/must.h"
+#include "lua/cpu_timer.h"
 #include "lua/engine.h"
 #include "lua/sampler.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <setjmp.h>
 #include <stdio.h>
-#include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 enum { TICK_US = 2500, COUNT = 4096 };
 
@@ -91,39 +89,6 @@ static void on_signal(int signal, siginfo_t *info, void *context) {
     errno = saved;
 }
 
-static int timer_signal(void) { return SIGRTMIN + 5; }
-
-static void install_handler(void) {
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_sigaction = on_signal;
-    action.sa_flags = SA_SIGINFO | SA_RESTART;
-    sigemptyset(&action.sa_mask);
-    must(sigaction(timer_signal(), &action, NULL) == 0);
-}
-
-static bool start_timer(struct ticker *t) {
-#if defined(__SANITIZE_THREAD__)
-    (void)t, (void)install_handler;
-    return false;
-#else
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, install_handler);
-    struct sigevent event;
-    memset(&event, 0, sizeof event);
-    event.sigev_notify = SIGEV_THREAD_ID;
-    event.sigev_signo = timer_signal();
-    event.sigev_value.sival_ptr = t;
-    event._sigev_un._tid = gettid();
-    if (timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &t->timer) != 0) return false;
-    const struct timespec tick = { 0, TICK_US * 1000L };
-    const struct itimerspec every = { tick, tick };
-    if (timer_settime(t->timer, 0, &every, NULL) == 0) return true;
-    timer_delete(t->timer);
-    return false;
-#endif
-}
-
 bool budget_sample(void) {
     const struct meter *m = ticker.meter;
     lua_State *L = m ? m->L : NULL;
@@ -135,14 +100,15 @@ bool budget_sample(void) {
 }
 
 bool budget_thread_begin(void) {
-    if (ticker.users == 0 && !start_timer(&ticker)) return false;
+    if (ticker.users == 0 && !cpu_timer_start(&ticker.timer, CPU_TIMER_BUDGET, on_signal, &ticker, TICK_US * 1000L))
+        return false;
     ticker.users++;
     return true;
 }
 
 void budget_thread_end(void) {
     must(ticker.users > 0);
-    if (--ticker.users == 0) timer_delete(ticker.timer);
+    if (--ticker.users == 0) cpu_timer_stop(ticker.timer);
 }
 
 void budget_count(lua_State *L) {

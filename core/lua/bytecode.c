@@ -173,6 +173,7 @@ static struct proto *read_function(struct reader *r, const char *file) {
     if (source.n) source = slice_skip(source, 1);
     p->file = file;
     if (source.n) p->file = arena_printf(r->arena, "%.*s%c", FMT(source), 0).p;
+    const char *begin = r->rest.p;
     p->line = (int)take_size(r);
     p->last_line = (int)take_size(r);
     p->parameters = take_byte(r);
@@ -185,6 +186,7 @@ static struct proto *read_function(struct reader *r, const char *file) {
     p->protos = arena_alloc_zeroed(r->arena, (p->proto_count + 1) * sizeof(struct proto *));
     for (unsigned i = 0; i < p->proto_count && !r->failed; i++) p->protos[i] = read_function(r, p->file);
     read_debug(r, p);
+    p->bytes = slice_make(begin, (size_t)(r->rest.p - begin));
     if (!r->failed) note_written(p);
     return p;
 }

@@ -34,6 +34,8 @@ struct local {
 
 struct proto {
     const char *file; /* as the chunk was called, without "@" */
+    struct slice
+        bytes; /* of the dump, behind the file's name: the same for the same function, dumped by itself or not */
     int line, last_line;
     uint8_t parameters, registers;
     uint32_t *code;

@@ -28,7 +28,8 @@ enum { KIND_PLACES = 64, RECALL_PLACES = 256, RECALL_TEXT_MAX = 32 };
 /* A kind of handle whose metatable this state has made. */
 struct known_kind {
     const struct handle_kind *kind;
-    int metatable; /* registry reference */
+    int metatable;              /* registry reference */
+    const struct field *fields; /* object_kind_open's (bind.h); NULL: none */
 };
 
 struct recalled {
@@ -208,6 +209,8 @@ void recall_keep(lua_State *L, const void *scope, lua_Integer meaning);
 void subject_tie(lua_State *L, struct tie *);
 
 bool handle_kind_known(lua_State *L, const void *kind);
+/* The place of the kind, or a free one. */
+struct known_kind *known_kind_find(struct state *, const struct handle_kind *);
 /* By the engine only. */
 void handles_open(struct state *);
 void handles_close(struct state *);

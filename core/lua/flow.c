@@ -69,6 +69,7 @@ static struct made_table *table_at(struct flow *f, struct scene *s, unsigned at)
         if (t->at == at) return t;
     struct made_table *t = arena_alloc_zeroed(f->arena, sizeof *t);
     t->items = arena_alloc_zeroed(f->arena, TABLE_ITEMS * sizeof *t->items);
+    t->values = arena_alloc_zeroed(f->arena, TABLE_ITEMS * sizeof *t->values);
     t->at = at;
     t->next = s->tables;
     return s->tables = t;

@@ -23,6 +23,7 @@ struct made_table {
     unsigned item_count, field_count;
     struct fact *items; /* TABLE_ITEMS */
     struct slice fields[TABLE_ITEMS];
+    struct fact *values; /* of the fields */
 };
 
 enum fact_kind {

@@ -192,9 +192,9 @@ void subject_tie(lua_State *L, struct tie *tie) {
 
 /* ---- Handles */
 
-/* The place of the kind, or a free one. A table of ours: a lookup by pointer in Lua's registry costs six times as
+/* A table of ours: a lookup by pointer in Lua's registry costs six times as
  * much, and every handle needs its metatable. */
-static struct known_kind *find_kind(struct state *s, const struct handle_kind *kind) {
+struct known_kind *known_kind_find(struct state *s, const struct handle_kind *kind) {
     size_t place = (uintptr_t)kind >> 4;
     for (unsigned tried = 0; tried < KIND_PLACES; tried++, place++) {
         struct known_kind *known = &s->kinds[place % KIND_PLACES];
@@ -205,7 +205,7 @@ static struct known_kind *find_kind(struct state *s, const struct handle_kind *k
 }
 
 void handle_metatable_push(lua_State *L, const struct handle_kind *kind) {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, find_kind(state_of(L), kind)->metatable);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, known_kind_find(state_of(L), kind)->metatable);
 }
 
 struct handle *handle_new(lua_State *L, const struct handle_kind *kind, void *pointer) {
@@ -281,7 +281,7 @@ void handle_kind_open(lua_State *L, const struct handle_kind *kind, const luaL_R
     lua_pushvalue(L, -1);
     lua_setfield(L, -3, "__index");
     add_metamethods(L, metamethods);
-    struct known_kind *known = find_kind(state_of(L), kind);
+    struct known_kind *known = known_kind_find(state_of(L), kind);
     must(!known->kind);
     *known = (struct known_kind){ .kind = kind, .metatable = luaL_ref(L, LUA_REGISTRYINDEX) };
 }
@@ -296,4 +296,6 @@ void recall_keep(lua_State *L, const void *scope, lua_Integer meaning) {
     *r = (struct recalled){ .string = string, .scope = scope, .text = text, .meaning = meaning };
 }
 
-bool handle_kind_known(lua_State *L, const void *kind) { return kind && find_kind(state_of(L), kind)->kind == kind; }
+bool handle_kind_known(lua_State *L, const void *kind) {
+    return kind && known_kind_find(state_of(L), kind)->kind == kind;
+}

@@ -68,7 +68,7 @@ static enum verdict fail_reading(struct reading *r, struct state *state, const s
         lua_rawgeti(state->L, LUA_REGISTRYINDEX, entry->ref);
         report_place(state->L, place, sizeof place);
     } else snprintf(place, sizeof place, "%.120s: ", entry->path);
-    snprintf(text, sizeof text, "%s%s %s", place, hook_name(r->hook), r->why);
+    snprintf(text, sizeof text, "%s%s returned %s", place, hook_name(r->hook), r->why);
     return fail_call(r->subject, r->hook, text);
 }
 
@@ -203,7 +203,7 @@ static enum verdict read_failure(struct hook_run *run, struct decision *decision
     lua_State *L = run->root.L;
     if (verdict_takes_reply(run->hook) && reply_test(L, -1)) {
         if (reply_read(L, lua_gettop(L), run->subject, &decision->reply)) return VERDICT_REPLY;
-        return fail_call(run->subject, run->hook, SPENT_REPLY);
+        return fail_call(run->subject, run->hook, "returned " SPENT_REPLY);
     }
     enum verdict verdict = fail_call(run->subject, run->hook, report_text(state, L));
     lua_pop(state->L, 1);

@@ -2,8 +2,8 @@
  * (flow.c): the file itself, then every function that is made in it, those that are hooks with what hooks get, and
  * again every call of a function of the file with arguments that are known.
  *
- * Which functions are hooks the loaded state says, by file and lines: so a policy that a function of another file made
- * is found as well as one that stands in the config. */
+ * Which functions are hooks the loaded state says, by their files and bytes: so a policy that a function of another
+ * file made is found as well as one that stands in the config. */
 #include "lua/inspect.h"
 
 #include "lua/bind.h"
@@ -25,11 +25,10 @@
 enum { SCENES_MOST = 3000, DEPTH_MOST = 8, RETURNS_MOST = 64 };
 enum { FIRST_STATUS = 200, LAST_STATUS = 599 };
 
-/* A function of the state that is a hook of a site. */
+/* A function of the file that is looked at, and a hook of a site. */
 struct found_hook {
     struct found_hook *next;
-    const char *file;
-    int line, last_line;
+    const struct proto *proto; /* read for itself: none of those that are walked */
     enum hook hook;
     unsigned site;
 };
@@ -174,14 +173,23 @@ static void see_field(struct inspection *in, int line, struct fact base, struct 
          near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
 }
 
-static void see_assigned(struct inspection *in, int line, struct fact base, struct fact key) {
+static void keep_field(struct made_table *t, struct slice name, struct fact value) {
+    if (t->field_count == TABLE_ITEMS) {
+        t->opaque = true;
+        return;
+    }
+    t->fields[t->field_count] = name;
+    t->values[t->field_count++] = value;
+}
+
+static void see_assigned(struct inspection *in, int line, struct fact base, struct fact key, struct fact value) {
     struct slice name = key.kind == FACT_STRING ? key.string : SLICE("?");
     see_field(in, line, base, key);
-    if (base.kind == FACT_TABLE) {
-        struct made_table *t = base.table;
-        if (key.kind == FACT_STRING && t->field_count < TABLE_ITEMS) t->fields[t->field_count++] = name;
-        else t->opaque = true;
-    }
+    if (base.kind == FACT_TABLE && key.kind == FACT_STRING) keep_field(base.table, name, value);
+    else see_used(in, line, value);
+    if (base.kind == FACT_TABLE && key.kind != FACT_STRING) base.table->opaque = true;
+    if (base.kind == FACT_OBJECT && names_object_keeps(base.object, name))
+        tell(in, line, is_sure(in->now), "%s.%.*s is read-only", base.object->name, FMT(name));
     if (base.kind == FACT_LIVE && base.live->front)
         tell(in, line, is_sure(in->now), "cannot set '%s.%.*s': it is read-only", base.live->path, FMT(name));
 }
@@ -413,24 +421,64 @@ static void see_key(struct inspection *in, const struct made_return *r) {
     }
 }
 
-static void see_picked_name(struct inspection *in, const struct found_hook *h, int line, struct slice name) {
-    struct slice rest = name, head = slice_cut(&rest, '/');
-    if (h->site < in->site_count && !is_backend(in, h->site, name) && !is_backend(in, h->site, head))
-        tell_backend(in, line, in->site_count > 1 ? " in this site" : "", head);
+static bool may_be_server(const struct inspect_site *site, struct slice name, struct slice backend) {
+    struct slice any = slice_make(name.p, backend.n + 1);
+    for (const char *const *s = site->servers; *s; s++)
+        if (slice_equal(name, slice_of(*s)) || slice_equal(any, slice_of(*s))) return true;
+    return false;
 }
 
+static void see_picked_name(struct inspection *in, const struct found_hook *h, int line, struct slice name) {
+    struct slice rest = name, head = slice_cut(&rest, '/');
+    if (h->site >= in->site_count || is_backend(in, h->site, name)) return;
+    if (!is_backend(in, h->site, head)) tell_backend(in, line, in->site_count > 1 ? " in this site" : "", head);
+    else if (!may_be_server(&in->sites[h->site], name, head))
+        tell(in, line, is_sure(in->now), "the backend \"%.*s\" has no server \"%.*s\"", FMT(head), FMT(rest));
+}
+
+static bool push_list(lua_State *L, const struct made_table *t, const char *unknown);
+
+/* A constant, or a list of them; false: it is something else, and nothing is pushed. */
+static bool push_known(lua_State *L, struct fact f) {
+    switch (f.kind) {
+    case FACT_BOOLEAN: lua_pushboolean(L, f.boolean); return true;
+    case FACT_INTEGER: lua_pushinteger(L, f.integer); return true;
+    case FACT_NUMBER: lua_pushnumber(L, f.number); return true;
+    case FACT_STRING: lua_pushlstring(L, f.string.p, f.string.n); return true;
+    case FACT_TABLE: return f.table->field_count == 0 && push_list(L, f.table, "connect");
+    default: return false;
+    }
+}
+
+static bool push_list(lua_State *L, const struct made_table *t, const char *unknown) {
+    if (t->opaque || !lua_checkstack(L, 8)) return false;
+    lua_createtable(L, (int)t->item_count, (int)t->field_count);
+    for (unsigned i = 0; i < t->item_count; i++) {
+        if (!push_known(L, t->items[i])) lua_pushstring(L, unknown);
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    return true;
+}
+
+/* The list is made once more, as far as it is known, and read as the hook's answer would be. */
 static void see_picked_list(struct inspection *in, const struct found_hook *h, int line, const struct made_table *t) {
-    static const char *const known[] = { "tries", "retry_on", "timeout", NULL };
-    if (t->opaque) return;
+    static const char *const options[] = { "tries", "retry_on", "timeout", NULL };
+    lua_State *L = in->state->L;
+    struct pick pick = { 0 };
+    struct reading reading;
+    if (!push_list(L, t, "?")) return;
     for (unsigned i = 0; i < t->item_count; i++)
         if (t->items[i].kind == FACT_STRING) see_picked_name(in, h, line, t->items[i].string);
     for (unsigned i = 0; i < t->field_count; i++) {
-        char name[64];
-        snprintf(name, sizeof name, "%.*s", FMT(t->fields[i]));
-        if (!is_one_of(name, known))
-            tell(in, line, true,
-                 "pick_backend returns a list with an unknown field \"%s\"; there are tries, retry_on, timeout", name);
+        lua_pushlstring(L, t->fields[i].p, t->fields[i].n);
+        bool known = push_known(L, t->values[i]);
+        if (!known && !is_one_of(lua_tostring(L, -1), options)) lua_pushboolean(L, known = true);
+        if (known) lua_rawset(L, -3);
+        else lua_pop(L, 1);
     }
+    reading_init(&reading, NULL, NULL, HOOK_PICK_BACKEND, NULL);
+    if (!pick_read(&reading, L, lua_gettop(L), &pick)) tell(in, line, true, "pick_backend returns %s", reading.why);
+    lua_pop(L, 1);
 }
 
 static void see_pick(struct inspection *in, const struct found_hook *h, const struct made_return *r) {
@@ -496,9 +544,19 @@ static void see_stored(struct inspection *in, const struct scene *s, unsigned at
     uint32_t i = s->proto->code[at];
     int line = s->proto->lines[at];
     struct fact base = flow_base(s, at, registers), key = flow_key(s, at, registers);
-    if (!op_k(i)) see_used(in, line, registers[op_c(i)]);
-    if (base.kind != FACT_ENVIRONMENT) see_assigned(in, line, base, key);
-    else if (key.kind == FACT_STRING) see_global_set(in, line, key.string);
+    struct fact value = op_k(i) ? fact_of_constant(&s->proto->constants[op_c(i)]) : registers[op_c(i)];
+    if (base.kind != FACT_ENVIRONMENT) {
+        see_assigned(in, line, base, key, value);
+        return;
+    }
+    see_used(in, line, value);
+    if (key.kind == FACT_STRING) see_global_set(in, line, key.string);
+}
+
+/* What is read out of a table may be changed behind its back. */
+static void see_read(struct inspection *in, int line, struct fact base, struct fact key) {
+    see_field(in, line, base, key);
+    if (base.kind == FACT_TABLE) base.table->opaque = true;
 }
 
 static void see(struct flow *f, struct scene *s, unsigned at, struct fact *registers) {
@@ -511,7 +569,7 @@ static void see(struct flow *f, struct scene *s, unsigned at, struct fact *regis
     case OP_GETFIELD:
     case OP_SELF:
     case OP_GETTABLE:
-    case OP_GETI: see_field(in, line, flow_base(s, at, registers), flow_key(s, at, registers)); break;
+    case OP_GETI: see_read(in, line, flow_base(s, at, registers), flow_key(s, at, registers)); break;
     case OP_SETTABUP:
     case OP_SETFIELD:
     case OP_SETTABLE:
@@ -534,20 +592,46 @@ static void see(struct flow *f, struct scene *s, unsigned at, struct fact *regis
 
 /* ---- hooks */
 
-static void add_hook(struct inspection *in, int ref, enum hook hook, unsigned site) {
+static int append(lua_State *L, const void *bytes, size_t n, void *with) {
+    (void)L;
+    return fwrite(bytes, 1, n, with) == n ? 0 : 1;
+}
+
+/* The function on top, taken apart; pops it. NULL: as bytecode_read says. */
+static struct proto *take_apart(struct inspection *in) {
+    char *dump = NULL;
+    size_t size = 0;
+    FILE *to = open_memstream(&dump, &size);
+    must(to);
+    lua_dump(in->state->L, append, to, 0);
+    must(fclose(to) == 0);
+    lua_pop(in->state->L, 1);
+    struct slice kept = arena_copy(&in->arena, slice_make(dump, size));
+    free(dump);
+    return bytecode_read(&in->arena, kept);
+}
+
+/* Is the function on top one of the file that is looked at? */
+static bool stands_in_file(const struct inspection *in) {
     lua_State *L = in->state->L;
     lua_Debug about;
+    if (!lua_isfunction(L, -1) || lua_iscfunction(L, -1)) return false;
+    lua_pushvalue(L, -1);
+    lua_getinfo(L, ">S", &about);
+    return strcmp(*about.source == '@' ? about.source + 1 : about.source, in->main->file) == 0;
+}
+
+static void add_hook(struct inspection *in, int ref, enum hook hook, unsigned site) {
+    lua_State *L = in->state->L;
     lua_rawgeti(L, LUA_REGISTRYINDEX, ref);
-    if (!lua_isfunction(L, -1) || lua_iscfunction(L, -1)) {
+    if (!stands_in_file(in)) {
         lua_pop(L, 1);
         return;
     }
-    lua_getinfo(L, ">S", &about);
+    const struct proto *proto = take_apart(in);
+    if (!proto) return;
     struct found_hook *h = arena_alloc_zeroed(&in->arena, sizeof *h);
-    *h = (struct found_hook){ .next = in->hooks, .line = about.linedefined, .last_line = about.lastlinedefined };
-    h->file = arena_printf(&in->arena, "%s%c", *about.source == '@' ? about.source + 1 : about.source, 0).p;
-    h->hook = hook;
-    h->site = site;
+    *h = (struct found_hook){ .next = in->hooks, .proto = proto, .hook = hook, .site = site };
     in->hooks = h;
 }
 
@@ -561,19 +645,11 @@ static void find_hooks(struct inspection *in) {
         }
 }
 
-static unsigned count_protos(const struct proto *p, int line, int last_line) {
-    unsigned count = p->line == line && p->last_line == last_line;
-    for (unsigned i = 0; i < p->proto_count; i++) count += count_protos(p->protos[i], line, last_line);
-    return count;
-}
-
-/* The next hook that this function is, after `h` (NULL: the first). Functions that share their lines with another one
- * are not told apart. */
+/* The next hook that this function is, after `h` (NULL: the first). */
 static const struct found_hook *next_hook(const struct inspection *in, const struct found_hook *h,
                                           const struct proto *p) {
     for (h = h ? h->next : in->hooks; h; h = h->next)
-        if (h->line == p->line && h->last_line == p->last_line && strcmp(h->file, p->file) == 0)
-            return count_protos(in->main, p->line, p->last_line) == 1 ? h : NULL;
+        if (slice_equal(h->proto->bytes, p->bytes)) return h;
     return NULL;
 }
 
@@ -627,30 +703,13 @@ static void look_at_main(struct inspection *in) {
 
 /* ---- files */
 
-static int append(lua_State *L, const void *bytes, size_t n, void *with) {
-    (void)L;
-    return fwrite(bytes, 1, n, with) == n ? 0 : 1;
-}
-
-/* The function on top, taken apart; pops it. `*dump` is the caller's to free. */
-static struct proto *take_apart(struct inspection *in, char **dump) {
-    size_t size = 0;
-    FILE *to = open_memstream(dump, &size);
-    must(to);
-    lua_dump(in->state->L, append, to, 0);
-    must(fclose(to) == 0);
-    lua_pop(in->state->L, 1);
-    return bytecode_read(&in->arena, slice_make(*dump, size));
-}
-
 static void inspect_file(struct inspection *in, const char *path, struct slice text) {
-    char *dump = NULL;
     if (text.n && *text.p == LUA_SIGNATURE[0]) return;
     if (!environment_of_file_push(in->state->L, path)) return;
     lua_pop(in->state->L, 1);
     load_chunk_push(in->state->L, path, text);
     arena_init(&in->arena);
-    in->main = take_apart(in, &dump);
+    in->main = take_apart(in);
     in->from = in->errors->count;
     if (in->main) {
         names_open(&in->names, in->state->L, &in->arena);
@@ -661,7 +720,6 @@ static void inspect_file(struct inspection *in, const char *path, struct slice t
     }
     errors_sort(in->errors, in->from);
     arena_fini(&in->arena);
-    free(dump);
 }
 
 static int inspect_all(lua_State *L) {

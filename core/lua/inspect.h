@@ -11,6 +11,7 @@
 /* What scripts may name. By index as state_hooks counts, from 0. */
 struct inspect_site {
     const char *const *backends; /* ends with NULL */
+    const char *const *servers;  /* "backend/server"; "backend/": others may be there, too. Ends with NULL */
 };
 
 /* Looks through all files of the load. Any thread, as state_create; after state_hooks. Adds errors and warnings with

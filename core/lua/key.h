@@ -1,5 +1,5 @@
 /* Keys, and what is done with them: signatures of RSA, ECDSA, Ed25519 and HMAC. No OpenSSL here, so that tokens
- * (bind_jwt.c) need to know none of it.
+ * (gate.jwt) need to know none of it.
  *
  * A key is a userdata of one state, and lives as long as the script holds it. It is parsed once; what signing and
  * verifying prepare is kept in it, so that a second signature costs the arithmetic and little else. How many there are

@@ -2,6 +2,7 @@
  *
  * All of it runs on the state's main thread, once, under the load budget and without waits. The chunk's result is
  * kept: a table (a site, or one with `sites`), or, when it returned nothing, its globals. */
+#include "lua/report.h"
 #include "lua/sandbox.h"
 #include "lua/state_rest.h"
 
@@ -54,13 +55,10 @@ static bool is_script_running(lua_State *L) {
     return false;
 }
 
-/* The message handler: appends the traceback, if there is anything to trace. A value that is no text is named by its
- * type: its __tostring would be one more script. */
+/* The message handler: appends the traceback, if there is anything to trace. */
 static int add_traceback(lua_State *L) {
-    const char *text = lua_tostring(L, 1);
-    if (!text) text = lua_pushfstring(L, "(the error is %s, not a text)", luaL_typename(L, 1));
-    if (is_script_running(L)) luaL_traceback(L, L, text, 1);
-    else lua_pushstring(L, text);
+    report_headline_push(L, L, 1);
+    if (is_script_running(L)) luaL_traceback(L, L, lua_tostring(L, -1), 1);
     return 1;
 }
 

@@ -9,9 +9,9 @@
 /* ---- kinds of objects, and which of their fields are objects */
 
 static const struct object_kind known_kinds[] = {
-    { "req", "moongate.req", 0 },           { "res", "moongate.res", 0 },
-    { "req.client", "moongate.client", 0 }, { "client.tls", "moongate.client_tls", 0 },
-    { "req.cache", "moongate.cache", 0 },   { "res.cache", "moongate.res_cache", 0 },
+    { "req", "moongate.req", 0, NULL },           { "res", "moongate.res", 0, NULL },
+    { "req.client", "moongate.client", 0, NULL }, { "client.tls", "moongate.client_tls", 0, NULL },
+    { "req.cache", "moongate.cache", 0, NULL },   { "res.cache", "moongate.res_cache", 0, NULL },
 };
 enum { KINDS = sizeof known_kinds / sizeof *known_kinds };
 
@@ -42,6 +42,7 @@ static void find_kind(struct names *n, struct object_kind *k) {
         lua_rawgeti(L, LUA_REGISTRYINDEX, known->metatable);
         lua_getfield(L, -1, "__index");
         if (lua_isfunction(L, -1) && lua_getupvalue(L, -1, UPVALUE_NAMES) && lua_istable(L, -1)) k->place = keep(n);
+        k->fields = known->fields;
         lua_settop(L, top);
     }
 }
@@ -76,6 +77,12 @@ bool names_object_has(struct names *n, const struct object_kind *k, struct slice
     bool has = lua_rawget(n->L, -2) != LUA_TNIL;
     lua_pop(n->L, 2);
     return has;
+}
+
+bool names_object_keeps(const struct object_kind *k, struct slice field) {
+    for (const struct field *f = k->fields; f && f->name; f++)
+        if (slice_equal(field, slice_of(f->name))) return !f->set;
+    return false;
 }
 
 /* ---- the file */

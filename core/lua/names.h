@@ -17,6 +17,7 @@ struct object_kind {
     const char *name; /* "req.client" */
     const char *kind; /* as handle_kind has it */
     int place;        /* its names, in the table of them; 0: not known */
+    const struct field *fields;
 };
 
 struct names {
@@ -44,6 +45,7 @@ struct fact names_call(struct names *, struct fact function, const struct fact *
 /* "moongate.req": the kind of what hooks get. */
 struct fact names_object(struct names *, const char *kind);
 bool names_object_has(struct names *, const struct object_kind *, struct slice field);
+bool names_object_keeps(const struct object_kind *, struct slice field); /* it is read-only */
 /* Is there such a global, now that all is loaded? */
 bool names_is_set(struct names *, struct slice name);
 

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/must.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 static const double LOAD_SECONDS = 10;
@@ -22,7 +23,8 @@ enum {
 struct loader {
     struct state *state;
     struct deadline deadline;
-    struct errand *errand; /* the function that runs */
+    const struct lifetime_hook *hook; /* the function that runs */
+    struct errand *errand;            /* and its run */
     struct value snapshot;
     unsigned site, function; /* where we are */
     struct errors errors;
@@ -47,11 +49,20 @@ static void finish(struct loader *loader) {
     free_loader(loader);
 }
 
+static void tell_overdue(struct loader *loader) {
+    lua_State *L = loader->state->L;
+    char place[WHY_TEXT], text[WHY_TEXT + 64];
+    lua_rawgeti(L, LUA_REGISTRYINDEX, loader->hook->ref);
+    report_place(L, place, sizeof place);
+    snprintf(text, sizeof text, "%sit took longer than %d s", place, (int)LOAD_SECONDS);
+    errors_add_raised(&loader->errors, NULL, "on_load", text);
+}
+
 static void loader_on_time(struct deadline *d) {
     struct loader *loader = container_of(d, struct loader, deadline);
     struct errand *errand = loader->errand;
     loader->errand = NULL;
-    errors_add(&loader->errors, NULL, 0, "on_load", "it took longer than %d s", (int)LOAD_SECONDS);
+    tell_overdue(loader);
     errand_close(errand);
     finish(loader);
 }
@@ -94,6 +105,7 @@ static void go_on(struct loader *loader) {
         finish(loader);
         return;
     }
+    loader->hook = hook;
     struct errand *errand = errand_open(loader->state, "on_load");
     errand->subject.site = policy->site;
     errand->subject.run->cpu_limit = loader->state->load_cpu / LOAD_SHARE;

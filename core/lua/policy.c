@@ -127,22 +127,41 @@ static int push_field(struct line *line, unsigned at, const char *name) {
 /* Hooks whose moment does not exist yet. One that silently never ran would be a rule that is not kept. */
 static bool comes_later(enum hook hook) { return hook == HOOK_ON_CONNECT; }
 
+/* A list of backends; the names in it are the config reader's to look up. */
+static bool check_pick(struct line *line, const char *path) {
+    struct pick pick = { 0 };
+    struct reading reading;
+    reading_init(&reading, NULL, NULL, HOOK_PICK_BACKEND, NULL);
+    if (pick_read(&reading, line->L, lua_gettop(line->L), &pick)) return true;
+    add_error(line, path, reading.why);
+    return false;
+}
+
+/* The value on top, which is no function. */
+static bool check_constant(struct line *line, const char *path, enum hook hook) {
+    lua_State *L = line->L;
+    char text[PATH_TEXT];
+    const char *expected = verdict_constant_expected(L, lua_gettop(L), hook);
+    if (!expected) return hook != HOOK_PICK_BACKEND || !lua_istable(L, -1) || check_pick(line, path);
+    snprintf(text, sizeof text, "expected %s, got a %s", expected, luaL_typename(L, -1));
+    add_error(line, path, text);
+    return false;
+}
+
 static void add_entry(struct line *line, unsigned at, enum hook hook, struct policy_chain *chain) {
     lua_State *L = line->L;
     int type = push_field(line, at, hook_name(hook));
+    if (type == LUA_TNIL) {
+        lua_pop(L, 1);
+        return;
+    }
     char path[PATH_TEXT], text[PATH_TEXT];
     snprintf(path, sizeof path, "%s%s%s", line->paths[at], *line->paths[at] ? "." : "", hook_name(hook));
-    if (type != LUA_TNIL && comes_later(hook)) {
+    if (comes_later(hook)) {
         snprintf(text, sizeof text, "%s comes with a later version: it would never run", hook_name(hook));
         add_error(line, path, text);
     }
-    const char *expected =
-        type == LUA_TFUNCTION || type == LUA_TNIL ? NULL : verdict_constant_expected(L, lua_gettop(L), hook);
-    if (expected) {
-        snprintf(text, sizeof text, "expected %s, got a %s", expected, lua_typename(L, type));
-        add_error(line, path, text);
-    }
-    if (type == LUA_TNIL || expected) {
+    if (type != LUA_TFUNCTION && !check_constant(line, path, hook)) {
         lua_pop(L, 1);
         return;
     }

@@ -6,6 +6,9 @@
 /* Pushes on the state's main thread, and returns, the error that lies on top of the failed coroutine `co`, with its
  * traceback. */
 const char *report_text(struct state *, lua_State *co);
+/* Pushes on L what is told first of the error at `index` of `co`, whose stack still stands: its text, or that it is
+ * none, with the place. It runs no __tostring, which would be one more script. May raise for want of memory. */
+void report_headline_push(lua_State *L, lua_State *co, int index);
 /* "on_request of example.com failed (request 0123…): text". `what` and `text` as they come; the subject may have no
  * site. */
 void report_failure(const struct subject *, const char *what, const char *text);

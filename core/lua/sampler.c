@@ -8,15 +8,13 @@
 #include "lua/sampler.h"
 
 #include "base/must.h"
+#include "lua/cpu_timer.h"
 #include "lua/engine.h"
 #include "lua/run.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
-#include <unistd.h>
 
 enum { STACKS_MOST = 10000, FRAMES_MOST = 64, STACK_TEXT = 4096 };
 
@@ -129,44 +127,12 @@ static void on_signal(int signal, siginfo_t *info, void *context) {
 
 /* ---- its life */
 
-static int timer_signal(void) { return SIGRTMIN + 6; }
-
-static void install_handler(void) {
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_sigaction = on_signal;
-    action.sa_flags = SA_SIGINFO | SA_RESTART;
-    sigemptyset(&action.sa_mask);
-    must(sigaction(timer_signal(), &action, NULL) == 0);
-}
-
-static bool start_timer(struct sampler *s, unsigned hz) {
-#if defined(__SANITIZE_THREAD__)
-    (void)s, (void)hz, (void)install_handler;
-    return false;
-#else
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, install_handler);
-    struct sigevent event;
-    memset(&event, 0, sizeof event);
-    event.sigev_notify = SIGEV_THREAD_ID;
-    event.sigev_signo = timer_signal();
-    event._sigev_un._tid = gettid();
-    if (timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &s->timer) != 0) return false;
-    const struct timespec tick = { 0, 1000000000L / hz };
-    const struct itimerspec every = { tick, tick };
-    if (timer_settime(s->timer, 0, &every, NULL) == 0) return true;
-    timer_delete(s->timer);
-    return false;
-#endif
-}
-
 struct sampler *sampler_begin(unsigned hz) {
     must(hz > 1);
     if (sampling) return NULL;
     struct sampler *s = must_calloc(1, sizeof *s);
     sampling = s;
-    if (start_timer(s, hz)) return s;
+    if (cpu_timer_start(&s->timer, CPU_TIMER_SAMPLE, on_signal, NULL, 1000000000L / hz)) return s;
     sampling = NULL;
     free(s);
     return NULL;
@@ -175,7 +141,7 @@ struct sampler *sampler_begin(unsigned hz) {
 /* A signal that is already under way finds nothing to count in. */
 void sampler_end(struct sampler *s) {
     must(sampling == s);
-    timer_delete(s->timer);
+    cpu_timer_stop(s->timer);
     sampling = NULL;
 }
 

@@ -52,8 +52,8 @@ static enum verdict read_answer(struct reading *r, lua_State *L, int first, int 
     if (read_reply(r, L, first)) return VERDICT_REPLY;
     if (*r->why) return VERDICT_FAILED;
     if (lua_type(L, first) == LUA_TNUMBER)
-        fail(r, "returned the number %g; a status is a whole number from 200 to 599", lua_tonumber(L, first));
-    else fail(r, "returned a %s; expected a reply, a status or nothing", luaL_typename(L, first));
+        fail(r, "the number %g; a status is a whole number from 200 to 599", lua_tonumber(L, first));
+    else fail(r, "a %s; expected a reply, a status or nothing", luaL_typename(L, first));
     return VERDICT_FAILED;
 }
 
@@ -115,14 +115,14 @@ static enum verdict read_key(struct reading *r, lua_State *L, int first, int cou
     if (count == 1 && lua_type(L, first) == LUA_TBOOLEAN && !lua_toboolean(L, first)) return VERDICT_NO;
     size_t room = key_room(L, first, count);
     if (!room) {
-        fail(r, "returned a key of more than %d parts or %d bytes", KEY_PARTS, KEY_BYTES);
+        fail(r, "a key of more than %d parts or %d bytes", KEY_PARTS, KEY_BYTES);
         return VERDICT_FAILED;
     }
     char *key = arena_bytes(r->subject->arena, room), *to = key;
     for (int i = first; i < first + count && to; i++) {
         to = write_part(to, L, i);
         if (!to)
-            fail(r, "returned a %s as a part of the key; parts are strings, numbers, booleans or nil",
+            fail(r, "a %s as a part of the key; parts are strings, numbers, booleans or nil",
                  luaL_typename(L, i));
     }
     if (!to) return VERDICT_FAILED;
@@ -133,7 +133,7 @@ static enum verdict read_key(struct reading *r, lua_State *L, int first, int cou
 /* ---- Picks */
 
 static bool add_backend(struct reading *r, struct pick *pick, struct backend *backend, struct slice server) {
-    if (pick->count == PICK_MAX) return fail(r, "returned a list of more than %d backends", PICK_MAX);
+    if (pick->count == PICK_MAX) return fail(r, "a list of more than %d backends", PICK_MAX);
     pick->backends[pick->count] = backend;
     pick->servers[pick->count++] = server;
     return true;
@@ -141,6 +141,7 @@ static bool add_backend(struct reading *r, struct pick *pick, struct backend *ba
 
 /* "backend", or "backend/server" if there is no backend of the whole name. */
 static bool add_named(struct reading *r, lua_State *L, struct pick *pick, struct slice name) {
+    if (!r->site) return add_backend(r, pick, NULL, name);
     struct backend *backend = map_get(&r->site->backends_by_name, name);
     struct slice server = { NULL, 0 };
     if (!backend) {
@@ -148,11 +149,11 @@ static bool add_named(struct reading *r, lua_State *L, struct pick *pick, struct
         if (rest.p && (backend = map_get(&r->site->backends_by_name, head))) server = rest;
     }
     if (!backend)
-        return fail(r, "picked the backend \"%.*s\", which this site does not have", (int)(name.n < 100 ? name.n : 100),
+        return fail(r, "the backend \"%.*s\", which this site does not have", (int)(name.n < 100 ? name.n : 100),
                     name.p);
     const struct worker *worker = state_of(L)->worker; /* NULL: a constant, read with the config */
     if (server.p && !backend_has_server(backend, worker ? &worker->loop : NULL, server))
-        return fail(r, "picked the server \"%.*s\", which its backend does not have",
+        return fail(r, "the server \"%.*s\", which its backend does not have",
                     (int)(name.n < 100 ? name.n : 100), name.p);
     if (server.p) server = arena_copy(r->subject->arena, server);
     return add_backend(r, pick, backend, server);
@@ -163,7 +164,7 @@ static bool add_entry(struct reading *r, lua_State *L, int index, struct pick *p
     if (lua_type(L, index) == LUA_TSTRING) name.p = lua_tolstring(L, index, &name.n);
     else name = backend_name_at(L, index);
     if (name.p) return add_named(r, L, pick, name);
-    return fail(r, "picked a %s; expected a backend's name", luaL_typename(L, index));
+    return fail(r, "a %s; expected a backend's name", luaL_typename(L, index));
 }
 
 static bool read_retry_word(struct reading *r, lua_State *L, int index, struct pick *pick) {
@@ -186,7 +187,7 @@ static bool read_retry_word(struct reading *r, lua_State *L, int index, struct p
             return true;
         }
     return fail(
-        r, "returned a list with a wrong retry_on: expected \"connect\", \"reset\", \"timeout\", \"5xx\" or a status");
+        r, "a list with a wrong retry_on: expected \"connect\", \"reset\", \"timeout\", \"5xx\" or a status");
 }
 
 /* The value on top: one word, or a list of them. */
@@ -194,7 +195,7 @@ static bool read_retry_on(struct reading *r, lua_State *L, struct pick *pick) {
     pick->has_retry_on = true;
     if (!lua_istable(L, -1)) return read_retry_word(r, L, -1, pick);
     lua_Unsigned n = lua_rawlen(L, -1);
-    bool ok = n <= 64 || fail(r, "returned a list with a retry_on that is too long");
+    bool ok = n <= 64 || fail(r, "a list with a retry_on that is too long");
     for (lua_Unsigned i = 1; i <= n && ok; i++) {
         lua_rawgeti(L, -1, (lua_Integer)i);
         ok = read_retry_word(r, L, -1, pick);
@@ -207,14 +208,14 @@ static bool read_tries(struct reading *r, lua_State *L, struct pick *pick) {
     int whole;
     lua_Integer tries = lua_type(L, -1) == LUA_TNUMBER ? lua_tointegerx(L, -1, &whole) : (whole = 0);
     if (!whole || tries < 1 || tries > TRIES_MAX)
-        return fail(r, "returned a list with wrong tries: expected 1 to %d", TRIES_MAX);
+        return fail(r, "a list with wrong tries: expected 1 to %d", TRIES_MAX);
     pick->tries = (unsigned)tries;
     return true;
 }
 
 static bool read_timeout(struct reading *r, lua_State *L, struct pick *pick) {
     if (seconds_read(L, -1, &pick->timeout) && pick->timeout > 0) return true;
-    return fail(r, "returned a list with a wrong timeout: expected seconds, or a text like \"500ms\"");
+    return fail(r, "a list with a wrong timeout: expected seconds, or a text like \"500ms\"");
 }
 
 /* One field of the list that is no entry: key and value are on top. */
@@ -226,14 +227,14 @@ static bool read_option(struct reading *r, lua_State *L, struct pick *pick) {
     const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : NULL;
     for (size_t i = 0; key && i < sizeof options / sizeof *options; i++)
         if (strcmp(key, options[i].name) == 0) return options[i].read(r, L, pick);
-    return fail(r, "returned a list with an unknown field \"%.40s\"; there are tries, retry_on, timeout",
+    return fail(r, "a list with an unknown field \"%.40s\"; there are tries, retry_on, timeout",
                 key ? key : luaL_typename(L, -2));
 }
 
 static bool read_list(struct reading *r, lua_State *L, int index, struct pick *pick) {
     lua_Unsigned n = lua_rawlen(L, index);
-    bool ok = n > 0 ? n <= PICK_MAX || fail(r, "returned a list of more than %d backends", PICK_MAX)
-                    : fail(r, "returned a list without a backend");
+    bool ok = n > 0 ? n <= PICK_MAX || fail(r, "a list of more than %d backends", PICK_MAX)
+                    : fail(r, "a list without a backend");
     for (lua_Unsigned i = 1; i <= n && ok; i++) {
         lua_rawgeti(L, index, (lua_Integer)i);
         ok = add_entry(r, L, lua_gettop(L), pick);
@@ -278,7 +279,7 @@ static bool read_pem(struct reading *r, lua_State *L, int index, const char *nam
         *to = arena_copy(r->subject->arena, *to);
     }
     lua_pop(L, 1);
-    return ok || fail(r, "returned a certificate whose %s is not PEM of at most 256 KiB", name);
+    return ok || fail(r, "a certificate whose %s is not PEM of at most 256 KiB", name);
 }
 
 static enum verdict read_certificate(struct reading *r, lua_State *L, int first, int count) {
@@ -290,12 +291,12 @@ static enum verdict read_certificate(struct reading *r, lua_State *L, int first,
         return VERDICT_CERTIFICATE;
     }
     if (!lua_istable(L, first)) {
-        fail(r, "returned a %s; expected a name, { cert =, key = } or nothing", luaL_typename(L, first));
+        fail(r, "a %s; expected a name, { cert =, key = } or nothing", luaL_typename(L, first));
         return VERDICT_FAILED;
     }
     lua_checkstack(L, 4);
     bool ok = read_pem(r, L, first, "cert", &c->cert) && read_pem(r, L, first, "key", &c->key);
-    if (ok && !c->cert.p) ok = fail(r, "returned a table without cert");
+    if (ok && !c->cert.p) ok = fail(r, "a table without cert");
     return ok ? VERDICT_CERTIFICATE : VERDICT_FAILED;
 }
 

@@ -5,15 +5,15 @@
 
 enum { WHY_TEXT = 240 };
 
-#define SPENT_REPLY "returned a reply whose body was read, sent or closed already"
+#define SPENT_REPLY "a reply whose body was read, sent or closed already"
 
 /* Results to be read. */
 struct reading {
     struct subject *subject;
-    struct site *site; /* whose backends names mean */
+    struct site *site; /* whose backends names mean; NULL: names are not looked up */
     enum hook hook;
     struct decision *decision;
-    char why[WHY_TEXT]; /* VERDICT_FAILED: "returned a table; expected …" */
+    char why[WHY_TEXT]; /* VERDICT_FAILED: what it returned, "a table; expected …" */
 };
 
 /* Without clearing the room for `why`: hooks are read all the time and seldom fail. */

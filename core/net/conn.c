@@ -235,10 +235,16 @@ static void send_fin(struct conn *c) {
     else deadline_set(&c->deadline, LINGER_SECONDS);
 }
 
+/* What the layer has to say at the end it says before, not while the socket closes. */
+static void end_brief(struct conn *c) {
+    if (c->tls) tls_say_end(c->tls);
+    if (!layer_owes(c)) break_conn(c, FAIL_CANCELLED);
+}
+
 /* Tells what a write changed. */
 static void settle_written(struct conn *c) {
     if (c->brief && c->out.size == 0) {
-        break_conn(c, FAIL_CANCELLED);
+        end_brief(c);
         return;
     }
     if (c->out.size == 0 && c->shut && !c->fin_sent && !layer_owes(c)) send_fin(c);
@@ -479,7 +485,8 @@ void conn_finish(struct conn *c) {
     }
     if (!begin_linger(c)) return;
     c->brief = c->shut = true;
-    if (c->out.size == 0) break_later(c, FAIL_CANCELLED);
+    if (c->out.size == 0 && c->tls) mark_dirty(c);
+    else if (c->out.size == 0) break_later(c, FAIL_CANCELLED);
 }
 
 void conn_linger(struct conn *c) {

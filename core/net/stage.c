@@ -9,6 +9,8 @@
 
 #include <stdlib.h>
 
+enum { SETTLE_US = 5000000 };
+
 void stage_open(struct stage *s, struct loop *l, struct pretence *p) {
     s->pretence = p;
     l->stage = s;
@@ -21,13 +23,17 @@ void stage_close(struct stage *s) {
     s->count = s->room = 0;
 }
 
-void stage_settle(struct stage *s, struct loop *l) {
+bool stage_settle(struct stage *s, struct loop *l) {
+    uint64_t began = clock_thread_cpu_us();
     bool again = true;
     while (again) {
         again = loop_has_leftovers(l); /* whoever is advanced may write, which is an event of the next turn */
         loop_turn(l);
         again = again || s->busy || loop_has_leftovers(l);
+        if (again && clock_thread_cpu_us() - began > SETTLE_US) s->restless = true;
+        if (s->restless) return false;
     }
+    return true;
 }
 
 double stage_next(const struct stage *s) {

@@ -21,15 +21,17 @@ struct stage {
     const char *called;          /* during a connect: the backend it is for; NULL: for none */
     struct deadline **deadlines; /* that are armed, in no order */
     unsigned count, room;
-    bool busy; /* the last turn had an event, or a deadline was due */
+    bool busy;     /* the last turn had an event, or a deadline was due */
+    bool restless; /* it never comes to rest */
 };
 
 /* Before anything is in the loop. */
 void stage_open(struct stage *, struct loop *, struct pretence *);
 /* After loop_fini. */
 void stage_close(struct stage *);
-/* Turns until nothing happens any more at this moment. */
-void stage_settle(struct stage *, struct loop *);
+/* Turns until nothing happens any more at this moment. False: it never comes to rest; after five seconds of CPU there
+ * was still something to do, and from then on each call is a single turn. */
+bool stage_settle(struct stage *, struct loop *);
 /* Loop time of the earliest deadline; 0: there is none. */
 double stage_next(const struct stage *);
 /* Moves time on, never back. What is due then happens in the next turn. */

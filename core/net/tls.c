@@ -12,9 +12,13 @@
  * without, and nobody above needs to know of bytes in between. OpenSSL could hold the unsent record itself, but only
  * one, and wants it written again with the same bytes.
  *
- * The kernel could encrypt (kTLS), but OpenSSL hands it the keys only over its own socket BIO, and then writes every record
- * by a call of its own. What it would bring is sendfile of encrypted files; as long as every body passes through buffers
- * there is nothing to gain: the cipher costs the same on either side of the call.
+ * The kernel may encrypt instead (kTLS, where the service asks for it and the kernel can). Then OpenSSL hands it the keys at
+ * the end of the handshake, over a socket BIO of its own that stands behind ours, and what is written goes to the socket
+ * as it is: referenced memory is read once, where it lies. OpenSSL still reads, and still says what is no content:
+ * tickets, alerts, close_notify. Two things are lost. Keys cannot be changed any more: a client that asks for new ones
+ * (KeyUpdate, RFC 8446 4.6.3) is sent away, since OpenSSL would go on with keys that the kernel does not have. And the
+ * kernel says to have written what it only holds back for want of room, and forgets it when the socket closes; so
+ * close_notify, which leaves after it, waits until there is room for both (end_in_kernel).
  *
  * Early data. A conn whose client takes up a session with requests in its first flight opens before the handshake is
  * over (tls_is_early): reading goes on with the handshake by itself, and what is written goes to a client of whom
@@ -30,6 +34,7 @@
 #include "net/tls_openssl.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -106,11 +111,20 @@ static bool send_unsent(struct tls *t) {
     return true;
 }
 
+/* What OpenSSL itself has to say when the kernel encrypts; the socket BIO knows what kind of record it is to be. */
+static int write_through(BIO *bio, struct tls *t, const char *from, size_t n, size_t *wrote) {
+    int r = BIO_write_ex(BIO_next(bio), from, n, wrote);
+    BIO_copy_next_retry(bio);
+    if (r != 1 && !BIO_should_retry(bio)) t->error = errno;
+    return r;
+}
+
 /* Takes everything, unless the other side makes us answer (key updates, alerts) and does not read: then the conn
  * fails. */
 static int bio_write(BIO *bio, const char *from, size_t n, size_t *wrote) {
     struct tls *t = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
+    if (BIO_next(bio) && BIO_get_ktls_send(BIO_next(bio))) return write_through(bio, t, from, n, wrote);
     *wrote = n;
     if (t->error || t->unsent.size > UNSENT_MOST) return -1;
     size_t sent = 0;
@@ -126,10 +140,21 @@ static int bio_write(BIO *bio, const char *from, size_t n, size_t *wrote) {
     return 1;
 }
 
+/* Nothing may be on its way here when the kernel gets the keys, or it would leave encrypted twice. */
+static long flush_before_kernel(BIO *bio, struct tls *t) {
+    BIO_clear_retry_flags(bio);
+    if (send_unsent(t) && t->unsent.size == 0) return 1;
+    if (!t->error) BIO_set_retry_write(bio);
+    return -1;
+}
+
 static long bio_control(BIO *bio, int command, long number, void *pointer) {
-    const struct tls *t = BIO_get_data(bio);
+    struct tls *t = BIO_get_data(bio);
+    BIO *next = BIO_next(bio);
     if (command == BIO_CTRL_EOF) return t->eof;
-    return command == BIO_CTRL_FLUSH || command == BIO_CTRL_DUP;
+    if (command == BIO_CTRL_DUP) return 1;
+    if (command == BIO_CTRL_FLUSH) return next ? flush_before_kernel(bio, t) : 1;
+    return next ? BIO_ctrl(next, command, number, pointer) : 0;
 }
 
 static BIO_METHOD *bio_method;
@@ -140,14 +165,26 @@ static void make_bio_method(void) {
          BIO_meth_set_ctrl(bio_method, bio_control));
 }
 
-static void attach_bio(struct tls *t) {
+static BIO *make_bio(struct tls *t) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, make_bio_method);
     BIO *bio = BIO_new(bio_method);
     must(bio != NULL);
     BIO_set_data(bio, t);
     BIO_set_init(bio, 1);
+    return bio;
+}
+
+static void attach_bio(struct tls *t) {
+    BIO *bio = make_bio(t);
     SSL_set_bio(t->ssl, bio, bio);
+}
+
+/* Two of them, since the kernel is only to get the keys for what we write: OpenSSL 3.0 cannot let it decrypt TLS 1.3. */
+static void attach_kernel_bio(struct tls *t) {
+    BIO *socket = BIO_new_socket(t->fd, BIO_NOCLOSE);
+    must(socket != NULL);
+    SSL_set_bio(t->ssl, make_bio(t), BIO_push(make_bio(t), socket));
 }
 
 struct tls *tls_of(const SSL *ssl) {
@@ -207,6 +244,7 @@ static enum tls_shake finish_handshake(struct tls *t, enum failure *why) {
         return TLS_SHAKE_FAILED;
     }
     t->shaken = true;
+    t->in_kernel = BIO_get_ktls_send(SSL_get_wbio(t->ssl));
     t->more = SSL_has_pending(t->ssl);
     return TLS_SHAKE_DONE;
 }
@@ -258,6 +296,7 @@ enum tls_shake tls_shake(struct tls *t, int fd, enum failure *why) {
     int error = SSL_get_error(t->ssl, r);
     if (error == SSL_ERROR_WANT_X509_LOOKUP) return TLS_SHAKE_WAIT;
     if (t->hello && t->hello->state == HELLO_PLAIN) return TLS_SHAKE_PLAIN;
+    if (error == SSL_ERROR_WANT_WRITE) return TLS_SHAKE_WRITE;
     if (error != SSL_ERROR_WANT_READ) return fail_handshake(t, why);
     return t->unsent.size ? TLS_SHAKE_WRITE : TLS_SHAKE_READ;
 }
@@ -314,7 +353,7 @@ static int read_on(struct tls *t, char *to, size_t room, size_t *n) {
 
 static bool has_pending(const struct tls *t) { return t->ahead.size || SSL_has_pending(t->ssl); }
 
-ssize_t tls_pull(struct tls *t, const struct iovec *v, int count) {
+static ssize_t pull(struct tls *t, const struct iovec *v, int count) {
     size_t sum = 0;
     ERR_clear_error();
     for (int i = 0; i < count; i++) {
@@ -328,6 +367,14 @@ ssize_t tls_pull(struct tls *t, const struct iovec *v, int count) {
     }
     t->more = has_pending(t);
     return (ssize_t)sum;
+}
+
+ssize_t tls_pull(struct tls *t, const struct iovec *v, int count) {
+    ssize_t n = pull(t, v, count);
+    if (!t->in_kernel || SSL_get_key_update_type(t->ssl) == SSL_KEY_UPDATE_NONE) return n;
+    t->reason = "it asks for new keys, which the kernel cannot change";
+    errno = EPROTO;
+    return -1;
 }
 
 bool tls_has_more(const struct tls *t) { return t->more; }
@@ -396,7 +443,22 @@ static size_t sum_vectors(const struct plain *p) {
     return sum - (p->count ? p->at : 0);
 }
 
+/* Says close_notify, if there is room for it and for what the kernel may hold back; else it is still owed. */
+static void end_in_kernel(struct tls *t) {
+    struct pollfd room = { .fd = t->fd, .events = POLLOUT };
+    t->owes_end = poll(&room, 1, 0) == 0 || (SSL_shutdown(t->ssl) < 0 && SSL_want_write(t->ssl));
+    ERR_clear_error();
+}
+
+static ssize_t push_to_kernel(struct tls *t, const struct iovec *v, int count) {
+    if (t->owes_end) end_in_kernel(t);
+    if (count == 0) return 0;
+    struct msghdr message = { .msg_iov = (struct iovec *)(uintptr_t)v, .msg_iovlen = (size_t)count };
+    return sendmsg(t->fd, &message, MSG_NOSIGNAL);
+}
+
 ssize_t tls_push(struct tls *t, const struct iovec *v, int count) {
+    if (t->in_kernel) return push_to_kernel(t, v, count);
     if (!send_unsent(t)) return fail_layer(t);
     if (t->unsent.size) {
         errno = EAGAIN;
@@ -420,7 +482,7 @@ ssize_t tls_push(struct tls *t, const struct iovec *v, int count) {
     return -1;
 }
 
-bool tls_owes(const struct tls *t) { return t->unsent.size > 0; }
+bool tls_owes(const struct tls *t) { return t->unsent.size > 0 || t->owes_end; }
 
 /* ---- ends */
 
@@ -428,7 +490,8 @@ bool tls_say_end(struct tls *t) {
     if (t->said_end || !t->shaken || t->error) return false;
     t->said_end = true;
     ERR_clear_error();
-    SSL_shutdown(t->ssl);
+    if (t->in_kernel) end_in_kernel(t);
+    else SSL_shutdown(t->ssl);
     ERR_clear_error();
     return true;
 }
@@ -507,7 +570,8 @@ struct tls *tls_accept(struct conn *conn, struct loop *loop, int fd, struct tls_
     t->hello->conn = conn;
     if (tls_service_takes_early(service)) t->early = EARLY_AWAITED;
     buffer_move(&t->received, &conn->in, conn->in.size);
-    attach_bio(t);
+    if (tls_service_in_kernel(service)) attach_kernel_bio(t);
+    else attach_bio(t);
     return t;
 }
 

@@ -83,12 +83,16 @@ struct tls_service_settings {
     struct slice client_ca; /* PEM: who may have signed it */
     struct slice crl;       /* PEM: revoked ones; p NULL: none */
     bool early;             /* early data is taken (RFC 8446 2.3) */
+    bool kernel;            /* the kernel encrypts, if it has TLS and knows the cipher; not with `early` */
 };
 
 struct tls_service;
 struct tls_service *tls_service_get(const struct tls_service_settings *, char *why, size_t size);
 struct tls_service *tls_service_ref(struct tls_service *); /* NULL stays NULL */
 void tls_service_unref(struct tls_service *);              /* NULL is ignored */
+/* Has the kernel TLS, to encrypt itself (kTLS)? Asked once; whether it knows a cipher, too, each handshake finds out. Any
+ * thread. */
+bool tls_kernel_there(void);
 
 /* ---- Conns, in their thread */
 
@@ -118,6 +122,7 @@ enum tls_fact {
 struct arena;
 struct slice conn_tls_fact(const struct conn *, enum tls_fact, struct arena *);
 bool conn_tls_resumed(const struct conn *);
+bool conn_tls_in_kernel(const struct conn *); /* the kernel encrypts what is written */
 /* The handshake is not over: what was read is early data, which may be a replay. */
 bool conn_tls_early(const struct conn *);
 bool conn_tls_early_refused(const struct conn *); /* it sent some, which was not taken: it sends it again */

@@ -100,6 +100,8 @@ struct slice conn_tls_fact(const struct conn *c, enum tls_fact fact, struct aren
 
 bool conn_tls_resumed(const struct conn *c) { return c->tls && SSL_session_reused(c->tls->ssl); }
 
+bool conn_tls_in_kernel(const struct conn *c) { return c->tls && c->tls->in_kernel; }
+
 bool conn_tls_early_refused(const struct conn *c) {
     return c->tls && SSL_get_early_data_status(c->tls->ssl) == SSL_EARLY_DATA_REJECTED;
 }

@@ -95,6 +95,7 @@ unsigned tls_certificates_choose(const struct tls_certificates *, struct slice n
 /* A server's session in the worker's context of this service. */
 SSL *tls_service_open(struct tls_service *, const struct loop *);
 bool tls_service_takes_early(const struct tls_service *);
+bool tls_service_in_kernel(const struct tls_service *); /* the kernel is to encrypt, where it can */
 /* Tickets of this context are sealed with keys that all threads share, and that change. */
 void tls_tickets_use(SSL_CTX *);
 void tls_tickets_leave(void); /* at the end of a thread */
@@ -136,6 +137,8 @@ struct tls {
     bool eof;            /* the socket's FIN was read */
     bool more, truncated, said_end;
     bool shaken;                           /* the handshake is over */
+    bool in_kernel;                        /* the kernel encrypts what is written */
+    bool owes_end;                         /* in_kernel: close_notify waits for room */
     unsigned char session_key[TLS_DIGEST]; /* name and address: under which its session may be taken up again */
 };
 

@@ -11,8 +11,12 @@
 #include "net/conn.h"
 #include "net/tls_openssl.h"
 
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static const char CIPHERS[] = "ECDHE+AESGCM+AES128:ECDHE+AESGCM:ECDHE+CHACHA20",
                   SUITES[] = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256",
@@ -24,7 +28,7 @@ struct tls_service {
     enum tls_alpn alpn;
     enum tls_ask ask;
     unsigned versions;
-    bool early;
+    bool early, kernel;
     X509_STORE *roots; /* who may have signed clients' certificates; NULL: none are asked for */
     SSL_CTX *contexts[TLS_WORKERS];
 };
@@ -99,6 +103,7 @@ static SSL_CTX *make_context(struct tls_service *s) {
         must(SSL_CTX_set_max_early_data(c, EARLY_MOST));
         tls_replay_use(c);
     }
+    if (s->kernel) SSL_CTX_set_options(c, SSL_OP_ENABLE_KTLS);
     ask_for_certificate(c, s);
     return c;
 }
@@ -114,6 +119,25 @@ SSL *tls_service_open(struct tls_service *s, const struct loop *loop) {
 }
 
 bool tls_service_takes_early(const struct tls_service *s) { return s->early; }
+bool tls_service_in_kernel(const struct tls_service *s) { return s->kernel; }
+
+/* ---- the kernel's TLS */
+
+static bool kernel_there;
+
+/* A socket without a connection cannot have it: an error that only a kernel knows that has it. */
+static void ask_kernel(void) {
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return;
+    kernel_there = setsockopt(fd, IPPROTO_TCP, TCP_ULP, "tls", sizeof "tls") == 0 || errno == ENOTCONN;
+    close(fd);
+}
+
+bool tls_kernel_there(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, ask_kernel);
+    return kernel_there;
+}
 
 /* ---- its life */
 
@@ -155,6 +179,7 @@ static bool read_settings(struct tls_service *s, const struct tls_service_settin
     s->ask = from->ask;
     s->versions = from->versions;
     s->early = from->early;
+    s->kernel = from->kernel && !from->early && tls_kernel_there();
     if (s->ask == TLS_ASK_NOT) return true;
     s->roots = tls_roots(from->client_ca, text, sizeof text);
     if (!s->roots) snprintf(why, size, "client_ca: %s", text);
@@ -164,7 +189,7 @@ static bool read_settings(struct tls_service *s, const struct tls_service_settin
 struct tls_service *tls_service_get(const struct tls_service_settings *from, char *why, size_t size) {
     unsigned char digest[TLS_DIGEST];
     unsigned char flags[] = { (unsigned char)from->alpn, (unsigned char)from->ask, (unsigned char)from->versions,
-                              from->early };
+                              from->early, from->kernel };
     struct slice parts[] = { SLICE("service"), slice_make((const char *)flags, sizeof flags), from->client_ca,
                              from->crl };
     tls_digest(parts, 4, digest);

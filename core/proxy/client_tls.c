@@ -54,6 +54,7 @@ static void count_early(const struct worker *w, const struct conn *conn) {
 static void on_connected(struct conn *conn) {
     struct worker *w = worker_of(conn->loop);
     count_early(w, conn);
+    if (conn_tls_in_kernel(conn)) metric_add(w->metrics->tls_kernel, w->loop.index, 1);
     forget_generation(client_of_conn(conn));
     metric_add(conn_tls_resumed(conn) ? w->metrics->tls_resumed : w->metrics->tls_full, w->loop.index, 1);
     client_begin(client_of_conn(conn), conn_tls_alpn(conn) == TLS_ALPN_H2 ? &client_h2 : &client_h1);

@@ -16,6 +16,7 @@
 #include "proxy/answer.h"
 #include "proxy/forward.h"
 #include "proxy/forwarded.h"
+#include "proxy/last_hop.h"
 #include "proxy/purge.h"
 #include "proxy/question.h"
 #include "proxy/tunnel.h"
@@ -191,16 +192,17 @@ static enum next on_request(struct exchange *x) {
                                          : GO_ON; /* the hook may have lowered max_body */
 }
 
-/* ---- 4. cache_key; a PURGE ends here */
+/* ---- 4. cache_key; a PURGE ends here, and what may go no further */
 
 static enum next cache_key(struct exchange *x) {
-    struct reply purged;
-    switch (purge_receive(x, &purged)) {
+    struct reply own;
+    switch (purge_receive(x, &own)) {
     case PURGE_NOT_OURS: break;
     case PURGE_REFUSED: return fail(x, FAIL_PURGE_REFUSED);
     case PURGE_WAITS: return WAIT;
-    case PURGE_DONE: return reply(x, &purged);
+    case PURGE_DONE: return reply(x, &own);
     }
+    if (last_hop_answers(x, &own)) return reply(x, &own);
     bool asks = x->site->cache.cache && x->request.method != METHOD_CONNECT;
     if (!asks || !has_hook(x, HOOK_CACHE_KEY)) return GO_ON;
     struct decision decision;

@@ -1,5 +1,6 @@
 /* The believed client is the rightmost address in X-Forwarded-For (or Forwarded's for=) that is not itself one of
- * `trusted_proxies`: everything left of it could have been written by that client. */
+ * `trusted_proxies`: everything left of it could have been written by that client. A proxy that speaks the one passes
+ * on what a client says in the other: where there is X-Forwarded-For, Forwarded is not asked. */
 #include "proxy/forwarded.h"
 
 static bool is_trusted(const struct site *site, const struct addr *addr) {
@@ -27,11 +28,15 @@ static struct slice forwarded_parameter(struct slice element, struct slice name)
     return slice_make(NULL, 0);
 }
 
+static bool speaks_forwarded(const struct headers *headers) {
+    return !headers_find_id(headers, HEADER_X_FORWARDED_FOR);
+}
+
 enum { HOPS_MAX = 32 };
 
 /* The hops in the order they were written, at most HOPS_MAX of them: the last ones. */
 static unsigned collect_hops(const struct headers *headers, struct slice hops[HOPS_MAX]) {
-    bool forwarded = !headers_find_id(headers, HEADER_X_FORWARDED_FOR);
+    bool forwarded = speaks_forwarded(headers);
     struct slice rest = headers_joined_id(headers, forwarded ? HEADER_FORWARDED : HEADER_X_FORWARDED_FOR), hop;
     unsigned n = 0;
     while (rest.p && header_list_next(&rest, &hop)) {
@@ -72,7 +77,7 @@ static struct slice member_from_right(struct slice list, unsigned depth) {
 static struct slice believed_scheme(const struct exchange *x, unsigned depth) {
     struct slice list = headers_joined_id(&x->request.headers, HEADER_X_FORWARDED_PROTO);
     struct slice scheme = list.p ? member_from_right(list, depth) : slice_make(NULL, 0);
-    if (!list.p) {
+    if (!list.p && speaks_forwarded(&x->request.headers)) {
         list = headers_joined_id(&x->request.headers, HEADER_FORWARDED);
         if (list.p) scheme = forwarded_parameter(member_from_right(list, depth), SLICE("proto"));
     }
@@ -81,11 +86,22 @@ static struct slice believed_scheme(const struct exchange *x, unsigned depth) {
     return client_scheme(x->stream->client);
 }
 
+/* One walk for the four: nearly every request comes here, with none of them. What doubles them goes when we set them. */
 static void remove_claims(struct headers *headers) {
-    headers_remove_id(headers, HEADER_X_FORWARDED_FOR);
-    headers_remove_id(headers, HEADER_X_FORWARDED_PROTO);
-    headers_remove_id(headers, HEADER_X_FORWARDED_HOST);
-    headers_remove_id(headers, HEADER_FORWARDED);
+    headers_each(h, headers) {
+        h->removed = h->id == HEADER_FORWARDED || h->id == HEADER_X_FORWARDED_FOR || h->id == HEADER_X_FORWARDED_HOST ||
+                     h->id == HEADER_X_FORWARDED_PROTO;
+    }
+}
+
+/* What is added behind a quoted string that does not end would be read as a part of it. */
+static bool is_closed(struct slice list) {
+    bool quoted = false;
+    for (size_t i = 0; i < list.n; i++) {
+        if (quoted && list.p[i] == '\\') i++;
+        else if (list.p[i] == '"') quoted = !quoted;
+    }
+    return !quoted;
 }
 
 void forwarded_receive(struct exchange *x) {
@@ -96,6 +112,8 @@ void forwarded_receive(struct exchange *x) {
         remove_claims(&x->request.headers);
         return;
     }
+    if (!is_closed(headers_joined_id(&x->request.headers, HEADER_FORWARDED)))
+        headers_remove_id(&x->request.headers, HEADER_FORWARDED);
     unsigned depth = believe_hops(x);
     x->forwarded_scheme = believed_scheme(x, depth ? depth : 1);
 }
@@ -103,8 +121,9 @@ void forwarded_receive(struct exchange *x) {
 /* Appends to a list field, or adds it. */
 static void append_to_list(struct headers *headers, struct arena *arena, enum header_id id, struct slice value) {
     struct slice old = headers_joined_id(headers, id);
-    if (!old.p) headers_add_id(headers, id, value);
-    else headers_set_id(headers, id, arena_concat(arena, (struct slice[]){ old, SLICE(", "), value }, 3));
+    if (old.p) headers_set_id(headers, id, arena_concat(arena, (struct slice[]){ old, SLICE(", "), value }, 3));
+    else headers_add_id(headers, id, value);
+    headers_remove_doubles(headers, header_name_of(id));
 }
 
 /* One element of Forwarded; an IPv6 address stands in brackets and quotes (RFC 7239 6). */
@@ -133,4 +152,5 @@ void forwarded_send(struct exchange *x) {
     headers_set_id(headers, HEADER_X_FORWARDED_PROTO, x->forwarded_scheme);
     if (x->received_host.n && !headers_find_id(headers, HEADER_X_FORWARDED_HOST))
         headers_add_id(headers, HEADER_X_FORWARDED_HOST, x->received_host);
+    headers_remove_doubles(headers, header_name_of(HEADER_X_FORWARDED_HOST));
 }

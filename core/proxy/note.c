@@ -7,7 +7,8 @@
 
 #include "backend/server.h"
 
-enum { BODY_SHOWN = 4096 };
+/* A script can add lines by the ten thousand, and comparing them is in nobody's budget. */
+enum { BODY_SHOWN = 4096, LINES_SEEN = 256 };
 
 struct noted_field {
     const char *name;
@@ -43,17 +44,27 @@ static void add_field(struct arena *arena, struct snapshot *s, const char *name,
     s->list[s->count++] = (struct noted_field){ .name = name, .value = arena_copy(arena, value) };
 }
 
-static void add_headers(struct arena *arena, struct snapshot *s, const char *of, const struct headers *h) {
-    headers_each(line, h) {
-        if (line->hop || headers_find(h, line->name) != line) continue;
-        const char *name = arena_printf(arena, "%s.headers[\"%.*s\"]%c", of, FMT(line->name), 0).p;
-        struct slice value = { "", 0 };
-        for (const struct header *at = line; at; at = headers_next(h, at)) {
-            if (at != line) value = arena_join(arena, value, SLICE(", "));
-            value = arena_join(arena, value, at->value);
-        }
-        add_field(arena, s, name, value);
+static struct slice join_lines(struct arena *arena, const struct headers *h, const struct header *first) {
+    struct slice parts[2 * LINES_SEEN];
+    unsigned n = 0;
+    for (const struct header *at = first; at; at = headers_next(h, at)) {
+        if (n) parts[n++] = SLICE(", ");
+        parts[n++] = at->value;
     }
+    return arena_concat(arena, parts, n);
+}
+
+static void add_headers(struct arena *arena, struct snapshot *s, const char *of, const struct headers *all) {
+    struct headers h = *all;
+    if (h.count > LINES_SEEN) h.count = LINES_SEEN;
+    headers_each(line, &h) {
+        if (line->hop || headers_find(&h, line->name) != line) continue;
+        const char *name = arena_printf(arena, "%s.headers[\"%.*s\"]%c", of, FMT(line->name), 0).p;
+        add_field(arena, s, name, join_lines(arena, &h, line));
+    }
+    if (h.count == all->count) return;
+    add_field(arena, s, arena_printf(arena, "%s.headers%c", of, 0).p,
+              arena_printf(arena, "(%u lines; the first %u are looked at)", all->count, h.count));
 }
 
 /* An answer of a script's own is short; what a backend sends is not looked at. */

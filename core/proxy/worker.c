@@ -46,6 +46,8 @@ static void find_metrics(void) {
     metrics.tls_resumed = find_handshakes("resumed");
     metrics.tls_failed = find_handshakes("failed");
     struct slice none = SLICE("");
+    metrics.tls_kernel = metric_get(METRIC_COUNTER, "moongate_tls_kernel_total",
+                                    "TLS handshakes of clients after which the kernel encrypts (ktls)", none);
     metrics.clients_open = metric_get(METRIC_GAUGE, "moongate_clients", "Open client connections", none);
     metrics.clients_total =
         metric_get(METRIC_COUNTER, "moongate_connections_total", "Client connections accepted", none);

@@ -45,7 +45,7 @@ struct worker_metrics {
         *destinations_refused, *proxy_headers_refused;
     struct metric *misplaced_http, *misplaced_tls;      /* HTTP came where TLS is spoken, and the reverse */
     struct metric *tls_full, *tls_resumed, *tls_failed; /* handshakes of clients */
-    struct metric *tls_early_taken, *tls_early_refused;
+    struct metric *tls_early_taken, *tls_early_refused, *tls_kernel;
 };
 
 /* By client.c: counts, and tells when the last one left a draining worker. */

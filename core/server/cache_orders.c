@@ -12,7 +12,6 @@
 #include "server/visit.h"
 #include "server/worker_thread.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -35,16 +34,6 @@ struct cache_order {
     struct cache_question question;
     char *url;
 };
-
-static char *print(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static char *print(const char *format, ...) {
-    char *text;
-    va_list args;
-    va_start(args, format);
-    must(vasprintf(&text, format, args) >= 0);
-    va_end(args);
-    return text;
-}
 
 static struct slice get(const json_t *order, const char *name) {
     const json_t *value = json_object_get(order, name);
@@ -270,7 +259,7 @@ static void why_on_answer(void *with, const struct visit_answer *v) {
     o->asks = false;
     if (answer) a->answered(a, 0, answer);
     else if (v->error) refuse(a, 1, v->error);
-    else a->answered(a, 1, print("the site answered %d itself, before the cache was asked", v->status));
+    else a->answered(a, 1, must_printf("the site answered %d itself, before the cache was asked", v->status));
     order_free(o);
 }
 
@@ -374,7 +363,7 @@ static void letter_on_return(struct letter *letter, struct loop *loop) {
 static void letter_on_answer(struct cache_asker *a, int status, char *text) {
     struct order_letter *l = container_of(a, struct order_letter, asker);
     free(l->text);
-    l->text = print("%s\n", text);
+    l->text = must_printf("%s\n", text);
     free(text);
     l->status = status;
     l->letter.deliver = letter_on_return;

@@ -133,9 +133,9 @@ long cli_count(const struct cli_args *args, enum cli_option option, long preset)
 }
 
 char *cli_absolute(const char *path) {
-    char *directory = path[0] == '/' ? NULL : getcwd(NULL, 0), *text;
+    char *directory = path[0] == '/' ? NULL : getcwd(NULL, 0);
     if (!directory) return must_strdup(path);
-    must(asprintf(&text, "%s/%s", directory, path) >= 0);
+    char *text = must_printf("%s/%s", directory, path);
     free(directory);
     return text;
 }

@@ -41,7 +41,7 @@ static int give(const char *socket, json_t *order, char **text) {
         *text = must_strdup(json ? "that is too long: an order has 16000 bytes at most" : "that is not UTF-8");
     else {
         char *why = NULL;
-        must(asprintf(&command, "cache %s", json) >= 0);
+        command = must_printf("cache %s", json);
         if (!control_call(socket, command, &status, text, &why)) *text = why;
     }
     free(command);

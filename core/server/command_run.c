@@ -1,6 +1,7 @@
 /* `moongate run`: from the command line to a supervisor. */
 #include "base/must.h"
 #include "server/cli.h"
+#include "server/control.h"
 #include "server/detach.h"
 #include "server/supervisor.h"
 #include "server/upgrade.h"

@@ -252,14 +252,41 @@ bool config_hooks(struct config *config, struct state *state, struct errors *err
     return count_errors(errors) == before;
 }
 
+/* What is wrong with policies is told along with what is wrong with settings. */
+static void check_policies(const struct config *config, struct state *state, struct errors *errors) {
+    size_t first = errors->count;
+    state_hooks(state, 0, errors);
+    place_errors(config, errors, first);
+}
+
 /* ---- what scripts say */
 
-static void name_backends(const struct config *config, struct inspect_site *sites) {
+static const char **list_backends(const struct config_site *site, struct arena *arena) {
+    const char **names = arena_alloc_zeroed(arena, (site->backend_count + 1) * sizeof *names);
+    for (unsigned i = 0; i < site->backend_count; i++) names[i] = site->backends[i].name;
+    return names;
+}
+
+/* A host name may resolve to addresses that are not known here. */
+static const char **list_servers(const struct config_site *site, struct arena *arena) {
+    unsigned count = 0;
+    for (unsigned i = 0; i < site->backend_count; i++) count += 2 * site->backends[i].spec_count;
+    const char **names = arena_alloc_zeroed(arena, (count + 1) * sizeof *names), **next = names;
+    for (unsigned i = 0; i < site->backend_count; i++) {
+        const struct config_backend *b = &site->backends[i];
+        for (unsigned j = 0; j < b->spec_count; j++) {
+            *next++ = arena_printf(arena, "%s/%s%c", b->name, b->specs[j].name, 0).p;
+            if (b->specs[j].host) *next++ = arena_printf(arena, "%s/%c", b->name, 0).p;
+        }
+    }
+    return names;
+}
+
+static void name_servers(const struct config *config, struct inspect_site *sites, struct arena *arena) {
     for (unsigned i = 0; i < config->site_count; i++) {
         const struct config_site *site = &config->sites[i];
-        const char **names = must_calloc(site->backend_count + 1, sizeof *names);
-        for (unsigned j = 0; j < site->backend_count; j++) names[j] = site->backends[j].name;
-        sites[site->index ? site->index - 1 : 0].backends = names;
+        sites[site->index ? site->index - 1 : 0] =
+            (struct inspect_site){ list_backends(site, arena), list_servers(site, arena) };
     }
 }
 
@@ -267,17 +294,19 @@ static void name_backends(const struct config *config, struct inspect_site *site
 static void inspect_scripts(const struct config *config, bool read, struct state *state, struct sources *sources,
                             struct errors *errors) {
     unsigned count = read ? config->site_count : 0;
-    struct inspect_site *sites = must_calloc(count + 1, sizeof *sites);
-    if (read) name_backends(config, sites);
+    struct arena arena;
+    arena_init(&arena);
+    struct inspect_site *sites = arena_alloc_zeroed(&arena, (count + 1) * sizeof *sites);
+    if (read) name_servers(config, sites, &arena);
     inspect(state, sources, sites, count, errors);
-    for (unsigned i = 0; i < count; i++) free((void *)sites[i].backends);
-    free(sites);
+    arena_fini(&arena);
 }
 
 bool config_check(struct config *config, struct state *state, struct sources *sources, struct errors *errors) {
     size_t before = count_errors(errors);
     bool read = config_read(config, state_config(state), sources, errors);
     if (read) config_hooks(config, state, errors);
+    else check_policies(config, state, errors);
     inspect_scripts(config, read, state, sources, errors);
     return count_errors(errors) == before;
 }
@@ -288,7 +317,10 @@ struct state *config_worker_state(const struct config *config, struct sources *s
                                   const struct state *config_state, struct errors *errors) {
     struct state *state = state_create(sources, (int)worker, &config->limits, errors);
     if (!state || value_equal(state_config(state), state_config(config_state))) return state;
-    errors_add(errors, config->file, 0, NULL, "the config is not the same each time it runs");
+    char path[SPOT_TEXT];
+    value_difference(state_config(state), state_config(config_state), path, sizeof path);
+    errors_add(errors, config->file, config_lines_find(config->lines, path), *path ? path : NULL,
+               "it is not the same each time the file runs; what `pairs` gives has no order");
     state_destroy(state);
     return NULL;
 }
@@ -296,16 +328,8 @@ struct state *config_worker_state(const struct config *config, struct sources *s
 /* ---- the end */
 
 static void fini_backend(struct config_backend *backend) {
-    for (unsigned i = 0; i < backend->spec_count; i++) {
-        free(backend->specs[i].name);
-        free(backend->specs[i].host);
-    }
-    free(backend->specs);
-    tls_trust_unref(backend->settings.trust);
-    parent_unref(backend->settings.parent);
-    free(backend->settings.tls_name);
-    free(backend->settings.health.path);
-    free(backend->settings.health.host);
+    server_specs_free(backend->specs, backend->spec_count);
+    backend_settings_fini(&backend->settings);
     free(backend->name);
     free(backend->path);
 }

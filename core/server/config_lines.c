@@ -1,7 +1,7 @@
 /* Where in the source a setting stands.
  *
- * A Lua lexer, and above it a scanner that knows just enough grammar: table constructors, assignments to names and
- * fields, `function a.b()`, `return`, and where blocks begin and end. It makes a tree of nodes, one per key, each
+ * Above the lexer (config_lexer.c) a scanner that knows just enough grammar: table constructors, assignments to names
+ * and fields, `function a.b()`, `return`, and where blocks begin and end. It makes a tree of nodes, one per key, each
  * with its line: one root for variables, one for what the file returns, and loose ones for tables that are nobody's
  * (arguments, what a function returns). A value that is only a name (`sites = { a, b }`) becomes an alias of that
  * variable's node.
@@ -17,8 +17,8 @@
 
 #include "base/arena.h"
 #include "base/must.h"
+#include "server/config_lexer.h"
 
-#include <ctype.h>
 #include <stdlib.h>
 
 /* A source that nests deeper is scanned flat from there: this runs on what a stranger may have written. */
@@ -45,156 +45,6 @@ struct config_lines {
     struct node *returned; /* NULL: the file returns nothing, its variables are the site */
 };
 
-/* ---- the lexer */
-
-enum token_kind { TOKEN_END, TOKEN_NAME, TOKEN_STRING, TOKEN_NUMBER, TOKEN_MARK };
-
-struct token {
-    enum token_kind kind;
-    struct slice text; /* of a string: what stands between its quotes, escapes as written */
-    int line;
-};
-
-struct scanner {
-    struct config_lines *lines;
-    struct slice rest;
-    int line;
-    int depth;
-    struct token token; /* the present one */
-    struct token ahead; /* the one behind it */
-};
-
-static char peek_char(const struct scanner *s, size_t i) { return i < s->rest.n ? s->rest.p[i] : '\0'; }
-
-static void skip_chars(struct scanner *s, size_t n) {
-    for (size_t i = 0; i < n && i < s->rest.n; i++) s->line += s->rest.p[i] == '\n';
-    s->rest = slice_skip(s->rest, n < s->rest.n ? n : s->rest.n);
-}
-
-/* `[[`, `[=[`, …: the number of `=` signs plus one; 0: it is no long bracket. */
-static size_t long_bracket_level(const struct scanner *s, size_t from) {
-    if (peek_char(s, from) != '[') return 0;
-    size_t i = from + 1;
-    while (peek_char(s, i) == '=') i++;
-    return peek_char(s, i) == '[' ? i - from : 0;
-}
-
-/* Takes a long bracket of that level, returns what stands inside. */
-static struct slice take_long_bracket(struct scanner *s, size_t level) {
-    skip_chars(s, level + 1);
-    for (size_t i = 0; i < s->rest.n; i++) {
-        if (s->rest.p[i] != ']') continue;
-        size_t j = i + 1;
-        while (peek_char(s, j) == '=') j++;
-        if (peek_char(s, j) != ']' || j - i != level) continue;
-        struct slice text = slice_make(s->rest.p, i);
-        skip_chars(s, j + 1);
-        return text;
-    }
-    skip_chars(s, s->rest.n);
-    return (struct slice){ NULL, 0 };
-}
-
-static void skip_comment(struct scanner *s) {
-    size_t level = long_bracket_level(s, 2);
-    if (level) {
-        skip_chars(s, 2);
-        take_long_bracket(s, level);
-        return;
-    }
-    while (s->rest.n && s->rest.p[0] != '\n') skip_chars(s, 1);
-}
-
-static void skip_space(struct scanner *s) {
-    while (s->rest.n) {
-        if (isspace((unsigned char)s->rest.p[0])) skip_chars(s, 1);
-        else if (peek_char(s, 0) == '-' && peek_char(s, 1) == '-') skip_comment(s);
-        else return;
-    }
-}
-
-static struct slice take_string(struct scanner *s) {
-    char quote = s->rest.p[0];
-    skip_chars(s, 1);
-    struct slice text = slice_make(s->rest.p, 0);
-    while (s->rest.n && s->rest.p[0] != quote && s->rest.p[0] != '\n') skip_chars(s, s->rest.p[0] == '\\' ? 2 : 1);
-    text.n = (size_t)(s->rest.p - text.p);
-    skip_chars(s, 1);
-    return text;
-}
-
-static bool is_name_char(char c) { return isalnum((unsigned char)c) || c == '_'; }
-
-static struct slice take_word(struct scanner *s, bool number) {
-    size_t n = 0;
-    while (is_name_char(peek_char(s, n)) || (number && peek_char(s, n) == '.' && peek_char(s, n + 1) != '.')) n++;
-    struct slice text = slice_make(s->rest.p, n);
-    skip_chars(s, n);
-    return text;
-}
-
-/* Marks of two characters matter only so that `==` is not seen as an assignment. */
-static struct slice take_mark(struct scanner *s) {
-    char c = peek_char(s, 0);
-    size_t n = peek_char(s, 1) == '=' && strchr("=~<>", c) ? 2 : 1;
-    if (c == ':' && peek_char(s, 1) == ':') n = 2;
-    struct slice text = slice_make(s->rest.p, n);
-    skip_chars(s, n);
-    return text;
-}
-
-static struct token read_token(struct scanner *s) {
-    skip_space(s);
-    struct token t = { .kind = TOKEN_END, .line = s->line };
-    if (!s->rest.n) return t;
-    char c = s->rest.p[0];
-    size_t level = long_bracket_level(s, 0);
-    if (level) {
-        t.kind = TOKEN_STRING;
-        t.text = take_long_bracket(s, level);
-    } else if (c == '"' || c == '\'') {
-        t.kind = TOKEN_STRING;
-        t.text = take_string(s);
-    } else if (isdigit((unsigned char)c)) {
-        t.kind = TOKEN_NUMBER;
-        t.text = take_word(s, true);
-    } else if (is_name_char(c)) {
-        t.kind = TOKEN_NAME;
-        t.text = take_word(s, false);
-    } else {
-        t.kind = TOKEN_MARK;
-        t.text = take_mark(s);
-    }
-    return t;
-}
-
-static void advance_token(struct scanner *s) {
-    s->token = s->ahead;
-    s->ahead = read_token(s);
-}
-
-static bool is_mark(const struct token *t, const char *mark) {
-    return t->kind == TOKEN_MARK && slice_equal(t->text, slice_of(mark));
-}
-
-static bool is_word(const struct token *t, const char *word) {
-    return t->kind == TOKEN_NAME && slice_equal(t->text, slice_of(word));
-}
-
-static bool at_mark(const struct scanner *s, const char *mark) { return is_mark(&s->token, mark); }
-static bool at_word(const struct scanner *s, const char *word) { return is_word(&s->token, word); }
-
-static bool is_keyword(const struct token *t) {
-    static const char *const keywords[] = { "and",      "break",  "do",   "else", "elseif", "end",  "false", "for",
-                                            "function", "goto",   "if",   "in",   "local",  "nil",  "not",   "or",
-                                            "repeat",   "return", "then", "true", "until",  "while" };
-    for (size_t i = 0; i < sizeof keywords / sizeof *keywords; i++)
-        if (is_word(t, keywords[i])) return true;
-    return false;
-}
-
-static bool at_name(const struct scanner *s) { return s->token.kind == TOKEN_NAME && !is_keyword(&s->token); }
-
 /* ---- the tree */
 
 static struct node *add_node(struct config_lines *lines, struct node *up, struct key key, int line) {
@@ -209,10 +59,6 @@ static struct node *add_node(struct config_lines *lines, struct node *up, struct
     else up->first = node;
     up->last = node;
     return node;
-}
-
-static struct node *add_loose(struct scanner *s) {
-    return add_node(s->lines, &s->lines->loose, (struct key){ .index = 0 }, s->token.line);
 }
 
 static bool same_key(const struct key *a, const struct key *b) {
@@ -231,21 +77,39 @@ static struct node *find_child(const struct node *node, const struct key *key) {
     return NULL;
 }
 
+/* ---- the scanner */
+
+struct scanner {
+    struct config_lines *lines;
+    struct lexer lexer;
+    int depth;
+};
+
+static void advance_token(struct scanner *s) { lexer_advance(&s->lexer); }
+static bool at_mark(const struct scanner *s, const char *mark) { return token_is_mark(&s->lexer.token, mark); }
+static bool at_word(const struct scanner *s, const char *word) { return token_is_word(&s->lexer.token, word); }
+static bool at_name(const struct scanner *s) { return token_is_name(&s->lexer.token); }
+static bool at_end(const struct scanner *s) { return s->lexer.token.kind == TOKEN_END; }
+
+static struct node *add_loose(struct scanner *s) {
+    return add_node(s->lines, &s->lines->loose, (struct key){ .index = 0 }, s->lexer.token.line);
+}
+
 /* ---- expressions */
 
 static void scan_block(struct scanner *s, bool in_function);
 static void scan_value(struct scanner *s, struct node *node);
 
 static bool at_alias_end(const struct scanner *s) {
-    return s->token.kind == TOKEN_END || at_mark(s, ",") || at_mark(s, ";") || at_mark(s, "}") || at_mark(s, ")") ||
-           s->token.kind == TOKEN_NAME;
+    return at_end(s) || at_mark(s, ",") || at_mark(s, ";") || at_mark(s, "}") || at_mark(s, ")") ||
+           s->lexer.token.kind == TOKEN_NAME;
 }
 
 /* `name` or `name.field` and nothing behind it: an alias. Otherwise the names have been passed by. */
 static void scan_names(struct scanner *s, struct node *node) {
     struct node *alias = &s->lines->variables;
     while (at_name(s)) {
-        struct key key = { .name = s->token.text };
+        struct key key = { .name = s->lexer.token.text };
         alias = alias ? find_child(alias, &key) : NULL;
         advance_token(s);
         if (!at_mark(s, ".") && !at_mark(s, ":")) break;
@@ -256,8 +120,8 @@ static void scan_names(struct scanner *s, struct node *node) {
 
 static struct key take_key(struct scanner *s, struct node *table) {
     struct key key = { .index = 0 };
-    if (s->token.kind == TOKEN_NAME && is_mark(&s->ahead, "=")) {
-        key.name = s->token.text;
+    if (s->lexer.token.kind == TOKEN_NAME && token_is_mark(&s->lexer.ahead, "=")) {
+        key.name = s->lexer.token.text;
         advance_token(s);
         advance_token(s);
         return key;
@@ -267,9 +131,9 @@ static struct key take_key(struct scanner *s, struct node *table) {
         return key;
     }
     advance_token(s);
-    if (s->token.kind == TOKEN_STRING && is_mark(&s->ahead, "]")) key.name = s->token.text;
-    if (s->token.kind == TOKEN_NUMBER) key.index = (size_t)strtoul(s->token.text.p, NULL, 10);
-    while (s->token.kind != TOKEN_END && !at_mark(s, "=") && !at_mark(s, "}")) advance_token(s);
+    if (s->lexer.token.kind == TOKEN_STRING && token_is_mark(&s->lexer.ahead, "]")) key.name = s->lexer.token.text;
+    if (s->lexer.token.kind == TOKEN_NUMBER) key.index = (size_t)strtoul(s->lexer.token.text.p, NULL, 10);
+    while (!at_end(s) && !at_mark(s, "=") && !at_mark(s, "}")) advance_token(s);
     if (at_mark(s, "=")) advance_token(s);
     return key;
 }
@@ -281,8 +145,8 @@ static void scan_table(struct scanner *s, struct node *node) {
         s->depth--;
         return;
     }
-    while (s->token.kind != TOKEN_END && !at_mark(s, "}")) {
-        int line = s->token.line;
+    while (!at_end(s) && !at_mark(s, "}")) {
+        int line = s->lexer.token.line;
         struct key key = take_key(s, node);
         scan_value(s, add_node(s->lines, node, key, line));
         if (!at_mark(s, "}")) advance_token(s); /* a "," or ";", or what is not Lua: go on all the same */
@@ -296,7 +160,7 @@ static void scan_value(struct scanner *s, struct node *node) {
     bool filled = false;
     int brackets = 0;
     if (at_name(s)) scan_names(s, node);
-    while (s->token.kind != TOKEN_END) {
+    while (!at_end(s)) {
         if (brackets == 0 && (at_mark(s, ",") || at_mark(s, ";") || at_mark(s, "}"))) return;
         if (at_mark(s, "{")) {
             scan_table(s, filled ? add_loose(s) : node);
@@ -324,9 +188,10 @@ static void scan_right_side(struct scanner *s, struct node *node) {
 static void scan_local(struct scanner *s) {
     advance_token(s);
     if (!at_name(s)) return; /* `local function` */
-    struct node *node = add_node(s->lines, &s->lines->variables, (struct key){ .name = s->token.text }, s->token.line);
+    struct node *node =
+        add_node(s->lines, &s->lines->variables, (struct key){ .name = s->lexer.token.text }, s->lexer.token.line);
     advance_token(s);
-    while (at_mark(s, "<") || is_mark(&s->ahead, ">") || at_mark(s, ">")) advance_token(s); /* <const> */
+    while (at_mark(s, "<") || token_is_mark(&s->lexer.ahead, ">") || at_mark(s, ">")) advance_token(s); /* <const> */
     if (!at_mark(s, "=")) return;
     advance_token(s);
     scan_right_side(s, node);
@@ -335,18 +200,18 @@ static void scan_local(struct scanner *s) {
 /* The next key of `a.b["c"][#a + 1]` below `table`; made when it is not there, or when `fresh`. */
 static struct node *scan_field(struct scanner *s, struct node *table, struct node **above) {
     struct key key = { .index = 0 };
-    int line = s->token.line;
+    int line = s->lexer.token.line;
     if (at_mark(s, ".")) {
         advance_token(s);
-        key.name = s->token.text;
+        key.name = s->lexer.token.text;
         advance_token(s);
     } else {
         advance_token(s);
-        if (s->token.kind == TOKEN_STRING) key.name = s->token.text;
-        else if (s->token.kind == TOKEN_NUMBER && is_mark(&s->ahead, "]"))
-            key.index = (size_t)strtoul(s->token.text.p, NULL, 10);
+        if (s->lexer.token.kind == TOKEN_STRING) key.name = s->lexer.token.text;
+        else if (s->lexer.token.kind == TOKEN_NUMBER && token_is_mark(&s->lexer.ahead, "]"))
+            key.index = (size_t)strtoul(s->lexer.token.text.p, NULL, 10);
         else key.index = table->entries + 1;
-        while (s->token.kind != TOKEN_END && !at_mark(s, "]")) advance_token(s);
+        while (!at_end(s) && !at_mark(s, "]")) advance_token(s);
         advance_token(s);
     }
     *above = table;
@@ -359,10 +224,11 @@ static struct node *scan_field(struct scanner *s, struct node *table, struct nod
 /* `a.b.c = …`, `function a.b()`; anything else that begins with a name is passed by. */
 static void scan_assignment(struct scanner *s, bool function) {
     struct config_lines *lines = s->lines;
-    int line = s->token.line;
-    struct key key = { .name = s->token.text };
+    int line = s->lexer.token.line;
+    struct key key = { .name = s->lexer.token.text };
     struct node *above = &lines->variables, *node = find_child(above, &key);
-    if (!node && !is_mark(&s->ahead, ".") && !is_mark(&s->ahead, "[") && !is_mark(&s->ahead, "=") && !function) {
+    if (!node && !token_is_mark(&s->lexer.ahead, ".") && !token_is_mark(&s->lexer.ahead, "[") &&
+        !token_is_mark(&s->lexer.ahead, "=") && !function) {
         advance_token(s);
         return;
     }
@@ -379,7 +245,7 @@ static void scan_assignment(struct scanner *s, bool function) {
 }
 
 static void scan_return(struct scanner *s, bool in_function) {
-    int line = s->token.line;
+    int line = s->lexer.token.line;
     advance_token(s);
     struct node *node = add_node(s->lines, &s->lines->loose, (struct key){ .index = 0 }, line);
     scan_right_side(s, node);
@@ -400,9 +266,10 @@ static bool scan_statement(struct scanner *s, bool in_function) {
         scan_block(s, in_function);
     } else if (at_name(s)) scan_assignment(s, false);
     else if (at_mark(s, "{")) scan_table(s, add_loose(s));
-    else if (at_mark(s, ".") || at_mark(s, ":")) { /* a field of something that is no name: `f().x` */ advance_token(s);
+    else {
+        if (at_mark(s, ".") || at_mark(s, ":")) advance_token(s); /* a field of something that is no name: `f().x` */
         advance_token(s);
-    } else advance_token(s);
+    }
     return true;
 }
 
@@ -410,7 +277,7 @@ static bool scan_statement(struct scanner *s, bool in_function) {
 static void scan_block(struct scanner *s, bool in_function) {
     if (s->depth >= DEPTH_MAX) return;
     s->depth++;
-    while (s->token.kind != TOKEN_END && scan_statement(s, in_function)) continue;
+    while (!at_end(s) && scan_statement(s, in_function)) continue;
     s->depth--;
     advance_token(s);
 }
@@ -418,13 +285,9 @@ static void scan_block(struct scanner *s, bool in_function) {
 struct config_lines *config_lines_create(struct slice source) {
     struct config_lines *lines = must_calloc(1, sizeof *lines);
     arena_init(&lines->arena);
-    struct scanner s = { .lines = lines, .rest = source, .line = 1 };
-    if (slice_starts_with(source, SLICE("#"))) { /* #!/usr/bin/env … */
-        while (s.rest.n && s.rest.p[0] != '\n') skip_chars(&s, 1);
-    }
-    s.ahead = read_token(&s);
-    advance_token(&s);
-    while (s.token.kind != TOKEN_END) scan_block(&s, false);
+    struct scanner s = { .lines = lines };
+    lexer_start(&s.lexer, source);
+    while (!at_end(&s)) scan_block(&s, false);
     return lines;
 }
 

@@ -13,7 +13,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,23 +35,13 @@ struct control_conn {
     size_t answer_size, answer_sent;
 };
 
-static char *say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static char *say(const char *format, ...) {
-    char *text;
-    va_list args;
-    va_start(args, format);
-    must(vasprintf(&text, format, args) >= 0);
-    va_end(args);
-    return text;
-}
-
 /* ---- where */
 
 static char *find_directory(void) {
     const char *runtime = getenv("XDG_RUNTIME_DIR");
     if (geteuid() == 0) return must_strdup("/run/moongate");
-    if (runtime && runtime[0] == '/') return say("%s/moongate", runtime);
-    return say("/tmp/moongate-%u", (unsigned)geteuid());
+    if (runtime && runtime[0] == '/') return must_printf("%s/moongate", runtime);
+    return must_printf("/tmp/moongate-%u", (unsigned)geteuid());
 }
 
 char *control_path(const char *given, const char *config) {
@@ -60,7 +49,7 @@ char *control_path(const char *given, const char *config) {
     const char *slash = strrchr(config, '/'), *name = slash ? slash + 1 : config;
     size_t n = strlen(name);
     if (n > 4 && strcmp(name + n - 4, ".lua") == 0) n -= 4;
-    char *directory = find_directory(), *path = say("%s/%.*s.sock", directory, (int)n, name);
+    char *directory = find_directory(), *path = must_printf("%s/%.*s.sock", directory, (int)n, name);
     free(directory);
     return path;
 }
@@ -76,12 +65,12 @@ char *control_path_only(char **why) {
     DIR *entries = opendir(directory);
     for (struct dirent *e; entries && (e = readdir(entries));) {
         if (!is_socket_name(e->d_name)) continue;
-        if (count++ == 0) found = say("%s/%s", directory, e->d_name);
+        if (count++ == 0) found = must_printf("%s/%s", directory, e->d_name);
     }
     if (entries) closedir(entries);
     if (count != 1) {
-        *why = count ? say("%u of them run (%s): name the config", count, directory)
-                     : say("none runs (there is no socket in %s)", directory);
+        *why = count ? must_printf("%u of them run (%s): name the config", count, directory)
+                     : must_printf("none runs (there is no socket in %s)", directory);
         free(found);
         found = NULL;
     }
@@ -212,7 +201,7 @@ static void control_on_io(struct ev_loop *ev, ev_io *io, int events) {
 
 static void answer_conn(struct control_conn *c, int status, const char *text) {
     if (c->answer) return;
-    c->answer = say("%d\n%s", status, text ? text : "");
+    c->answer = must_printf("%d\n%s", status, text ? text : "");
     c->answer_size = strlen(c->answer);
     write_answer(c);
 }
@@ -256,7 +245,7 @@ static bool make_directory(const char *path, char **why) {
         struct stat st;
         mkdir(directory, geteuid() == 0 ? 0755 : 0700);
         ok = lstat(directory, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid() && (st.st_mode & 022) == 0;
-        if (!ok) *why = say("%s is not a directory that only you can write to", directory);
+        if (!ok) *why = must_printf("%s is not a directory that only you can write to", directory);
     }
     free(directory);
     return ok;
@@ -291,7 +280,7 @@ bool control_open(struct control *control, struct ev_loop *ev, const char *path,
     list_init(&control->conns);
     struct sockaddr_un un;
     if (!make_address(&un, path)) {
-        *why = say("control socket %s: the path is longer than %zu bytes", path, sizeof un.sun_path - 1);
+        *why = must_printf("control socket %s: the path is longer than %zu bytes", path, sizeof un.sun_path - 1);
         return false;
     }
     if (!make_directory(path, why)) return false;
@@ -299,8 +288,9 @@ bool control_open(struct control *control, struct ev_loop *ev, const char *path,
     if (fd < 0 && errno == EADDRINUSE && remove_stale(path)) fd = bind_socket(&un);
     if (fd < 0) {
         *why = errno == EADDRINUSE
-                   ? say("control socket %s is in use: is it running already? (--control PATH chooses another)", path)
-                   : say("control socket %s: %s", path, strerror(errno));
+                   ? must_printf("control socket %s is in use: is it running already? (--control PATH chooses another)",
+                                 path)
+                   : must_printf("control socket %s: %s", path, strerror(errno));
         return false;
     }
     control->path = must_strdup(path);
@@ -342,13 +332,13 @@ static bool send_command(int fd, const char *command) {
 static FILE *connect_and_say(const char *path, const char *command, char **why) {
     int fd = connect_to(path);
     if (fd < 0) {
-        *why = errno == ENOENT || errno == ECONNREFUSED ? say("it is not running (nobody answers at %s)", path)
-                                                        : say("%s: %s", path, strerror(errno));
+        *why = errno == ENOENT || errno == ECONNREFUSED ? must_printf("it is not running (nobody answers at %s)", path)
+                                                        : must_printf("%s: %s", path, strerror(errno));
         return NULL;
     }
     FILE *answer = send_command(fd, command) ? fdopen(fd, "r") : NULL;
     if (answer) return answer;
-    *why = say("%s: %s", path, strerror(errno));
+    *why = must_printf("%s: %s", path, strerror(errno));
     close(fd);
     return NULL;
 }
@@ -361,7 +351,7 @@ FILE *control_follow(const char *path, const char *command, int *status, char **
         *status = (int)strtol(line, NULL, 10);
         return answer;
     }
-    *why = say("it went away before it answered (%s)", path);
+    *why = must_printf("it went away before it answered (%s)", path);
     fclose(answer);
     return NULL;
 }

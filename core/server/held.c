@@ -8,14 +8,22 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-void held_init(struct held *h, unsigned cpus) {
+unsigned held_cpus(void) {
+    cpu_set_t cpus;
+    if (sched_getaffinity(0, sizeof cpus, &cpus) != 0) return 1;
+    int count = CPU_COUNT(&cpus);
+    return count > 0 ? (unsigned)count : 1;
+}
+
+void held_init(struct held *h) {
     list_init(&h->listeners);
-    h->cpus = cpus;
+    h->cpus = held_cpus();
 }
 
 static struct held_listener *find_listener(const struct held *h, const char *address) {

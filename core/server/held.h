@@ -19,7 +19,11 @@ struct held {
     unsigned cpus; /* sockets per listener, unless more workers ask for more */
 };
 
-void held_init(struct held *, unsigned cpus);
+/* The CPUs this process may use: so many sockets a listener has and, where nobody says otherwise, so many workers there
+ * are. */
+unsigned held_cpus(void);
+
+void held_init(struct held *);
 /* Closes all, and removes the files of unix sockets. */
 void held_fini(struct held *);
 /* Finds, or binds max(cpus, wanted) sockets. NULL with errno. */

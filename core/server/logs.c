@@ -6,6 +6,7 @@
 #include "base/must.h"
 #include "server/ask.h"
 #include "server/config.h"
+#include "server/config_lines.h"
 #include "server/instance.h"
 #include "server/worker_thread.h"
 
@@ -23,10 +24,8 @@ static bool is_same(const char *a, const char *b) { return a == b || (a && b && 
 /* Absolute. "stderr" and "syslog" stay what they are. malloc'd. */
 static char *find_path(const char *path, const char *config) {
     const char *slash = strrchr(config, '/');
-    char *text;
     if (path[0] == '/' || is_stderr(path) || is_syslog(path) || !slash) return must_strdup(path);
-    must(asprintf(&text, "%.*s/%s", (int)(slash - config), config, path) >= 0);
-    return text;
+    return must_printf("%.*s/%s", (int)(slash - config), config, path);
 }
 
 /* -1 with errno. Not for syslog. */
@@ -39,7 +38,8 @@ static bool open_access_change(struct log_change *c, const struct config *config
     bool to_syslog = is_syslog(c->access_path);
     int fd = to_syslog ? -1 : open_access(c->access_path);
     if (fd < 0 && !to_syslog) {
-        errors_add(errors, config->file, 0, "log.access", "%s: %s", c->access_path, strerror(errno));
+        errors_add(errors, config->file, config_lines_find(config->lines, "log.access"), "log.access", "%s: %s",
+                   c->access_path, strerror(errno));
         return false;
     }
     c->sink = access_sink_create(fd, to_syslog, c->format);
@@ -51,7 +51,8 @@ static bool open_error_change(struct log_change *c, const struct config *config,
     if (!c->error_path) return true;
     c->error_fd = ask_append(c->error_path, true);
     if (c->error_fd >= 0) return true;
-    errors_add(errors, config->file, 0, "log.error", "%s: %s", c->error_path, strerror(errno));
+    errors_add(errors, config->file, config_lines_find(config->lines, "log.error"), "log.error", "%s: %s",
+               c->error_path, strerror(errno));
     return false;
 }
 

@@ -33,6 +33,7 @@ void rehearsal_leave(struct rehearsal *r) {
 
 double rehearsal_clock(const struct rehearsal *r) { return r->pretence.monotonic; }
 double rehearsal_now(const struct rehearsal *r) { return r->pretence.wall; }
+bool rehearsal_is_restless(const struct rehearsal *r) { return r->stage.restless; }
 
 bool rehearsal_wait(struct rehearsal *r, double limit) {
     double next = stage_next(&r->stage);
@@ -43,8 +44,7 @@ bool rehearsal_wait(struct rehearsal *r, double limit) {
 
 /* All that happens until then, in order. */
 static void pass_until(struct rehearsal *r, double until) {
-    do stage_settle(&r->stage, &r->worker.loop);
-    while (rehearsal_wait(r, until));
+    while (stage_settle(&r->stage, &r->worker.loop) && rehearsal_wait(r, until)) {}
     stage_move(&r->stage, until);
     stage_settle(&r->stage, &r->worker.loop);
 }
@@ -162,9 +162,8 @@ static bool start(struct load *l) {
     l->started = true;
     state_start(l->generation->states[0], w, l->generation, &snapshot, load_on_started, l);
     double limit = rehearsal_clock(l->rehearsal) + ON_LOAD_MOST;
-    do stage_settle(&l->rehearsal->stage, &w->loop);
-    while (!l->done && rehearsal_wait(l->rehearsal, limit));
-    must(l->done);
+    while (stage_settle(&l->rehearsal->stage, &w->loop) && !l->done) must(rehearsal_wait(l->rehearsal, limit));
+    if (!l->done) errors_add(l->errors, NULL, 0, "on_load", "it goes on for ever while no time passes");
     value_fini(&snapshot);
     return !errors_any(l->errors);
 }

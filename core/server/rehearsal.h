@@ -59,6 +59,8 @@ const char *rehearsal_source(const struct rehearsal *, size_t i);
 int rehearsal_listener(const struct rehearsal *, const char *name, const struct site *);
 double rehearsal_clock(const struct rehearsal *); /* loop time */
 double rehearsal_now(const struct rehearsal *);   /* Unix seconds */
+/* Something goes on for ever while no time passes, as in stage_settle: nothing more will come of this one. */
+bool rehearsal_is_restless(const struct rehearsal *);
 /* Lets time pass: all that becomes due happens, in order. */
 void rehearsal_advance(struct rehearsal *, double seconds);
 /* Marks the servers of that name ("127.0.0.1:9001") of a backend (NULL: of any), as a health check would. False:
@@ -89,7 +91,7 @@ struct rehearsal_answer {
 };
 
 /* Until the exchange is over, its log line included. False: it never came to an end (`answer` says how far it came):
- * nothing was left that could happen, or an hour had passed. */
+ * nothing was left that could happen, an hour had passed, or it is restless. */
 bool rehearsal_request(struct rehearsal *, const struct rehearsal_request *, struct rehearsal_answer *);
 
 /* ---- What a stub may do. Bytes and pauses are taken in order; nothing of it happens within the call. */

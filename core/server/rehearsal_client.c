@@ -154,7 +154,7 @@ static bool drive(struct visit *v) {
     double began = rehearsal_clock(r), leave = v->request->leave;
     double leave_at = leave > 0 ? began + leave : 0;
     for (;;) {
-        stage_settle(&r->stage, &r->worker.loop);
+        if (!stage_settle(&r->stage, &r->worker.loop)) return false;
         bool was_open = v->conn.state != CONN_CLOSED;
         leave_in_time(v, leave_at);
         bool open = v->conn.state != CONN_CLOSED;

@@ -20,6 +20,7 @@
 #include "lua/state.h"
 #include "server/ask.h"
 #include "server/config.h"
+#include "server/held.h"
 #include "server/instance.h"
 #include "server/listeners.h"
 #include "server/logs.h"
@@ -28,7 +29,6 @@
 #include "server/tenure.h"
 #include "server/worker_thread.h"
 
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -212,8 +212,8 @@ static void note_success(struct reload *r) {
 }
 
 static void answer_success(struct reload *r) {
-    char *warnings = errors_text(&r->errors), *text;
-    must(asprintf(&text, "%sgeneration %u serves\n", warnings, r->number) >= 0);
+    char *warnings = errors_text(&r->errors);
+    char *text = must_printf("%sgeneration %u serves\n", warnings, r->number);
     answer_askers(r, 0, text);
     log_errors(&r->errors);
     free(warnings);
@@ -422,16 +422,9 @@ static void take_listeners(struct reload *r) {
     r->admin = r->listeners[count];
 }
 
-static unsigned count_cpus(void) {
-    cpu_set_t cpus;
-    if (sched_getaffinity(0, sizeof cpus, &cpus) != 0) return 1;
-    int count = CPU_COUNT(&cpus);
-    return count > 0 ? (unsigned)count : 1;
-}
-
 static unsigned choose_workers(const struct reload *r) {
     const struct setup *setup = &r->instance->setup;
-    unsigned count = setup->workers ? setup->workers : r->config.workers ? r->config.workers : count_cpus();
+    unsigned count = setup->workers ? setup->workers : r->config.workers ? r->config.workers : held_cpus();
     return count > METRIC_WORKERS ? METRIC_WORKERS : count;
 }
 

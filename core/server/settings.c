@@ -47,32 +47,26 @@ int spot_line(const struct reader *r, const struct spot *at) {
     return r->lines ? config_lines_find(r->lines, spot_text(at, path)) : 0;
 }
 
-__attribute__((format(printf, 1, 0))) static char *format_sentence(const char *format, va_list args) {
-    char *text = NULL;
-    must(vasprintf(&text, format, args) >= 0);
-    return text;
+__attribute__((format(printf, 4, 0))) static void tell(struct reader *r, const struct spot *at, bool warning,
+                                                       const char *format, va_list args) {
+    char path[SPOT_TEXT], *text = must_vprintf(format, args);
+    spot_text(at, path);
+    (warning ? errors_warn : errors_add)(r->errors, r->config->file, spot_line(r, at), *path ? path : NULL, "%s", text);
+    free(text);
 }
 
 void reader_error(struct reader *r, const struct spot *at, const char *format, ...) {
-    char path[SPOT_TEXT];
     va_list args;
     va_start(args, format);
-    char *text = format_sentence(format, args);
+    tell(r, at, false, format, args);
     va_end(args);
-    spot_text(at, path);
-    errors_add(r->errors, r->config->file, spot_line(r, at), *path ? path : NULL, "%s", text);
-    free(text);
 }
 
 void reader_warn(struct reader *r, const struct spot *at, const char *format, ...) {
-    char path[SPOT_TEXT];
     va_list args;
     va_start(args, format);
-    char *text = format_sentence(format, args);
+    tell(r, at, true, format, args);
     va_end(args);
-    spot_text(at, path);
-    errors_warn(r->errors, r->config->file, spot_line(r, at), *path ? path : NULL, "%s", text);
-    free(text);
 }
 
 /* At most 40 bytes of it, with what is not printable ASCII escaped: it goes to a terminal. */

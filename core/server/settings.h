@@ -177,7 +177,7 @@ struct service_setting {
     unsigned profile; /* 0: intermediate, 1: modern */
     char *client_ca, *crl;
     unsigned client_verify; /* 0: require, 1: request */
-    bool early_data;
+    bool early_data, ktls;
 };
 void read_proxy_protocol(struct reader *, const struct spot *, const struct value *, void *base);
 void read_listener_tls(struct reader *, const struct spot *, const struct value *, void *base);

@@ -177,14 +177,28 @@ void read_fail(struct reader *r, const struct spot *at, const struct value *v, v
 
 /* ---- a site */
 
+static const struct config_backend *find_backend(const struct config_site *site, struct slice name) {
+    for (unsigned i = 0; i < site->backend_count; i++)
+        if (slice_equal(name, slice_of(site->backends[i].name))) return &site->backends[i];
+    return NULL;
+}
+
+/* A host name may resolve to addresses that are not known here. */
+static bool may_have_server(const struct config_backend *backend, struct slice name) {
+    for (unsigned i = 0; i < backend->spec_count; i++)
+        if (backend->specs[i].host || slice_equal(name, slice_of(backend->specs[i].name))) return true;
+    return false;
+}
+
 /* "backend" or "backend/server". */
 static void check_picked(struct reader *r, const struct spot *at, const struct value *v,
                          const struct config_site *site) {
     if (v->kind != VALUE_STRING) return;
     struct slice rest = v->string, name = slice_cut(&rest, '/');
-    for (unsigned i = 0; i < site->backend_count; i++)
-        if (slice_equal(name, slice_of(site->backends[i].name))) return;
-    reader_error(r, at, "this site has no backend \"%.*s\"", FMT(name));
+    const struct config_backend *backend = find_backend(site, name);
+    if (!backend) reader_error(r, at, "this site has no backend \"%.*s\"", FMT(name));
+    else if (rest.p && !may_have_server(backend, rest))
+        reader_error(r, at, "the backend \"%.*s\" has no server \"%.*s\"", FMT(name), FMT(rest));
 }
 
 /* A constant pick_backend is known now: a wrong one must not wait for its first request. */
@@ -200,6 +214,7 @@ static void check_pick(struct reader *r, const struct spot *policy, const struct
     }
 }
 
+/* Of a policy and those it uses. What holds itself is no plain data, and never comes here. */
 static void check_picks(struct reader *r, const struct spot *at, const struct value *v,
                         const struct config_site *site) {
     const struct value *use = value_get(v, "use");
@@ -207,7 +222,7 @@ static void check_picks(struct reader *r, const struct spot *at, const struct va
     check_pick(r, at, v, site);
     for (size_t i = 1; use && use->kind == VALUE_TABLE && i <= use->table.sequence; i++) {
         struct spot here = { .up = &list, .index = i };
-        if (value_at(use, i)->kind == VALUE_TABLE) check_pick(r, &here, value_at(use, i), site);
+        if (value_at(use, i)->kind == VALUE_TABLE) check_picks(r, &here, value_at(use, i), site);
     }
 }
 

@@ -195,6 +195,7 @@ const struct setting settings_table[] = {
     ROW(LISTENER_TLS, "client_verify", WORD, service_setting, client_verify, .words = client_verify_words),
     ROW(LISTENER_TLS, "crl", TEXT, service_setting, crl),
     ROW(LISTENER_TLS, "early_data", BOOLEAN, service_setting, early_data),
+    ROW(LISTENER_TLS, "ktls", BOOLEAN, service_setting, ktls),
 
     ROW(CERTIFICATE, "cert", TEXT, certificate_setting, cert),
     ROW(CERTIFICATE, "key", TEXT, certificate_setting, key),

@@ -240,6 +240,7 @@ static void make_service(struct reader *r, const struct spot *at, const struct s
         .versions = s->profile ? TLS_1_3 : TLS_1_2 | TLS_1_3,
         .ask = choose_ask(s),
         .early = s->early_data,
+        .kernel = s->ktls,
         .client_ca = read_pem(r, &ca, s->client_ca),
         .crl = read_pem(r, &crl, s->crl),
     };
@@ -252,9 +253,12 @@ static void make_service(struct reader *r, const struct spot *at, const struct s
 static void check_service(struct reader *r, const struct spot *at, const struct value *v,
                           const struct service_setting *s) {
     struct spot verify = { .up = at, .name = "client_verify" }, crl = { .up = at, .name = "crl" };
+    struct spot ktls = { .up = at, .name = "ktls" };
     if (value_get(v, "client_verify") && !s->client_ca)
         reader_error(r, &verify, "needs `client_ca`: who may have signed them");
     if (s->crl && !s->client_ca) reader_error(r, &crl, "needs `client_ca`: who may have signed them");
+    if (s->ktls && s->early_data) reader_error(r, &ktls, "does not go with `early_data`");
+    else if (s->ktls && !tls_kernel_there()) reader_warn(r, &ktls, "this kernel has no TLS (modprobe tls): not used");
 }
 
 static void read_service(struct reader *r, const struct spot *at, const struct value *v, struct config_listener *l) {

@@ -13,7 +13,7 @@
 
 #include "base/log.h"
 #include "base/must.h"
-#include "server/supervisor.h"
+#include "server/supervisor_inside.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -50,7 +50,7 @@ static bool read_serving(struct supervisor *s, const char *text) {
     int orders = (int)strtol(at, &at, 10), asks = (int)strtol(at, &at, 10);
     if (pid <= 0 || *at) return false;
     if (fcntl(orders, F_SETFD, FD_CLOEXEC) != 0 || fcntl(asks, F_SETFD, FD_CLOEXEC) != 0) return false;
-    s->current = supervisor_adopt(s, pid, orders, asks, SERVING_READY);
+    s->current = serving_adopt(s, pid, orders, asks, SERVING_READY);
     return true;
 }
 

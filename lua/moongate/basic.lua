@@ -4,14 +4,15 @@ local gate = require "moongate"
 
 local basic = {}
 
----The name and password of such a field's value; nil if it is none.
+---The name and password of such a field's value; nil if it is none. There are no control characters in them (RFC 7617
+---2), so that they can stand in a line.
 ---@param field string?
 ---@return string? name
 ---@return string? password
 function basic.parse(field)
   local encoded = field and field:match "^[Bb][Aa][Ss][Ii][Cc] +([%w+/=]+)$"
   local decoded = encoded and gate.base64.decode(encoded)
-  if decoded then return decoded:match "^([^:]*):(.*)$" end
+  if decoded and not decoded:find "%c" then return decoded:match "^([^:]*):(.*)$" end
 end
 
 ---What is wrong with a realm, to be shown in quotes; nil: nothing.

@@ -10,6 +10,7 @@
 
 local gate = require "moongate"
 local fields = require "moongate.fields"
+local options = require "moongate.options"
 
 local bearer = {}
 
@@ -28,8 +29,8 @@ local bearer = {}
 
 ---The options of a script's own, and their types, are added to these.
 bearer.known = {
-  realm = "string", header = "string", cookie = "string", required = "boolean", scopes = "table", claims = "table",
-  forward = "boolean", except = "table", check = "function",
+  realm = "string", header = "token", cookie = "token", required = "boolean", scopes = "table", claims = "table",
+  forward = "boolean", except = "paths", check = "function",
 }
 
 local TOKEN <const> = "^[%w._~+/-]+=*$"
@@ -56,45 +57,36 @@ local function check_claims(claims)
   end
 end
 
-local function check_list(list, name, pattern, what)
-  for i, entry in ipairs(list) do
-    if type(entry) ~= "string" or not entry:find(pattern) then
-      return ("%s[%d]: expected %s, got %q"):format(name, i, what, tostring(entry))
+local function check_scopes(scopes)
+  for i, scope in ipairs(scopes) do
+    if type(scope) ~= "string" or not scope:find '^[^%c%s"\\]+$' then
+      return ("scopes[%d]: expected the name of a scope, got %q"):format(i, tostring(scope))
     end
   end
 end
 
 ---What is wrong with the options, or nil. `known` has the types of all that there may be.
----@param options any
+---@param given any
 ---@param known table<string, string>
 ---@return string? problem
-function bearer.check(options, known)
-  if type(options) ~= "table" then return "expected a table of options, got " .. type(options) end
-  for name, value in pairs(options) do
-    local wanted = known[name]
-    if not wanted then return ("unknown option %q"):format(tostring(name)) end
-    if wanted ~= "any" and type(value) ~= wanted then
-      return ("%s: expected a %s, got %s"):format(name, wanted, type(value))
-    end
-  end
-  if options.realm and options.realm:find '[%c"\\]' then return "realm: no quotes, backslashes or control bytes" end
-  if options.header and not is_field_name(options.header) then return "header: expected the name of a field" end
-  if options.header and options.cookie then return "expected either header or cookie" end
-  return check_claims(options.claims or {})
-    or check_list(options.scopes or {}, "scopes", '^[^%c%s"\\]+$', "the name of a scope")
-    or check_list(options.except or {}, "except", "^/", "a path that begins with /")
+function bearer.check(given, known)
+  local problem = options.problem(given, known)
+  if problem then return problem end
+  if given.realm and given.realm:find '[%c"\\]' then return "realm: no quotes, backslashes or control bytes" end
+  if given.header and given.cookie then return "expected either header or cookie" end
+  return check_claims(given.claims or {}) or check_scopes(given.scopes or {})
 end
 
 -- Where the token stands
 -- -------------------------------------------------------------------------------------------------
 
 -- Two functions: one gives a request's token, nil if there is none, false if it is malformed; one takes it away.
-local function place_of(options)
-  if options.cookie then
-    local name = options.cookie
+local function place_of(given)
+  if given.cookie then
+    local name = given.cookie
     return function(req) return req.cookies[name] end, function(req) fields.remove_cookie(req, name) end
   end
-  local field = options.header or "Authorization"
+  local field = given.header or "Authorization"
   local function remove(req) req.headers[field] = nil end
   if field:lower() ~= "authorization" then return function(req) return req.headers[field] end, remove end
   return function(req)
@@ -148,26 +140,19 @@ end
 -- -------------------------------------------------------------------------------------------------------------
 
 ---The policy. `verify` gives a token's claims, or nil, word and sentence; it may wait.
----@param options bearer.Options
+---@param given bearer.Options
 ---@param verify fun(token: string, req: moongate.Request): table?, string?, string?
 ---@return moongate.Policy
-function bearer.policy(options, verify)
-  local token_of, remove_token = place_of(options)
-  local realm = ('Bearer realm="%s"'):format(options.realm or "api")
-  local scope = options.scopes and #options.scopes > 0 and table.concat(options.scopes, " ")
-  local told = options.claims or {}
+function bearer.policy(given, verify)
+  local token_of, remove_token = place_of(given)
+  local realm = ('Bearer realm="%s"'):format(given.realm or "api")
+  local scope = given.scopes and #given.scopes > 0 and table.concat(given.scopes, " ")
+  local told = given.claims or {}
 
   local function refuse(status, code, why)
     local challenge = code and ('%s, error="%s", error_description="%s"'):format(realm, code, why) or realm
     if code == "insufficient_scope" and scope then challenge = ('%s, scope="%s"'):format(challenge, scope) end
     return gate.reply(status, why .. "\n", { ["WWW-Authenticate"] = challenge, ["Cache-Control"] = "no-store" })
-  end
-
-  local function is_open(path)
-    for _, prefix in ipairs(options.except or {}) do
-      if path == prefix or path:sub(1, #prefix + 1) == prefix .. "/" or prefix == "/" then return true end
-    end
-    return false
   end
 
   local function refuse_failed(word, sentence)
@@ -186,11 +171,11 @@ function bearer.policy(options, verify)
 
   -- Whether these claims are enough: nil, or the reply.
   local function judge(req, claims)
-    if scope and not has_scopes(claims, options.scopes) then
+    if scope and not has_scopes(claims, given.scopes) then
       return refuse(403, "insufficient_scope", "the token does not allow this")
     end
     local verdict = true
-    if options.check then verdict = options.check(claims, req) end
+    if given.check then verdict = given.check(claims, req) end
     if verdict == true then return nil end
     return verdict or refuse(403, "insufficient_scope", "the token does not allow this")
   end
@@ -198,10 +183,10 @@ function bearer.policy(options, verify)
   return {
     on_request = function(req)
       for _, field in pairs(told) do req.headers[field] = nil end -- a client does not say this
-      if is_open(req.path) then return end
+      if options.is_below(req.path, given.except) then return end
       local token = token_of(req)
       if token == nil then
-        if options.required ~= false then return refuse(401, nil, "a token, please") end
+        if given.required ~= false then return refuse(401, nil, "a token, please") end
         return
       end
       if not token or not token:find(TOKEN) then return refuse(400, "invalid_request", "the token is malformed") end
@@ -210,7 +195,7 @@ function bearer.policy(options, verify)
       local refused = judge(req, claims) or set_fields(req, claims)
       if refused then return refused end
       req.ctx.claims, req.ctx.user = claims, claims.sub
-      if not options.forward then remove_token(req) end
+      if not given.forward then remove_token(req) end
     end,
   }
 end

@@ -208,17 +208,24 @@ end
 
 -- The whole -----------------------------------------------------------------------------------------------------------
 
+-- The command line is wrong.
+local function refuse(problem)
+  io.stderr:write("moongate: ", (problem:gsub("^kit:request: ", "")), "\n")
+  return 2
+end
+
 ---@param args table operands, and what was said: { option, value }
 ---@return integer status
 function explain.main(args)
-  local plan = read_plan(args)
+  local planned, plan = pcall(read_plan, args)
+  if not planned then return refuse(plan) end
   local ok, kit = pcall(testing.load, plan.file, { stubs = plan.stubs, backends = plan.backends, now = os.time() })
   if not ok then
     io.stderr:write(tostring(kit), "\n")
     return 1
   end
   local passed, res = pcall(kit.request, kit, plan.request)
-  if not passed then error(res, 0) end
+  if not passed then return refuse(res) end
   if plan.json then print(core.json(as_plain(res))) else print_all(plan, res) end
   kit:close()
   return 0

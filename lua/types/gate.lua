@@ -282,7 +282,8 @@ function gate.spawn(f, ...) end
 ---@field each? "worker" run in every worker instead of once per instance
 
 ---Runs a function again and again; declared while the file is loaded, run from the moment its generation serves, and
----never twice at once. What it raises is logged.
+---never twice at once: the next time is counted from the end of a run. A run that is under way at a reload goes on for
+---at most `drain`, beside those of the new generation. What it raises is logged.
 ---
 ---```lua
 ---gate.every(10, function() refresh(gate.fetch("keys", { path = "/list" })) end)

@@ -98,6 +98,9 @@ local RequestCache = {}
 ---other control characters, and assigning the core's own fields (Content-Length, Transfer-Encoding, Connection,
 ---Upgrade, TE, Trailer, Keep-Alive, Proxy-Connection) raise. Assigning a request's Host is assigning `req.host`.
 ---
+---Of a request, assigning `X-User`, or nil to it, also removes what a client may have sent as `X_User`: servers that
+---make variables of names (CGI, WSGI, Rack, PHP) would take one for the other.
+---
 ---`all` and `add` in lower case are the methods; fields of these names are `headers.All` and `headers.Add`.
 ---
 ---```lua

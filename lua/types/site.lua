@@ -126,6 +126,7 @@ local Site = {}
 ---@field crl? string PEM: lists of revoked client certificates
 ---requests may come with the first bytes of a resumed TLS 1.3 session; only safe ones are taken
 ---@field early_data? boolean
+---@field ktls? boolean the kernel encrypts what clients get, if it has TLS; not with `early_data`
 
 ---Rules for the addresses that may be connected to: all public ones, and what stands here. The narrowest range that
 ---holds an address decides.
@@ -188,7 +189,7 @@ local Site = {}
 ---@field balance? "round_robin"|"least_conn" default "round_robin"
 ---@field health? moongate.HealthSettings active checks; none unless given
 ---@field h2? boolean HTTP/2 to its servers
----@field keepalive? integer|moongate.KeepaliveSettings idle connections kept for each server, in each worker; 64
+---@field keepalive? integer|moongate.KeepaliveSettings idle connections kept for each server, in each worker; 128
 ---@field retry? moongate.RetrySettings
 ---@field timeouts? moongate.BackendTimeouts
 ---@field max_connections? integer to each server, over all workers; 0: no limit
@@ -211,7 +212,7 @@ local Site = {}
 ---@field status? integer|string|integer[] what is good: 200, "2xx", { 200, 399 } (default)
 
 ---@class moongate.KeepaliveSettings
----@field max? integer idle connections kept; 64
+---@field max? integer idle connections kept; 128
 ---@field idle? moongate.Seconds how long one is kept; 60
 
 ---@class moongate.RetrySettings

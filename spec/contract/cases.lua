@@ -311,7 +311,7 @@ case("pick_backend that returns nothing means the default", {
 
 case("a backend the site does not have is a failure", {
   policy = "function site.pick_backend() return 'a' .. 'p' end",
-  expect = { status = 502, error = "pick_failed", log = 'picked the backend "ap", which this site does not have' },
+  expect = { status = 502, error = "pick_failed", log = 'returned the backend "ap", which this site does not have' },
 })
 
 case("pick_backend may reply", {
@@ -558,7 +558,8 @@ case("gate.sleep waits, through pcall and the script's own coroutines", {
 })
 
 case("nothing waits inside a callback of C", {
-  policy = "function site.on_request() table.sort({ 2, 1, 3 }, function(a, b) gate.sleep(0.01) return a < b end) end",
+  policy = [[local waits = { gate.sleep } -- the check does not look into it
+    function site.on_request() table.sort({ 2, 1, 3 }, function(a, b) waits[1](0.01) return a < b end) end]],
   expect = { status = 500, error = "hook_failed", log = "cannot wait inside table.sort" },
 })
 

@@ -1,41 +1,15 @@
 /* Request heads: whatever the bytes, the answer is the same whole and byte by byte; what is accepted is written afresh
  * as a head that is accepted again and says the same. */
-#include "base/must.h"
-#include "http/framing.h"
-#include "http/h1.h"
+#include "head_fuzz.h"
+
 #include "http/uri.h"
 
-static const struct h1_limits limits = { .head = 4096, .target = 1024, .fields = 32 };
-
-struct outcome {
-    enum h1_result result;
-    enum failure why;
-    size_t taken;
-    struct arena arena;
-    struct request request;
-};
-
-static void read_in_steps(struct outcome *o, const uint8_t *data, size_t size, size_t step) {
-    struct buffer in = { 0 };
-    struct h1_scan scan = { 0 };
-    size_t fed = 0;
-    *o = (struct outcome){ .result = H1_MORE };
-    arena_init(&o->arena);
-    while (o->result == H1_MORE && fed < size) {
-        size_t n = size - fed < step ? size - fed : step;
-        buffer_append(&in, data + fed, n);
-        fed += n;
-        o->result = h1_read_request(&scan, &in, &limits, &o->arena, &o->request, &o->why);
-    }
-    o->taken = fed - in.size;
-    buffer_fini(&in);
+static enum h1_result read_head(struct outcome *o, struct h1_scan *scan, struct buffer *in) {
+    return h1_read_request(scan, in, &limits, &o->arena, &o->request, &o->why);
 }
 
 static void must_agree(const struct outcome *a, const struct outcome *b) {
-    must(a->result == b->result);
-    must(a->result != H1_FAILED || a->why == b->why);
-    if (a->result != H1_DONE) return;
-    must(a->taken == b->taken);
+    if (!must_agree_so_far(a, b)) return;
     must(slice_equal(a->request.method_name, b->request.method_name));
     must(slice_equal(a->request.target.raw, b->request.target.raw));
     must(a->request.version == b->request.version && a->request.headers.count == b->request.headers.count);

@@ -1,41 +1,14 @@
 /* Response heads: the same answer whole and in steps; what is accepted is written as a head that is accepted again.
  * The first byte picks the request's method. */
-#include "base/must.h"
-#include "http/framing.h"
-#include "http/h1.h"
+#include "head_fuzz.h"
 
-static const struct h1_limits limits = { .head = 4096, .target = 1024, .fields = 32 };
-
-struct outcome {
-    enum h1_result result;
-    enum failure why;
-    size_t taken;
-    struct arena arena;
-    struct response response;
-};
-
-static void read_in_steps(struct outcome *o, const uint8_t *data, size_t size, size_t step) {
-    struct buffer in = { 0 };
-    struct h1_scan scan = { 0 };
-    size_t fed = 0;
-    *o = (struct outcome){ .result = H1_MORE };
-    arena_init(&o->arena);
-    while (o->result == H1_MORE && fed < size) {
-        size_t n = size - fed < step ? size - fed : step;
-        buffer_append(&in, data + fed, n);
-        fed += n;
-        o->result = h1_read_response(&scan, &in, &limits, &o->arena, &o->response, &o->why);
-    }
-    o->taken = fed - in.size;
-    buffer_fini(&in);
+static enum h1_result read_head(struct outcome *o, struct h1_scan *scan, struct buffer *in) {
+    return h1_read_response(scan, in, &limits, &o->arena, &o->response, &o->why);
 }
 
 static void must_agree(const struct outcome *a, const struct outcome *b) {
-    must(a->result == b->result);
-    must(a->result != H1_FAILED || a->why == b->why);
-    if (a->result != H1_DONE) return;
-    must(a->taken == b->taken && a->response.status == b->response.status &&
-         a->response.version == b->response.version);
+    if (!must_agree_so_far(a, b)) return;
+    must(a->response.status == b->response.status && a->response.version == b->response.version);
     must(slice_equal(a->response.reason, b->response.reason));
     must(a->response.headers.count == b->response.headers.count);
 }

@@ -23,7 +23,7 @@ local libraries = {
   ["lualib.h"]      = { "^core/lua/", "^core/kit/" },
   ["openssl/*"]     = { "^core/net/tls[%w_]*%.[ch]$", "^core/lua/crypto[%w_]*%.[ch]$",
                         "^core/lua/bind_crypto[%w_]*%.c$" },
-  ["pcre2.h"]       = { "^core/lua/bind_re%.c$", "^core/server/trace_filter%.c$" },
+  ["pcre2.h"]       = { "^core/lua/re_inside%.h$", "^core/server/trace_filter%.c$" },
   ["maxminddb.h"]   = { "^core/store/mmdb%.c$" },
   ["zlib.h"]        = { "^core/http/coding%.c$" },
   ["zstd.h"]        = { "^core/http/coding%.c$" },

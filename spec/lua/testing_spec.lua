@@ -52,6 +52,11 @@ describe("kit.load", function()
       function site.on_load() error "sorry" end]])
   end)
 
+  it("ends an on_load that takes too long, and says which", function()
+    raises("config.lua:2: on_load: it took longer than 10 s", testing.load, { text = [[return { listen = 8080, on_request = 204,
+      on_load = function() require("moongate").sleep(11) end }]] })
+  end)
+
   it("ends the kit before it", function()
     local first = load(site())
     local second = load(site())
@@ -505,6 +510,20 @@ describe("the kit's world", function()
     assert.equal(1, #kit:fetched())
     kit:advance(5)
     assert.equal("http://audit.test/later", kit:fetched()[2].url)
+  end)
+
+  it("fails the test when something goes on for ever while no time passes", function()
+    local forever = "something goes on for ever while no time passes"
+    local kit = testing.load { text = [[
+      local gate = require "moongate"
+      local function storm() gate.spawn(storm) end
+      local site = { listen = "127.0.0.1:8080" }
+      function site.on_load() gate.sleep(1) end
+      function site.on_request() gate.spawn(storm) return 204 end
+      return site]] }
+    assert.error_matches(function() kit:request "/" end, forever)
+    assert.error_matches(function() kit:advance(1) end, forever)
+    assert.error_matches(function() kit:reload() end, "on_load: it goes on for ever")
   end)
 
   it("frees what it took", function()

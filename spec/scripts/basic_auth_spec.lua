@@ -29,6 +29,8 @@ describe("scripts.basic_auth", function()
     for _, field in ipairs {
       "Basic YWRhOnN1bg==", -- ada:sun
       "Basic Ym9iOm1vb24=", -- bob:moon
+      "Basic YWRhCng6bW9vbg==", -- with a line feed in the name, which RFC 7617 forbids
+      "Basic YWRhOm1vb24A", -- with a NUL in the password
       "Basic YWRh", "Basic", "Basic !!!!", "Bearer YWRhOm1vb24=", "Basic YWRhOm1vb24=,x", "",
     } do
       assert.equal(401, http.get(port, "/", { headers = { ["Authorization"] = field } }).status, field)
@@ -42,10 +44,18 @@ describe("scripts.basic_auth", function()
   end)
 
   it("does not let a client say who it is, also where a path is open", function()
-    local port, backend = start '{ header = "X-User", users = { ada = "moon" }, except = { "/open" } }'
+    local port, backend = start '{ header = "X-User", users = { ada = "moon" }, except = { "/open", "/all/" } }'
+    assert.equal(200, http.get(port, "/all/page").status)
+    assert.equal(401, http.get(port, "/all").status)
     assert.equal(200, http.get(port, "/open/page", { headers = { ["X-User"] = "root" } }).status)
-    assert.is_nil(backend.requests[1].headers["X-User"])
+    assert.is_nil(backend.requests[2].headers["X-User"])
     assert.equal(401, http.get(port, "/opened").status)
+  end)
+
+  it("never asks a function for what has line breaks in it", function()
+    local port, backend = start "{ check = function() return true end }"
+    assert.equal(401, http.get(port, "/", { headers = { ["Authorization"] = "Basic YWRhCng6bW9vbg==" } }).status)
+    assert.equal(0, #backend.requests)
   end)
 
   it("asks a function instead of a table, and leaves the field if told to", function()
@@ -61,7 +71,9 @@ describe("scripts.basic_auth", function()
       ["{}"] = "basic_auth: expected either users or check",
       ["{ users = {} }"] = "basic_auth: users: is empty",
       ['{ users = { ada = "" } }'] = "basic_auth: users.ada: the password is empty",
-      ['{ user = { ada = "x" } }'] = 'basic_auth: unknown option "user"',
+      ['{ user = { ada = "x" } }'] = 'basic_auth: unknown option "user", did you mean "users"?',
+      ['{ users = { ada = "x" }, header = "X User" }'] = "basic_auth: header: expected a name",
+      ['{ users = { ada = "x" }, except = { "open" } }'] = "basic_auth: except: expected a path that begins with /",
     })
   end)
 end)

@@ -97,6 +97,16 @@ function http.chunk(conn)
   return bytes
 end
 
+---The next `n` bytes of a chunked body, however they are cut.
+---@param conn support.Conn
+---@param n integer
+---@return string
+function http.content(conn, n)
+  local got = ""
+  while #got < n do got = got .. http.chunk(conn) end
+  return got
+end
+
 -- Reads the body into `message`: `body`, and for chunked ones `chunks` and `trailers`.
 local function read_body(conn, message, until_close)
   local frame = framing(message.headers)

@@ -257,6 +257,23 @@ function Conn:peer_port() return self.handle:getpeername().port end
 ---@return integer
 function Conn:local_port() return self.handle:getsockname().port end
 
+local function expect_passed(from, to, bytes)
+  from:send(bytes)
+  local got = to:read_exactly(#bytes)
+  if got ~= bytes then async.fail(("sent %s, received %s"):format(net.quote(bytes), net.quote(got))) end
+end
+
+---Bytes of any kind go from one conn to the other and back, as through a tunnel.
+---@param a support.Conn
+---@param b support.Conn
+function net.expect_joined(a, b)
+  for i = 1, 20 do
+    local bytes = ("GET / HTTP/1.1\r\n\r\n\0\255%d"):format(i)
+    expect_passed(a, b, bytes)
+    expect_passed(b, a, bytes:reverse())
+  end
+end
+
 -- Clients -------------------------------------------------------------------------------------------------------------
 
 ---A port of 127.0.0.1, a Unix socket's path, or both parts.

@@ -72,7 +72,7 @@ Process.__index = Process
 
 ---Starts a program; it is killed at the end of the spec if it still runs.
 ---@param argv string[]
----@param options? { env?: table<string, string|false>, cwd?: string, stdin?: string }
+---@param options? { env?: table<string, string|false>, cwd?: string, stdin?: string|true } stdin true: by Process:write
 ---@return support.Process
 function process.spawn(argv, options)
   options = options or {}
@@ -97,12 +97,16 @@ function process.spawn(argv, options)
   proc.handle, proc.pid = handle, math.tointeger(pid)
   collect(stdout, proc.stdout, proc)
   collect(stderr, proc.stderr, proc)
-  if options.stdin then stdin:write(options.stdin) end
-  stdin:shutdown(function()
-    if not stdin:is_closing() then stdin:close() end
-  end)
-  scope:own(proc, function() proc:kill() end)
   proc.pipes = { stdout, stderr }
+  if options.stdin == true then
+    proc.stdin, proc.pipes[3] = stdin, stdin
+  else
+    if options.stdin then stdin:write(options.stdin) end
+    stdin:shutdown(function()
+      if not stdin:is_closing() then stdin:close() end
+    end)
+  end
+  scope:own(proc, function() proc:kill() end)
   return proc
 end
 
@@ -129,7 +133,14 @@ function Process:wait(timeout)
     timeout = timeout, seen = function() return self:tail() end,
   })
   self.scope:disown(self)
+  if self.stdin and not self.stdin:is_closing() then self.stdin:close() end
   return self.status
+end
+
+---For a process that was spawned with `stdin = true`.
+---@param text string
+function Process:write(text)
+  self.stdin:write(text)
 end
 
 ---Waits for a line that matches, on stdout or stderr; returns it, or its captures. Lines before `from` don't count.

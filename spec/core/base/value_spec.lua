@@ -54,6 +54,20 @@ describe("a value", function()
     assert.is_false(same(true, false))
   end)
 
+  it("tells where it differs from another", function()
+    local function difference(a, b) return value.from(a):difference(value.from(b)) end
+    assert.equal("", difference(1, 2))
+    assert.equal("x", difference({ x = 1 }, { x = 2 }))
+    assert.equal("[2]", difference({ 1, 2 }, { 1, 3 }))
+    assert.equal("[3]", difference({ 1, 2 }, { 1, 2, 3 }))
+    assert.equal("[3]", difference({ 1, 2, 3 }, { 1, 2 }))
+    assert.equal("sites[2].hosts[1]", difference({ sites = { {}, { hosts = { "a" } } } }, { sites = { {}, { hosts = { "b" } } } }))
+    assert.equal("sites[1].x", difference({ sites = { { x = {} } } }, { sites = { { x = 1 } } }))
+    assert.equal("", difference({ [true] = 1 }, { [true] = 2 }))
+    local long = ("k"):rep(100)
+    assert.equal(("k"):rep(31), difference({ [long] = { [long] = 1 } }, { [long] = { [long] = 2 } }))
+  end)
+
   it("survives the one it was copied from", function()
     local v = value.from { "a", "b", x = { y = "deep" }, f = print }
     local copy = v:copy()

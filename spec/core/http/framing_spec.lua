@@ -70,10 +70,11 @@ describe("the framing of a request", function()
     { "a length in other digits", "Content-Length: \xd9\xa5\n", "bad_framing" },
     { "gzip", "Transfer-Encoding: gzip\n", "bad_coding" },
     { "gzip before chunked", "Transfer-Encoding: gzip, chunked\n", "bad_coding" },
-    { "gzip behind chunked", "Transfer-Encoding: chunked, gzip\n", "bad_coding" },
+    { "gzip behind chunked (RFC 9112 6.3)", "Transfer-Encoding: chunked, gzip\n", "bad_framing" },
+    { "gzip behind chunked in another line", "Transfer-Encoding: chunked\nTransfer-Encoding: gzip\n", "bad_framing" },
     { "identity", "Transfer-Encoding: identity\n", "bad_coding" },
-    { "chunked twice", "Transfer-Encoding: chunked, chunked\n", "bad_coding" },
-    { "chunked in two lines", "Transfer-Encoding: chunked\nTransfer-Encoding: chunked\n", "bad_coding" },
+    { "chunked twice", "Transfer-Encoding: chunked, chunked\n", "bad_framing" },
+    { "chunked in two lines", "Transfer-Encoding: chunked\nTransfer-Encoding: chunked\n", "bad_framing" },
     { "identity and chunked in two lines", "Transfer-Encoding: identity\nTransfer-Encoding: chunked\n",
     "bad_coding" },
     { "chunked with a parameter", "Transfer-Encoding: chunked;a=b\n", "bad_coding" },
@@ -207,6 +208,12 @@ describe("what ends at this hop", function()
       hops(r))
     assert.equal("POST / HTTP/1.1\r\nHost: x\r\nX-Other: 2\r\nTrailer: a\r\nExpect: 100-continue\r\nExtra: 1\r\n\r\n",
       r.written)
+  end)
+
+  it("is what a backend that makes variables of names would take for the core's own", function()
+    local r = request(H .. "Content_Length: 5\ntransfer_Encoding: chunked\nKeep_Alive: 1\nX_Mine: 2\nContent_Type: a\n")
+    assert.same({ "Content_Length", "transfer_Encoding", "Keep_Alive" }, hops(r))
+    assert.equal("none", r.kind)
   end)
 
   it("is the coding of a body", function()

@@ -3,6 +3,7 @@
 
 local support = require "support"
 local dnsmasq = require "support.dnsmasq"
+local scripted = require "support.scripted"
 local it, http = support.it, support.http
 
 local records = {
@@ -13,36 +14,17 @@ local records = {
   "--txt-record=once.test,once", "--mx-host=once.test,m.test,1",
 }
 
-local config = [[
-local gate = require "moongate"
-local socket = require "socket"
-local site = { listen = "127.0.0.1:$PORT" }
-
-local function show(...)
-  local texts = table.pack(...)
-  for i = 1, texts.n do
-    local t = texts[i]
-    if type(t) == "table" then
-      local items = {}
-      for n, item in ipairs(t) do
-        items[n] = type(item) ~= "table" and item
-          or ("%s %d %s %s"):format(item.target, item.priority, tostring(item.weight), tostring(item.port))
-      end
-      t = "{" .. table.concat(items, ", ") .. "}"
-    end
-    texts[i] = tostring(t)
+local config = scripted.config { names = "gate, socket", before = "", show = [[
+function show(value)
+  if type(value) ~= "table" then return tostring(value) end
+  local items = {}
+  for n, item in ipairs(value) do
+    items[n] = type(item) ~= "table" and item
+      or ("%s %d %s %s"):format(item.target, item.priority, tostring(item.weight), tostring(item.port))
   end
-  return table.concat(texts, "|")
+  return "{" .. table.concat(items, ", ") .. "}"
 end
-
-function site.on_request(req)
-  local script = assert(load("local gate, socket = ... " .. req.body:text(), "=script", "t"))
-  local ok, text = pcall(function() return show(script(gate, socket)) end)
-  return gate.reply(200, (ok and "" or "raised: ") .. tostring(text))
-end
-
-return site
-]]
+]] }
 
 describe("gate.dns.resolve", function()
   local proxy, server

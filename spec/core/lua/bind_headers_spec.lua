@@ -51,6 +51,25 @@ describe("headers", function()
     assert.equal("x", forwarded([[h.Add = "x"]]).headers["Add"])
   end)
 
+  it("are set and removed together with what backends may take for them", function()
+    local disguised = { { "X_User", "root" }, { "x-USER_name", "root" }, { "X_Trace", "kept" }, { "X-User", "root" } }
+    local function sent(script)
+      local request = probe.forwarded("local h = req.headers " .. script, { headers = disguised })
+      local names = {}
+      for _, name in ipairs { "X_User", "X-User", "X-User_Name", "X-User-Name", "X_Trace", "X-Trace" } do
+        for _, value in ipairs(request.headers:all(name)) do names[#names + 1] = name .. "=" .. value end
+      end
+      return table.concat(names, " ")
+    end
+    assert.equal("X_User=root X-User=root X-User_Name=root X_Trace=kept", sent "")
+    assert.equal("X-User=ada X-User_Name=root X_Trace=kept", sent [[h["X-User"] = "ada"]])
+    assert.equal("X-User_Name=root X_Trace=kept", sent [[h["X-User"] = nil]])
+    assert.equal("X_User=root X-User=root X-User-Name=ada X_Trace=kept", sent [[h["x-user-name"] = "ada"]])
+    assert.equal("X_User=ada X-User=root X-User_Name=root X_Trace=kept", sent [[h["X_User"] = "ada"]])
+    assert.equal("nil|root", probe.request([[return req.headers["X-Trace"], req.headers["X_User"] ]],
+      { headers = disguised }))
+  end)
+
   it("are assigned as one line", function()
     local request = forwarded [[h["X-Two"] = "new" h["X-Number"] = 42 h["X-Float"] = 0.5]]
     assert.same({ "new" }, request.headers:all "X-Two")

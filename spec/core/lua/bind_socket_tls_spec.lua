@@ -3,30 +3,14 @@
 
 local uv = require "luv"
 local support = require "support"
+local scripted = require "support.scripted"
 local it, http, net, tls = support.it, support.http, support.net, support.tls
 
-local config = [[
-local gate = require "moongate"
-local socket = require "socket"
+local config = scripted.config { names = "gate, socket, ssl, trust, context", before = [[
 local ssl = require "ssl"
 local trust = gate.tls { ca = "$CERTS/ca.pem" }
 local context = ssl.newcontext { mode = "client", protocol = "any", verify = "peer", cafile = "$CERTS/ca.pem" }
-local site = { listen = "127.0.0.1:$PORT", lua = { hook_cpu = 2 } }
-
-local function show(...)
-  local texts = table.pack(...)
-  for i = 1, texts.n do texts[i] = tostring(texts[i]) end
-  return table.concat(texts, "|")
-end
-
-function site.on_request(req)
-  local script = assert(load("local gate, socket, ssl, trust, context = ... " .. req.body:text(), "=script", "t"))
-  local ok, text = pcall(function() return show(script(gate, socket, ssl, trust, context)) end)
-  return gate.reply(200, (ok and "" or "raised: ") .. tostring(text))
-end
-
-return site
-]]
+]] }
 
 describe("TLS on a socket", function()
   local proxy, dir, ca, server, other

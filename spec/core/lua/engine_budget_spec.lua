@@ -210,7 +210,7 @@ describe("the memory limit", function()
       }
     ]], { memory = 4 << 20, hook_cpu = 5 })
     assert.equal("failed", engine.answer(state, "on_request"))
-    assert.matches("not enough memory", engine.log())
+    assert.matches("config.lua:%d+: not enough memory", engine.log())
     assert.equal("reply 202", engine.answer(state, "on_response"))
     for _ = 1, 3 do assert.equal("failed", engine.answer(state, "on_request")) end
     state:collect()

@@ -65,6 +65,19 @@ return { on_request = function(req) inner {} end }
       assert.equal(1, state:errors "on_request")
     end)
 
+    it("is told with its place whatever it raises", function()
+      for raised, told in pairs {
+        ["{ code = 1 }"] = "(the error is a table, not a text)", ["nil"] = "(the error is nil, not a text)",
+        ["setmetatable({}, { __tostring = function() return 'a lie' end })"] = "(the error is a table, not a text)",
+        ["'a\\0b'"] = "a?b",
+      } do
+        local state = engine.open("return {\n  on_request = function()\n    error(" .. raised .. ")\n  end\n}")
+        assert.equal("failed", engine.answer(state, "on_request"))
+        local log = engine.log()
+        assert.is_truthy(log:find("nowhere/config.lua:3: " .. told .. "\n", 1, true), log)
+      end
+    end)
+
     it("carries on where the site says so", function()
       local state = engine.open("return { on_request = function() error 'x' end }", { fail_open = { on_request = true } })
       assert.equal("carry_on", engine.answer(state, "on_request"))
@@ -152,9 +165,9 @@ return { on_request = function(req) inner {} end }
 
     it("fails naming a backend that is not there", function()
       for value, sentence in pairs {
-        ["'nope'"] = 'picked the backend "nope"', ["'app/two'"] = 'picked the server "app/two"', ["{}"] = "without a backend",
+        ["'nope'"] = 'returned the backend "nope"', ["'app/two'"] = 'returned the server "app/two"', ["{}"] = "without a backend",
         ["{ 'app', 'x' }"] = 'the backend "x"', ["{ 'app', trise = 2 }"] = 'unknown field "trise"', ["{ 'app', tries = 0 }"] = "wrong tries",
-        ["{ 'app', retry_on = 'x' }"] = "wrong retry_on", ["{ 'app', timeout = 'x' }"] = "wrong timeout", ["12"] = "picked a number",
+        ["{ 'app', retry_on = 'x' }"] = "wrong retry_on", ["{ 'app', timeout = 'x' }"] = "wrong timeout", ["12"] = "returned a number",
       } do
         assert.equal("failed", answer("pick_backend", "return " .. value))
         assert.is_truthy(engine.log():find(sentence, 1, true), value)
@@ -193,7 +206,7 @@ return { on_request = function(req) inner {} end }
       local state = engine.load("return { pick_backend = 'nope' }", { backends = backends })
       local ok, why = state:start()
       assert.is_false(ok)
-      assert.matches('pick_backend: picked the backend "nope", which this site does not have', why)
+      assert.matches('pick_backend: the backend "nope", which this site does not have', why)
     end)
 
     it("must be of a kind that the hook takes", function()

@@ -52,9 +52,9 @@ describe("a config file", function()
     assert.matches("^nowhere/config.lua:2: attempt to index a nil value %(field 'x'%)\nstack traceback:", errors)
     assert.matches("nowhere/config.lua:4: in main chunk", errors)
     _, errors = engine.load "error {}"
-    assert.matches("the error is table, not a text", errors)
-    _, errors = engine.load "error(nil)"
-    assert.matches("nil", errors)
+    assert.matches("^nowhere/config.lua:1: %(the error is a table, not a text%)\nstack traceback:", errors)
+    _, errors = engine.load "\nerror(nil)"
+    assert.matches("^nowhere/config.lua:2: %(the error is nil, not a text%)\n", errors)
   end)
 
   it("is text", function()

@@ -32,6 +32,8 @@ local errors = {
   ["a field that req does not have"] = { "local x = req.pth", "req has no field 'pth' (did you mean 'path'?)" },
   ["a field that req.client does not have"] = { "local x = req.client.ipp", "req.client has no field 'ipp' (did you mean 'ip'?)" },
   ["an assignment to a field that req does not have"] = { "req.pathh = '/'", "req has no field 'pathh' (did you mean 'path'?)" },
+  ["an assignment to what is read-only"] = { "req.target = '/'", "req.target is read-only" },
+  ["an assignment to what belongs to the client"] = { "req.client.ip = '192.0.2.1'", "req.client.ip is read-only" },
   ["a method that req does not have"] = { "req:headres()", "req has no field 'headres' (did you mean 'headers'?)" },
   ["a global that is set in a hook"] = { "seen = true", "global 'seen' is set when the file has been loaded: globals are read-only then (use a local, req.ctx or gate.shared)" },
   ["a command that is run"] = { 'os.execute "ls"', 'there is no os.execute in the sandbox (unsafe = { "os" } allows it), and it is called' },
@@ -57,6 +59,7 @@ local clean = {
   ["an argument that may have been replaced"] = "if gate.now() > 1 then req = { pth = 404 } end local x = req.pth return x",
   ["a status out of a choice"] = "return req.path == '/' and 200 or nil",
   ["a reply"] = "return gate.reply(403, 'no')",
+  ["fields that can be set"] = "req.path, req.host, req.query, req.method = '/', 'a', nil, 'GET' req.max_body = 1 req.cache.bypass = true",
   ["fields that are data"] = "req.ctx.whatever = req.headers.anything or req.cookies.any or req.args.any",
   ["a URL that is fetched"] = 'local r = gate.fetch("http://127.0.0.1:1/x")',
   ["a wait in the script's own coroutine"] = "coroutine.wrap(function() gate.sleep(0) end)()",
@@ -99,7 +102,15 @@ describe("inspecting scripts", function()
     assert.equal("", pick "if last then return false end return 'app'")
     assert.equal("", pick "return { 'app', 'api', tries = 2, retry_on = { '5xx' }, timeout = 1 }")
     assert.equal("", pick "local list = { 'app' } list[1] = req.host return list")
-    assert.equal("", pick "return 'api/one'")
+    assert.equal("", pick "return 'api/127.0.0.1:9002'")
+    assert.equal('the backend "api" has no server "one"\n', pick "return 'api/one'")
+    assert.equal("", pick "local list = { 'app', retry_on = { 'nothing' } } list.retry_on[1] = 'connect' return list")
+    assert.equal("", pick "return { req.path == '/' and 'app' or 'api', tries = req.ctx.tries, retry_on = { req.ctx.on, 503 }, timeout = '2s' }")
+    assert.equal('pick_backend returns a list with a wrong retry_on: expected "connect", "reset", "timeout", "5xx" or a status\n',
+      pick "return { 'app', 'api', retry_on = { 'connect', 'conect' } }")
+    assert.equal("pick_backend returns a list with wrong tries: expected 1 to 100\n", pick "return { 'app', tries = 'x' }")
+    assert.equal('pick_backend returns a list with a wrong timeout: expected seconds, or a text like "500ms"\n', pick "return { 'app', timeout = '5 s' }")
+    assert.equal("pick_backend returns a list without a backend\n", pick "return {}")
     assert.equal("", pick "return 503")
     assert.equal('there is no backend "ap" (did you mean "app"?)\n', (pick "return 'ap'":gsub('"api"%?', '"app"?')))
     assert.equal('there is no backend "nowhere"\n', pick "return { 'app', 'nowhere' }")
@@ -115,6 +126,14 @@ describe("inspecting scripts", function()
   it("follows req into functions of the file, and values into functions within functions", function()
     local err = check "local function owner(r)\n  return r.onwer\nend\nfunction site.on_request(req)\n  local function inner() return req.hots end\n  return owner(req) or inner()\nend"
     assert.equal("site.lua:5: req has no field 'onwer'\nsite.lua:8: req has no field 'hots' (did you mean 'host'?)\n", err)
+  end)
+
+  it("tells functions on one line apart", function()
+    local err = check "site.use = { { on_request = function(q) return q.pth end, on_log = function(q, r) return q.hots, r.stats end }, { on_request = function() return true end } }"
+    for _, expected in ipairs {
+      "on_request returns a boolean; expected a reply, a status or nothing", "res has no field 'stats' (did you mean 'status'?)",
+      "req has no field 'hots' (did you mean 'host'?)", "req has no field 'pth' (did you mean 'path'?)",
+    } do assert.truthy(err:find("site.lua:4: " .. expected .. "\n", 1, true), err) end
   end)
 
   it("looks into modules, and into policies that functions of other files made", function()

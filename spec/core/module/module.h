@@ -5,6 +5,7 @@
 
 #include "base/arena.h"
 #include "base/buffer.h"
+#include "base/value.h"
 
 #include <lauxlib.h>
 #include <lua.h>
@@ -35,5 +36,7 @@ struct slice module_opt_slice(lua_State *L, int index);
 /* nil for p NULL. */
 void module_push_slice(lua_State *L, struct slice);
 void module_set_slice(lua_State *L, const char *field, struct slice);
+/* Whatever is there, functions as such. The caller frees it. */
+struct value module_read_value(lua_State *L, int index);
 /* All bytes of a buffer. */
 void module_push_buffer(lua_State *L, const struct buffer *);

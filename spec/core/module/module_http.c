@@ -145,56 +145,68 @@ static void tell_result(lua_State *L, enum h1_result result, enum failure why, c
     set_integer(L, "fed", (uint64_t)pieces->fed);
 }
 
-/* http.read_request(pieces, { head =, target =, fields =, straddle = }) */
-static int http_read_request(lua_State *L) {
-    struct pieces pieces = { .L = L, .index = 1 };
-    struct h1_limits limits = read_limits(L, 2);
-    lua_Integer border = opt_field(L, 2, "straddle", 0);
-    struct buffer in = { 0 };
+/* The reading of a head, fed piece by piece. */
+struct reading {
+    struct pieces pieces;
+    struct h1_limits limits;
+    lua_Integer border;
+    struct buffer in;
     struct arena arena;
-    struct h1_scan scan = { 0 };
-    struct request request = { 0 };
-    enum h1_result result = H1_MORE;
-    enum failure why = FAIL_NONE;
-    arena_init(&arena);
-    straddle(&in, border);
-    for (bool first = true; result == H1_MORE && next_piece(&pieces, &in); first = false) {
-        if (first) drop_filler(&in, border);
-        result = h1_read_request(&scan, &in, &limits, &arena, &request, &why);
-    }
-    tell_result(L, result, why, &pieces);
-    set_boolean(L, "started", scan.started);
-    set_buffer(L, "left", &in);
-    if (result == H1_DONE) tell_request(L, &request);
-    buffer_fini(&in);
-    arena_fini(&arena);
+    struct h1_scan scan;
+    bool begun;
+    enum h1_result result;
+    enum failure why;
+};
+
+/* The pieces at 1, { head =, target =, fields =, straddle = } at 2. */
+static void begin_reading(lua_State *L, struct reading *r) {
+    *r = (struct reading){ .pieces = { .L = L, .index = 1 }, .limits = read_limits(L, 2), .result = H1_MORE };
+    r->border = opt_field(L, 2, "straddle", 0);
+    arena_init(&r->arena);
+    straddle(&r->in, r->border);
+}
+
+/* Feeds a piece; false: the head has been read, or nothing is left to feed. */
+static bool feed_reading(struct reading *r) {
+    if (r->result != H1_MORE || !next_piece(&r->pieces, &r->in)) return false;
+    if (!r->begun) drop_filler(&r->in, r->border);
+    r->begun = true;
+    return true;
+}
+
+static void tell_reading(lua_State *L, const struct reading *r) {
+    tell_result(L, r->result, r->why, &r->pieces);
+    set_buffer(L, "left", &r->in);
+}
+
+static int end_reading(struct reading *r) {
+    buffer_fini(&r->in);
+    arena_fini(&r->arena);
     return 1;
+}
+
+/* http.read_request(pieces, options) */
+static int http_read_request(lua_State *L) {
+    struct reading r;
+    struct request request = { 0 };
+    begin_reading(L, &r);
+    while (feed_reading(&r)) r.result = h1_read_request(&r.scan, &r.in, &r.limits, &r.arena, &request, &r.why);
+    tell_reading(L, &r);
+    set_boolean(L, "started", r.scan.started);
+    if (r.result == H1_DONE) tell_request(L, &request);
+    return end_reading(&r);
 }
 
 /* http.read_response(pieces, options, method) */
 static int http_read_response(lua_State *L) {
-    struct pieces pieces = { .L = L, .index = 1 };
-    struct h1_limits limits = read_limits(L, 2);
-    lua_Integer border = opt_field(L, 2, "straddle", 0);
-    enum method method = method_of(slice_of(luaL_optstring(L, 3, "GET")));
-    struct buffer in = { 0 };
-    struct arena arena;
-    struct h1_scan scan = { 0 };
+    struct reading r;
     struct response response = { 0 };
-    enum h1_result result = H1_MORE;
-    enum failure why = FAIL_NONE;
-    arena_init(&arena);
-    straddle(&in, border);
-    for (bool first = true; result == H1_MORE && next_piece(&pieces, &in); first = false) {
-        if (first) drop_filler(&in, border);
-        result = h1_read_response(&scan, &in, &limits, &arena, &response, &why);
-    }
-    tell_result(L, result, why, &pieces);
-    set_buffer(L, "left", &in);
-    if (result == H1_DONE) tell_response(L, &response, method);
-    buffer_fini(&in);
-    arena_fini(&arena);
-    return 1;
+    enum method method = method_of(slice_of(luaL_optstring(L, 3, "GET")));
+    begin_reading(L, &r);
+    while (feed_reading(&r)) r.result = h1_read_response(&r.scan, &r.in, &r.limits, &r.arena, &response, &r.why);
+    tell_reading(L, &r);
+    if (r.result == H1_DONE) tell_response(L, &response, method);
+    return end_reading(&r);
 }
 
 /* http.read_body(kind, length, pieces, { room =, drop_trailers =, straddle = }): `room` is what each call may move. */

@@ -17,32 +17,6 @@ int luaopen_moongate_core_server(lua_State *L);
 
 /* ---- configs */
 
-static struct value read_value(lua_State *L, int index);
-
-static struct value read_table(lua_State *L, int index) {
-    struct value table = { .kind = VALUE_TABLE };
-    luaL_checkstack(L, 4, "config");
-    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
-        struct value key = read_value(L, lua_absindex(L, -2));
-        value_add(&table, key, read_value(L, lua_absindex(L, -1)));
-    }
-    return table;
-}
-
-static struct value read_value(lua_State *L, int index) {
-    switch (lua_type(L, index)) {
-    case LUA_TNIL: return (struct value){ .kind = VALUE_NIL };
-    case LUA_TBOOLEAN: return (struct value){ .kind = VALUE_BOOLEAN, .boolean = lua_toboolean(L, index) };
-    case LUA_TNUMBER:
-        if (lua_isinteger(L, index)) return (struct value){ .kind = VALUE_INTEGER, .integer = lua_tointeger(L, index) };
-        return (struct value){ .kind = VALUE_NUMBER, .number = lua_tonumber(L, index) };
-    case LUA_TSTRING: return value_string(module_check_slice(L, index));
-    case LUA_TTABLE: return read_table(L, index);
-    case LUA_TFUNCTION: return (struct value){ .kind = VALUE_FUNCTION };
-    default: return (struct value){ .kind = VALUE_OTHER, .other = luaL_typename(L, index) };
-    }
-}
-
 static void set_integer(lua_State *L, const char *field, lua_Integer n) {
     lua_pushinteger(L, n);
     lua_setfield(L, -2, field);
@@ -211,7 +185,7 @@ static int server_read(lua_State *L) {
     luaL_checkany(L, 1);
     const char *file = luaL_optstring(L, 2, NULL);
     struct slice text = module_opt_slice(L, 3);
-    struct value tree = read_value(L, 1);
+    struct value tree = module_read_value(L, 1);
     errors_init(&errors);
     bool good = config_read_text(&config, &tree, file, text, &errors);
     push_config(L, &config);
@@ -239,7 +213,7 @@ static int server_route(lua_State *L) {
     struct errors errors;
     size_t index = (size_t)luaL_checkinteger(L, 2);
     struct slice host = module_check_slice(L, 3);
-    struct value tree = read_value(L, 1);
+    struct value tree = module_read_value(L, 1);
     errors_init(&errors);
     bool good = config_read_text(&config, &tree, NULL, slice_make(NULL, 0), &errors);
     value_fini(&tree);

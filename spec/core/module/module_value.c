@@ -1,24 +1,21 @@
 /* Values as objects: value.from(anything) -> an object; its table part is added pair by pair in the order of `next`. */
 #include "module.h"
 
-#include "base/value.h"
-
 #define VALUE_TYPE "moongate_core.value"
 
 static struct value *check_value(lua_State *L, int index) { return luaL_checkudata(L, index, VALUE_TYPE); }
 
-static struct value read_value(lua_State *L, int index);
-
 static struct value read_table(lua_State *L, int index) {
     struct value table = { .kind = VALUE_TABLE };
+    luaL_checkstack(L, 4, "value");
     for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
-        struct value key = read_value(L, lua_absindex(L, -2));
-        value_add(&table, key, read_value(L, lua_absindex(L, -1)));
+        struct value key = module_read_value(L, lua_absindex(L, -2));
+        value_add(&table, key, module_read_value(L, lua_absindex(L, -1)));
     }
     return table;
 }
 
-static struct value read_value(lua_State *L, int index) {
+struct value module_read_value(lua_State *L, int index) {
     switch (lua_type(L, index)) {
     case LUA_TNIL: return (struct value){ .kind = VALUE_NIL };
     case LUA_TBOOLEAN: return (struct value){ .kind = VALUE_BOOLEAN, .boolean = lua_toboolean(L, index) };
@@ -50,7 +47,7 @@ static void push_value(lua_State *L, const struct value *value) {
 
 static int value_lua_from(lua_State *L) {
     luaL_checkany(L, 1);
-    return push_object(L, read_value(L, 1));
+    return push_object(L, module_read_value(L, 1));
 }
 
 /* value.build { {k, v}, ... }: pairs added in exactly this order. */
@@ -61,8 +58,8 @@ static int value_lua_build(lua_State *L) {
         lua_geti(L, 1, i);
         lua_geti(L, 2, 1);
         lua_geti(L, 2, 2);
-        struct value key = read_value(L, 3);
-        value_add(&table, key, read_value(L, 4));
+        struct value key = module_read_value(L, 3);
+        value_add(&table, key, module_read_value(L, 4));
     }
     return push_object(L, table);
 }
@@ -94,6 +91,13 @@ static int value_lua_equal(lua_State *L) {
     return 1;
 }
 
+static int value_lua_difference(lua_State *L) {
+    char path[32];
+    value_difference(check_value(L, 1), check_value(L, 2), path, sizeof path);
+    lua_pushstring(L, path);
+    return 1;
+}
+
 static int value_lua_copy(lua_State *L) { return push_object(L, value_copy(check_value(L, 1))); }
 
 /* The keys of a table in the order they are kept, and how many are its sequence. */
@@ -110,8 +114,15 @@ static int value_lua_keys(lua_State *L) {
 }
 
 static const luaL_Reg methods[] = {
-    { "kind", value_lua_kind }, { "get", value_lua_get },   { "at", value_lua_at },     { "equal", value_lua_equal },
-    { "copy", value_lua_copy }, { "keys", value_lua_keys }, { "__gc", value_lua_fini }, { NULL, NULL },
+    { "kind", value_lua_kind },
+    { "get", value_lua_get },
+    { "at", value_lua_at },
+    { "equal", value_lua_equal },
+    { "difference", value_lua_difference },
+    { "copy", value_lua_copy },
+    { "keys", value_lua_keys },
+    { "__gc", value_lua_fini },
+    { NULL, NULL },
 };
 
 int module_value_open(lua_State *L) {

@@ -29,26 +29,36 @@ describe("Expect: 100-continue", function()
   local expecting = "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
   local ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
-  it("is forwarded, and the backend's 100 passed on", function()
-    local client = net.connect(gate.port)
-    client:send(expecting)
+  -- A client that expects, and the backend's side: its conn and the head.
+  local function expected(port, bytes)
+    local client = net.connect(port or gate.port)
+    client:send(bytes or expecting)
     local conn = backend:accept()
-    local request = http.request_head(conn)
-    assert.equal("100-continue", request.headers.Expect)
-    assert.equal("", client:pending())
+    return client, conn, http.request_head(conn)
+  end
+
+  -- The backend meets the expectation, and the client hears of it.
+  local function meet(client, conn)
     conn:send "HTTP/1.1 100 Continue\r\n\r\n"
     assert.equal(100, http.response_head(client).status)
+  end
+
+  local function assert_passed_on(client, conn, request)
+    assert.equal("100-continue", request.headers.Expect)
+    assert.equal("", client:pending())
+    meet(client, conn)
     client:send "body"
     assert.equal("body", http.request_body(conn, request).body)
     conn:send(ok)
     assert.equal(200, http.response(client).status)
+  end
+
+  it("is forwarded, and the backend's 100 passed on", function()
+    assert_passed_on(expected())
   end)
 
   it("passes one 100 on, not two", function()
-    local client = net.connect(gate.port)
-    client:send(expecting)
-    local conn = backend:accept()
-    local request = http.request_head(conn)
+    local client, conn, request = expected()
     conn:send "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
     assert.equal(100, http.response_head(client).status)
     client:send "body"
@@ -69,10 +79,7 @@ describe("Expect: 100-continue", function()
   end)
 
   it("is answered by a final answer in place of the 100, and the body is not waited for", function()
-    local client = net.connect(gate.port)
-    client:send(expecting)
-    local conn = backend:accept()
-    http.request_head(conn)
+    local client, conn = expected()
     conn:send "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"
     local response = http.response(client)
     assert.equal(403, response.status)
@@ -118,18 +125,7 @@ describe("Expect: 100-continue", function()
   end)
 
   it("is not met by the proxy when a hook does not ask for the body", function()
-    local client = net.connect(gate.values.PORT5)
-    client:send(expecting)
-    local conn = backend:accept()
-    local request = http.request_head(conn)
-    assert.equal("100-continue", request.headers.Expect)
-    assert.equal("", client:pending())
-    conn:send "HTTP/1.1 100 Continue\r\n\r\n"
-    assert.equal(100, http.response_head(client).status)
-    client:send "body"
-    http.request_body(conn, request)
-    conn:send(ok)
-    assert.equal(200, http.response(client).status)
+    assert_passed_on(expected(gate.values.PORT5))
   end)
 
   it("is answered by a hook's reply, and the body is not waited for", function()
@@ -163,33 +159,22 @@ describe("Expect: 100-continue", function()
   end)
 
   it("is spelled without case", function()
-    local client = net.connect(gate.port)
-    client:send((expecting:gsub("100%-continue", "100-Continue")))
-    local conn = backend:accept()
-    http.request_head(conn)
-    conn:send "HTTP/1.1 100 Continue\r\n\r\n"
-    assert.equal(100, http.response_head(client).status)
+    local client, conn = expected(gate.port, (expecting:gsub("100%-continue", "100-Continue")))
+    meet(client, conn)
     client:close()
     conn:expect_closed()
   end)
 
   it("that the backend neither meets nor answers ends in 504", function()
-    local client = net.connect(gate.values.PORT4)
-    client:send(expecting)
-    local conn = backend:accept()
-    http.request_head(conn)
+    local client, conn = expected(gate.values.PORT4)
     assert.equal(504, http.response(client).status)
     client:expect_closed()
     conn:expect_closed()
   end)
 
   it("that was met by a body that does not come ends in 408", function()
-    local client = net.connect(gate.values.PORT4)
-    client:send(expecting)
-    local conn = backend:accept()
-    http.request_head(conn)
-    conn:send "HTTP/1.1 100 Continue\r\n\r\n"
-    assert.equal(100, http.response_head(client).status)
+    local client, conn = expected(gate.values.PORT4)
+    meet(client, conn)
     assert.equal(408, http.response(client).status)
     conn:expect_closed()
   end)

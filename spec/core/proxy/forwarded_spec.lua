@@ -54,6 +54,19 @@ describe("forwarded fields", function()
     end
   end)
 
+  it("are not forged by names that some backends take for theirs", function()
+    for _, port in ipairs { gate.port, gate.values.PORT2 } do
+      local headers = forwarded(port, "X_Forwarded_For: 1.2.3.4\r\nx-forwarded_proto: https\r\n" ..
+        "X_FORWARDED_HOST: evil\r\nX_Forwarded_Fo: 1\r\nY_Forwarded_For: 2\r\n")
+      assert.same({}, headers:all "X_Forwarded_For")
+      assert.same({}, headers:all "X-Forwarded_Proto")
+      assert.same({}, headers:all "X_Forwarded_Host")
+      assert.same({ "1" }, headers:all "X_Forwarded_Fo")
+      assert.same({ "2" }, headers:all "Y_Forwarded_For")
+      assert.same({ "127.0.0.1" }, headers:all "X-Forwarded-For")
+    end
+  end)
+
   it("of a trusted proxy are kept and added to", function()
     local headers = forwarded(gate.values.PORT2, "X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: https\r\n" ..
       "X-Forwarded-Host: outside.example\r\n")
@@ -72,6 +85,18 @@ describe("forwarded fields", function()
     assert.same({ 'for="[2001:db8::1]:4711";proto=https;host=h, for=127.0.0.1;host="site.example:8080";proto=https' },
       headers:all "Forwarded")
     assert.same({ "https" }, headers:all "X-Forwarded-Proto")
+  end)
+
+  it("of a trusted proxy that speaks the older fields are not mixed with what its client says in Forwarded", function()
+    local headers = forwarded(gate.values.PORT2, "X-Forwarded-For: 203.0.113.9\r\nForwarded: for=203.0.113.9;proto=https\r\n")
+    assert.same({ "http" }, headers:all "X-Forwarded-Proto")
+  end)
+
+  it("of a trusted proxy are dropped where a quoted string does not end, which would swallow what is added", function()
+    for _, value in ipairs { 'for="203.0.113.9', 'for=203.0.113.9;by="a\\"', 'for="[2001:db8::1]:80", for="\\' } do
+      local headers = forwarded(gate.values.PORT2, "Forwarded: " .. value .. "\r\n")
+      assert.same({ 'for=127.0.0.1;host="site.example:8080";proto=http' }, headers:all "Forwarded")
+    end
   end)
 
   it("of a trusted proxy that says nothing are as for any client", function()

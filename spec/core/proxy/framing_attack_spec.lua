@@ -4,13 +4,6 @@
 local support = require "support"
 local it, http, net, moongate = support.it, support.http, support.net, support.moongate
 
--- The next `n` bytes of a chunked body, however they are cut.
-local function content(conn, n)
-  local got = ""
-  while #got < n do got = got .. http.chunk(conn) end
-  return got
-end
-
 describe("a request that can be read in two ways", function()
   local backend, gate
 
@@ -57,9 +50,9 @@ describe("a request that can be read in two ways", function()
       { "a length beyond 64 bits", "Content-Length: 18446744073709551621\r\n" },
       { "a length beyond 63 bits", "Content-Length: 9223372036854775808\r\n" },
       { "a length with a comma behind it", "Content-Length: 5,\r\n" },
-      { "chunked twice", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", 501 },
-      { "chunked twice in a list", "Transfer-Encoding: chunked, chunked\r\n", 501 },
-      { "chunked and then identity", "Transfer-Encoding: chunked, identity\r\n", 501 },
+      { "chunked twice", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n" },
+      { "chunked twice in a list", "Transfer-Encoding: chunked, chunked\r\n" },
+      { "chunked and then identity", "Transfer-Encoding: chunked, identity\r\n" },
       { "another coding before chunked", "Transfer-Encoding: gzip, chunked\r\n", 501 },
       { "another coding alone", "Transfer-Encoding: gzip\r\n", 501 },
       { "identity", "Transfer-Encoding: identity\r\n", 501 },
@@ -168,7 +161,7 @@ describe("a request that can be read in two ways", function()
         client:send "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n"
         local conn = backend:accept()
         http.request_head(conn)
-        assert.equal("first", content(conn, 5))
+        assert.equal("first", http.content(conn, 5))
         client:send(shape[2])
         client:post(smuggled)
         local response = http.response(client)

@@ -31,29 +31,28 @@ local function expect_sent_away(gate, peer, error)
 end
 
 describe("a client of HTTP/2 is sent away", function()
+  -- Posts so many requests, each followed by a frame of its stream.
+  local function post_requests(peer, count, kind, payload)
+    local burst = {}
+    local block = h2.hpack.encode(h2.request_fields "/")
+    for id = 1, 2 * count, 2 do
+      burst[#burst + 1] = h2.frame("HEADERS", h2.END_HEADERS | h2.END_STREAM, id, block)
+      burst[#burst + 1] = h2.frame(kind, 0, id, payload)
+    end
+    peer.conn:post(table.concat(burst))
+  end
+
   it("that resets its streams as fast as it makes them", function()
     local gate = start()
     local peer = h2.connect(gate.port, { thrifty = true })
-    local burst = {}
-    local block = h2.hpack.encode(h2.request_fields "/")
-    for i = 0, 1999 do
-      burst[#burst + 1] = h2.frame("HEADERS", h2.END_HEADERS | h2.END_STREAM, 2 * i + 1, block)
-      burst[#burst + 1] = h2.frame("RST_STREAM", 0, 2 * i + 1, "\0\0\0\8")
-    end
-    peer.conn:post(table.concat(burst))
+    post_requests(peer, 2000, "RST_STREAM", "\0\0\0\8")
     expect_sent_away(gate, peer, "ENHANCE_YOUR_CALM")
   end)
 
   it("that makes us reset its streams", function()
     local gate = start()
     local peer = h2.connect(gate.port, { thrifty = true })
-    local burst = {}
-    local block = h2.hpack.encode(h2.request_fields "/")
-    for i = 0, 2999 do
-      burst[#burst + 1] = h2.frame("HEADERS", h2.END_HEADERS | h2.END_STREAM, 2 * i + 1, block)
-      burst[#burst + 1] = h2.frame("WINDOW_UPDATE", 0, 2 * i + 1, "\0\0\0\0")
-    end
-    peer.conn:post(table.concat(burst))
+    post_requests(peer, 3000, "WINDOW_UPDATE", "\0\0\0\0")
     expect_sent_away(gate, peer)
   end)
 
@@ -105,6 +104,16 @@ describe("a client of HTTP/2 is sent away", function()
     peer:sync()
     local bomb = h2.hpack.encode(h2.request_fields "/") .. h2.hpack.literal("x", ("y"):rep(3900), true)
       .. h2.hpack.indexed(62):rep(10000)
+    peer:send("HEADERS", h2.END_HEADERS | h2.END_STREAM, 1, bomb)
+    expect_sent_away(gate, peer, "ENHANCE_YOUR_CALM")
+  end)
+
+  it("whose few bytes stand for thousands of fields", function()
+    local gate = start()
+    local peer = h2.connect(gate.port)
+    peer:sync()
+    local bomb = h2.hpack.encode(h2.request_fields "/") .. h2.hpack.literal("x", "", true)
+      .. h2.hpack.indexed(62):rep(16000)
     peer:send("HEADERS", h2.END_HEADERS | h2.END_STREAM, 1, bomb)
     expect_sent_away(gate, peer, "ENHANCE_YOUR_CALM")
   end)

@@ -3,13 +3,6 @@
 local support = require "support"
 local it, http, net, moongate = support.it, support.http, support.net, support.moongate
 
--- The next `n` bytes of a chunked body, however they are cut.
-local function content(conn, n)
-  local got = ""
-  while #got < n do got = got .. http.chunk(conn) end
-  return got
-end
-
 describe("limits", function()
   local backend, gate
 
@@ -41,6 +34,11 @@ describe("limits", function()
     assert.same({ tostring(#response.body) }, response.headers:all "Content-Length")
   end
 
+  local function assert_refused(client, status)
+    assert_page(http.response(client), status)
+    client:expect_closed()
+  end
+
   local function assert_serves(client)
     client:send "GET /again HTTP/1.1\r\nHost: a\r\n\r\n"
     local conn = backend:accept()
@@ -55,15 +53,11 @@ describe("limits", function()
 
   describe("of heads:", function()
     it("a malformed one is answered 400", function()
-      local client = send "nonsense\r\n\r\n"
-      assert_page(http.response(client), 400)
-      client:expect_closed()
+      assert_refused(send "nonsense\r\n\r\n", 400)
     end)
 
     it("something that is no HTTP at all is answered 400", function()
-      local client = send "\1\2\3\2\0\1\0\1\252\3\3"
-      assert_page(http.response(client), 400)
-      client:expect_closed()
+      assert_refused(send "\1\2\3\2\0\1\0\1\252\3\3", 400)
     end)
 
     it("a target at the limit passes, one byte more is 414", function()
@@ -73,26 +67,19 @@ describe("limits", function()
       conn:send(ok)
       assert.equal(200, http.response(client).status)
       client = send(get("/" .. ("x"):rep(100)))
-      assert_page(http.response(client), 414)
-      client:expect_closed()
+      assert_refused(client, 414)
     end)
 
     it("a target without end is 414 before it ends", function()
-      local client = send("GET /" .. ("x"):rep(200))
-      assert_page(http.response(client), 414)
-      client:expect_closed()
+      assert_refused(send("GET /" .. ("x"):rep(200)), 414)
     end)
 
     it("headers that are too large are 431", function()
-      local client = send(get("/", "X: " .. ("y"):rep(2048) .. "\r\n"))
-      assert_page(http.response(client), 431)
-      client:expect_closed()
+      assert_refused(send(get("/", "X: " .. ("y"):rep(2048) .. "\r\n")), 431)
     end)
 
     it("headers without end are 431 before they end", function()
-      local client = send("GET / HTTP/1.1\r\nHost: a\r\n" .. ("A: b\r\n"):rep(400))
-      assert_page(http.response(client), 431)
-      client:expect_closed()
+      assert_refused(send("GET / HTTP/1.1\r\nHost: a\r\n" .. ("A: b\r\n"):rep(400)), 431)
     end)
 
     it("too many lines are 431", function()
@@ -101,9 +88,7 @@ describe("limits", function()
     end)
 
     it("one that does not come to its end is 408", function()
-      local client = send "GET / HTTP/1.1\r\nHost: a\r\n"
-      assert_page(http.response(client), 408)
-      client:expect_closed()
+      assert_refused(send "GET / HTTP/1.1\r\nHost: a\r\n", 408)
     end)
 
     it("one that trickles in is 408, too", function()
@@ -133,8 +118,7 @@ describe("limits", function()
       local client = net.connect(gate.port)
       assert_serves(client)
       client:send "GET / HT"
-      assert_page(http.response(client), 408)
-      client:expect_closed()
+      assert_refused(client, 408)
     end)
   end)
 
@@ -148,16 +132,13 @@ describe("limits", function()
     end)
 
     it("a length above it is 413 before a byte of it is read", function()
-      local client = send "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n"
-      assert_page(http.response(client), 413)
-      client:expect_closed()
+      assert_refused(send "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n", 413)
     end)
 
     it("a length above it is 413 when the body came along", function()
       for _ = 1, 3 do
         local client = send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n" .. ("x"):rep(1001))
-        assert_page(http.response(client), 413)
-        client:expect_closed()
+        assert_refused(client, 413)
       end
       assert_serves(net.connect(gate.port))
     end)
@@ -182,10 +163,9 @@ describe("limits", function()
         http.encode_chunk(("x"):rep(600)))
       local conn = backend:accept()
       http.request_head(conn)
-      assert.equal(600, #content(conn, 600))
+      assert.equal(600, #http.content(conn, 600))
       client:send(http.encode_chunk(("x"):rep(401)) .. "0\r\n\r\n")
-      assert_page(http.response(client), 413)
-      client:expect_closed()
+      assert_refused(client, 413)
       support.eventually("the backend's conn to end", function() return conn.eof or conn.lost end)
       assert.is_nil(conn:pending():find "0\r\n\r\n")
     end)
@@ -195,8 +175,7 @@ describe("limits", function()
       local conn = backend:accept()
       http.request_head(conn)
       conn:read_until "half"
-      assert_page(http.response(client), 408)
-      client:expect_closed()
+      assert_refused(client, 408)
       support.eventually("the backend's conn to end", function() return conn.eof or conn.lost end)
     end)
 
@@ -212,9 +191,7 @@ describe("limits", function()
 
   describe("of what is served:", function()
     it("another host is 421", function()
-      local client = send "GET / HTTP/1.1\r\nHost: b\r\n\r\n"
-      assert_page(http.response(client), 421)
-      client:expect_closed()
+      assert_refused(send "GET / HTTP/1.1\r\nHost: b\r\n\r\n", 421)
     end)
 
     it("the host of an absolute target counts, not the field", function()
@@ -238,15 +215,11 @@ describe("limits", function()
     end)
 
     it("another transfer coding is 501", function()
-      local client = send(get("/", "Transfer-Encoding: br\r\n"))
-      assert_page(http.response(client), 501)
-      client:expect_closed()
+      assert_refused(send(get("/", "Transfer-Encoding: br\r\n")), 501)
     end)
 
     it("another version is 505", function()
-      local client = send "GET / HTTP/1.7\r\nHost: a\r\n\r\n"
-      assert_page(http.response(client), 505)
-      client:expect_closed()
+      assert_refused(send "GET / HTTP/1.7\r\nHost: a\r\n\r\n", 505)
     end)
   end)
 

@@ -49,13 +49,19 @@ describe("a failed try", function()
     ]] }
   end)
 
-  -- As `answer`, for whichever server is asked; returns that server.
-  local function answer_either(bytes)
+  -- Whichever server is asked.
+  local function asked()
     local server
     support.eventually("a conn to either server", function()
       server = #one.waiting > 0 and one or #two.waiting > 0 and two
       return server
     end)
+    return server
+  end
+
+  -- As `answer`, for that server; returns it.
+  local function answer_either(bytes)
+    local server = asked()
     local request = answer(server, bytes)
     return server, request
   end
@@ -182,12 +188,7 @@ describe("a failed try", function()
 
     it("is not made when the head has been delivered", function()
       local client = ask(gate.values.PORT4)
-      local server
-      support.eventually("a conn", function()
-        server = #one.waiting > 0 and one or #two.waiting > 0 and two
-        return server
-      end)
-      local conn = server:accept()
+      local conn = asked():accept()
       http.request(conn)
       conn:send "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"
       http.response_head(client)
@@ -198,12 +199,7 @@ describe("a failed try", function()
 
     it("drops a refused answer's conn, however much of it is to come", function()
       local client = ask(gate.values.PORT4)
-      local server
-      support.eventually("a conn", function()
-        server = #one.waiting > 0 and one or #two.waiting > 0 and two
-        return server
-      end)
-      local conn = server:accept()
+      local conn = asked():accept()
       http.request(conn)
       conn:send "HTTP/1.1 500 No\r\nContent-Length: 100000\r\n\r\nbegin"
       answer_either(ok)

@@ -4,13 +4,6 @@
 local support = require "support"
 local it, http, net, moongate = support.it, support.http, support.net, support.moongate
 
--- The next `n` bytes of a chunked body, however they are cut.
-local function content(conn, n)
-  local got = ""
-  while #got < n do got = got .. http.chunk(conn) end
-  return got
-end
-
 -- How much a transfer moves that is to show constant memory: many times what may be held anywhere.
 local preset = support.process.preset
 local large = ({ release = 512, debug = 256, asan = 64, tsan = 32 })[preset] or 256
@@ -65,9 +58,9 @@ describe("a body", function()
       local client, conn = begun()
       conn:send "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n5\r\naft"
       http.response_head(client)
-      assert.equal("firstaft", content(client, 8))
+      assert.equal("firstaft", http.content(client, 8))
       conn:send "er\r\n0\r\n\r\n"
-      assert.equal("er", content(client, 2))
+      assert.equal("er", http.content(client, 2))
       assert.is_nil(http.chunk(client))
     end)
 
@@ -75,9 +68,9 @@ describe("a body", function()
       local client, conn = begun()
       conn:send "HTTP/1.1 200 OK\r\n\r\nfirst"
       http.response_head(client)
-      assert.equal("first", content(client, 5))
+      assert.equal("first", http.content(client, 5))
       conn:send "after"
-      assert.equal("after", content(client, 5))
+      assert.equal("after", http.content(client, 5))
       conn:close()
       assert.is_nil(http.chunk(client))
     end)
@@ -102,7 +95,7 @@ describe("a body", function()
       local client, conn = begun "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
       for _, piece in ipairs { "one", "two", "three" } do
         client:send(http.encode_chunk(piece))
-        assert.equal(piece, content(conn, #piece))
+        assert.equal(piece, http.content(conn, #piece))
       end
       client:send "0\r\n\r\n"
       assert.is_nil(http.chunk(conn))
@@ -115,9 +108,9 @@ describe("a body", function()
       for i = 1, 20 do
         local piece = ("piece %d"):format(i)
         client:send(http.encode_chunk(piece))
-        assert.equal(piece, content(conn, #piece))
+        assert.equal(piece, http.content(conn, #piece))
         conn:send(http.encode_chunk(piece:upper()))
-        assert.equal(piece:upper(), content(client, #piece))
+        assert.equal(piece:upper(), http.content(client, #piece))
       end
       client:send "0\r\n\r\n"
       assert.is_nil(http.chunk(conn))
@@ -245,7 +238,7 @@ describe("a body", function()
 
     it("while it goes to the backend ends the fetch, and does not look complete", function()
       local client, conn = begun "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"
-      assert.equal("half", content(conn, 4))
+      assert.equal("half", http.content(conn, 4))
       client:close()
       conn:expect_closed()
     end)
@@ -261,7 +254,7 @@ describe("a body", function()
     it("by a half-close in the middle of a chunk's frame ends the fetch, too", function()
       local client, conn = begun("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" ..
         "4\r\nhalf\r\n0\r\nX-Trail")
-      assert.equal("half", content(conn, 4))
+      assert.equal("half", http.content(conn, 4))
       client:shutdown()
       conn:expect_closed()
       client:expect_closed()
@@ -368,7 +361,7 @@ describe("a body", function()
       local client, conn = begun()
       conn:send "HTTP/1.1 200 OK\r\n\r\nfirst"
       http.response_head(client)
-      assert.equal("first", content(client, 5))
+      assert.equal("first", http.content(client, 5))
       conn:reset()
       assert.equal("", cut_off(client))
     end)

@@ -36,6 +36,27 @@ describe("moongate check", function()
     assert.same({ 0, "site.lua: ok (1 site, 0 backends, 1 listener)\n" }, { status, out })
   end)
 
+  it("finds what else is wrong with constants that pick", function()
+    local status, err = check [[
+return {
+  listen = "127.0.0.1:8080",
+  backends = { app = { "127.0.0.1:9001" }, named = { "app.internal:9001" } },
+  pick_backend = { "app", tries = "x" },
+  use = {
+    { pick_backend = "app/one" },
+    { pick_backend = { "named/10.0.0.1:9001", "app/127.0.0.1:9001", retry_on = "conect" } },
+    { use = { { pick_backend = "nowhere" } } },
+  },
+}]]
+    assert.equal(table.concat({
+      'site.lua:6: use[1].pick_backend: the backend "app" has no server "one"',
+      'site.lua:8: use[3].use[1].pick_backend: this site has no backend "nowhere"',
+      "site.lua:4: pick_backend: a list with wrong tries: expected 1 to 100",
+      'site.lua:7: use[2].pick_backend: a list with a wrong retry_on: expected "connect", "reset", "timeout", "5xx" or a status',
+      "" }, "\n"), err)
+    assert.equal(1, status)
+  end)
+
   it("finds a constant that picks a backend which is not there", function()
     local status, err = check [[
 return {

@@ -209,7 +209,7 @@ describe("a config that fails", function()
       local gate = require "moongate"
       local idle = 1 + gate.clock() % 100
       return { listen = "127.0.0.1:$PORT", backends = { a = { "127.0.0.1:9" } }, timeouts = { idle = idle } }
-    ]], "not the same each time it runs")
+    ]], "moongate.lua:2: timeouts.idle: it is not the same each time the file runs")
   end)
 
   it("again and again leaks nothing", function()

@@ -138,6 +138,20 @@ describe("moongate trace", function()
     end)
   end)
 
+  it("looks at no more lines of a head than people send, however many a script has added", function()
+    local gate = moongate.start { config = [[
+      local site = { listen = "127.0.0.1:$PORT" }
+      function site.on_request(req)
+        for i = 1, 2000 do req.headers:add("X-" .. i, "y") end
+        return 403
+      end
+      return site]] }
+    local _, out = trace(gate, { "--count", "1" }, function() http.get(gate.port, "/") end)
+    assert.truthy(out:find('req.headers["X-200"]  nil -> "y"', 1, true), out)
+    assert.falsy(out:find('X-300', 1, true), out)
+    assert.matches('req.headers  nil %-> "%(200%d lines; the first 256 are looked at%)"', out)
+  end)
+
   it("lets go of what is under way when it ends in the middle, and when the proxy stops", function()
     local stuck = net.listen()
     local gate = moongate.start { config = config, values = { BACKEND = stuck }, workers = 4 }

@@ -3,30 +3,13 @@
 
 local uv = require "luv"
 local support = require "support"
+local scripted = require "support.scripted"
 local it, http, net = support.it, support.http, support.net
 
-local config = [[
-local gate = require "moongate"
-local socket = require "socket"
+local config = scripted.config { names = "gate, socket, redis, REDIS, PATH", before = [[
 local redis = require "redis"
 local REDIS, PATH = $REDIS, "$DIR/redis.sock"
-
-local site = { listen = "127.0.0.1:$PORT", lua = { hook_cpu = 2 } }
-
-local function show(...)
-  local texts = table.pack(...)
-  for i = 1, texts.n do texts[i] = tostring(texts[i]) end
-  return table.concat(texts, "|")
-end
-
-function site.on_request(req)
-  local script = assert(load("local gate, socket, redis, REDIS, PATH = ... " .. req.body:text(), "=script", "t"))
-  local ok, text = pcall(function() return show(script(gate, socket, redis, REDIS, PATH)) end)
-  return gate.reply(200, (ok and "" or "raised: ") .. tostring(text))
-end
-
-return site
-]]
+]] }
 
 local function start_redis(dir)
   local port = support.free_port()
