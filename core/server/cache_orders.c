@@ -299,6 +299,7 @@ static struct told read_status(struct slice list) {
     for (struct slice rest = member; rest.p;) {
         struct slice value = slice_trim(slice_cut(&rest, ';')), name = slice_cut(&value, '=');
         if (slice_equal(name, SLICE("hit"))) told.hit = true;
+        if (slice_equal(name, SLICE("collapsed")) && !value.p) told.hit = true;
         if (slice_equal(name, SLICE("stored"))) told.stored = true;
         if (slice_equal(name, SLICE("detail")) || (slice_equal(name, SLICE("fwd")) && !told.word.p)) told.word = value;
     }

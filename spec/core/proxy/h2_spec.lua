@@ -392,6 +392,16 @@ describe("a stream", function()
     local response = peer:response(1)
     assert.equal("403 no", response.status .. " " .. response.body)
   end)
+
+  it("whose WebSocket the backend knows nothing of is not told that it has one", function()
+    local peer = h2.connect(start(http.backend "a page").port)
+    peer:headers(1, {
+      { ":method", "CONNECT" }, { ":protocol", "websocket" }, { ":scheme", "http" }, { ":path", "/chat" },
+      { ":authority", "a.test" },
+    })
+    local response = peer:response(1)
+    assert.equal("501 a page", response.status .. " " .. response.body)
+  end)
 end)
 
 describe("a connection of HTTP/2", function()
