@@ -31,7 +31,8 @@ local function start(options)
     %s
     return { admin = "127.0.0.1:$PORT2", sites = { site },
       log = { access = "$DIR/access.log", access_format = "json" } }
-  ]]):format(options.only and "" or '"127.0.0.1:$PORT",', options.only or options.listen or "", options.cache or "", options.policy or "") }
+  ]]):format(options.only and "" or '"127.0.0.1:$PORT",', options.only or options.listen or "",
+    options.cache or "", options.policy or "") }
   return gate, backend
 end
 
