@@ -82,8 +82,14 @@ static uint16_t port_of_scheme(struct slice scheme) {
 }
 
 struct slice authority_write(struct arena *arena, const struct target *target) {
-    if (target->port == 0 || target->port == port_of_scheme(target->scheme)) return target->host;
-    return arena_printf(arena, "%.*s:%u", FMT(target->host), (unsigned)target->port);
+    char port[6]; /* ":65535" */
+    size_t at = sizeof port;
+    unsigned rest = target->port;
+    if (rest == 0 || rest == port_of_scheme(target->scheme)) return target->host;
+    do port[--at] = (char)('0' + rest % 10);
+    while ((rest /= 10) > 0);
+    port[--at] = ':';
+    return arena_join(arena, target->host, slice_make(port + at, sizeof port - at));
 }
 
 /* ---- paths */

@@ -69,6 +69,8 @@ bool tls_certificates_equal(const struct tls_certificates *, const struct tls_ce
 bool tls_certificates_bear(const struct tls_certificates *, struct slice name);
 /* When the first of them expires, Unix seconds. */
 double tls_certificates_expire(const struct tls_certificates *);
+/* Has one of them an OCSP answer that held only until before `now`, Unix seconds? It is not stapled. */
+bool tls_certificates_unstapled(const struct tls_certificates *, double now);
 /* A certificate for development, signed by itself, for localhost: PEM, malloc'd, with its key. */
 char *tls_make_internal(void);
 

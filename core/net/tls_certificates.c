@@ -111,6 +111,12 @@ double tls_certificates_expire(const struct tls_certificates *c) {
     return first;
 }
 
+bool tls_certificates_unstapled(const struct tls_certificates *c, double now) {
+    for (unsigned i = 0; i < c->count; i++)
+        if (c->list[i]->ocsp_until > 0 && c->list[i]->ocsp_until <= now) return true;
+    return false;
+}
+
 /* ---- choosing */
 
 static bool has_kind(const struct tls_identity *const *shown, unsigned count, const struct tls_identity *id) {

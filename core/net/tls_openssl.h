@@ -57,6 +57,7 @@ struct tls_identity {
     EVP_PKEY *key;
     unsigned char *ocsp; /* stapled; NULL: none */
     long ocsp_size;
+    double ocsp_until;   /* Unix seconds: when the answer is due for another; 0: it does not say */
     double expires;      /* Unix seconds */
     struct arena arena;  /* of the names */
     struct slice *names; /* "a.test", "*.b.test": host names it bears, lower case */

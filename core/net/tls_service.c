@@ -7,6 +7,7 @@
  *
  * The order of the ciphers is ours: AES with 128 bits first, which is the fastest and is strong enough. But a client that puts
  * ChaCha20 first has no AES in its hardware, and gets it. */
+#include "base/clock.h"
 #include "base/must.h"
 #include "net/conn.h"
 #include "net/tls_openssl.h"
@@ -35,19 +36,25 @@ struct tls_service {
 
 /* ---- in a handshake */
 
-/* h2 before http/1.1, whatever the client's order; nothing in common ends the handshake (RFC 7301 3.2). */
+/* h2 before http/1.1, whatever the client's order, and http/1.0 for who offers nothing else; nothing in common ends the
+ * handshake (RFC 7301 3.2). */
 static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *size, const unsigned char *in, unsigned n,
                        void *with) {
-    static const unsigned char both[] = "\2h2\10http/1.1";
+    static const unsigned char all[] = "\2h2\10http/1.1\10http/1.0";
     const struct tls_service *s = with;
     unsigned skip = s->alpn == TLS_ALPN_H2 ? 0 : 3;
     (void)ssl;
-    int r = SSL_select_next_proto((unsigned char **)(uintptr_t)out, size, both + skip, sizeof both - 1 - skip, in, n);
+    int r = SSL_select_next_proto((unsigned char **)(uintptr_t)out, size, all + skip, sizeof all - 1 - skip, in, n);
     return r == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
 /* What a client asks for is judged when its certificate is chosen; until then every name will do. */
 static int take_name(SSL *ssl, int *alert, void *with) { return SSL_TLSEXT_ERR_OK; }
+
+/* A client takes no answer whose time is over, and some then take no certificate either. */
+static bool may_staple(const struct tls_identity *id) {
+    return id->ocsp && (id->ocsp_until == 0 || clock_wall() < id->ocsp_until);
+}
 
 /* The certificate that was chosen at last knows its OCSP answer; OpenSSL frees what it is given. */
 static int staple(SSL *ssl, void *with) {
@@ -55,7 +62,7 @@ static int staple(SSL *ssl, void *with) {
     const X509 *leaf = SSL_get_certificate(ssl);
     for (unsigned i = 0; h && i < h->shown_count; i++) {
         const struct tls_identity *id = h->shown[i];
-        if (id->leaf != leaf || !id->ocsp) continue;
+        if (id->leaf != leaf || !may_staple(id)) continue;
         unsigned char *copy = OPENSSL_memdup(id->ocsp, (size_t)id->ocsp_size);
         if (!copy || !SSL_set_tlsext_status_ocsp_resp(ssl, copy, id->ocsp_size)) return SSL_TLSEXT_ERR_NOACK;
         return SSL_TLSEXT_ERR_OK;

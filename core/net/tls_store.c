@@ -205,16 +205,45 @@ static void identity_destroy(struct tls_shared *s) {
 
 static const struct tls_kind identity_kind = { .destroy = identity_destroy };
 
-static bool read_ocsp(struct tls_identity *id, struct slice der) {
-    if (!der.p) return true;
+static double unix_time(const ASN1_TIME *time) {
+    struct tm tm;
+    return time && ASN1_TIME_to_tm(time, &tm) ? (double)timegm(&tm) : 0;
+}
+
+/* Is this part of an answer about the certificate? It says until when it holds. */
+static bool take_single(struct tls_identity *id, OCSP_SINGLERESP *single) {
+    const OCSP_CERTID *about = OCSP_SINGLERESP_get0_id(single);
+    ASN1_INTEGER *serial = NULL;
+    ASN1_GENERALIZEDTIME *until = NULL;
+    OCSP_id_get0_info(NULL, NULL, NULL, &serial, (OCSP_CERTID *)(uintptr_t)about);
+    if (ASN1_INTEGER_cmp(serial, X509_get0_serialNumber(id->leaf)) != 0) return false;
+    OCSP_single_get0_status(single, NULL, NULL, NULL, &until);
+    id->ocsp_until = unix_time(until);
+    return true;
+}
+
+static const char *take_answer(struct tls_identity *id, OCSP_RESPONSE *answer) {
+    bool good = answer && OCSP_response_status(answer) == OCSP_RESPONSE_STATUS_SUCCESSFUL;
+    OCSP_BASICRESP *basic = good ? OCSP_response_get1_basic(answer) : NULL;
+    bool about = false;
+    if (!basic) return "ocsp: holds no good OCSP answer in DER";
+    for (int i = 0; i < OCSP_resp_count(basic) && !about; i++) about = take_single(id, OCSP_resp_get0(basic, i));
+    OCSP_BASICRESP_free(basic);
+    return about ? NULL : "ocsp: it is not about the certificate";
+}
+
+/* NULL, or what is wrong with it. */
+static const char *read_ocsp(struct tls_identity *id, struct slice der) {
+    if (!der.p) return NULL;
     const unsigned char *p = (const unsigned char *)der.p;
     OCSP_RESPONSE *answer = d2i_OCSP_RESPONSE(NULL, &p, (long)der.n);
-    bool good = answer && OCSP_response_status(answer) == OCSP_RESPONSE_STATUS_SUCCESSFUL;
+    const char *wrong = take_answer(id, answer);
     OCSP_RESPONSE_free(answer);
-    if (!good) return false;
+    if (wrong) return wrong;
     id->ocsp = OPENSSL_memdup(der.p, der.n);
+    must(id->ocsp != NULL);
     id->ocsp_size = (long)der.n;
-    return id->ocsp != NULL;
+    return NULL;
 }
 
 /* Subject alternative names; the common name is no name any more (RFC 9525 2). */
@@ -233,11 +262,6 @@ static void read_names(struct tls_identity *id) {
     ERR_clear_error();
 }
 
-static void read_expiry(struct tls_identity *id) {
-    struct tm tm;
-    if (ASN1_TIME_to_tm(X509_get0_notAfter(id->leaf), &tm)) id->expires = (double)timegm(&tm);
-}
-
 static bool read_identity(struct tls_identity *id, struct slice cert, struct slice key, struct slice ocsp, char *why,
                           size_t size) {
     ERR_clear_error();
@@ -246,9 +270,10 @@ static bool read_identity(struct tls_identity *id, struct slice cert, struct sli
         return tls_explain(why, size, "key: holds no key in PEM that can be read without a passphrase");
     if (!X509_check_private_key(id->leaf, id->key))
         return tls_explain(why, size, "key: it is not that of the certificate");
-    if (!read_ocsp(id, ocsp)) return tls_explain(why, size, "ocsp: holds no good OCSP answer in DER");
+    const char *wrong = read_ocsp(id, ocsp);
+    if (wrong) return tls_explain(why, size, wrong);
     read_names(id);
-    read_expiry(id);
+    id->expires = unix_time(X509_get0_notAfter(id->leaf));
     return true;
 }
 

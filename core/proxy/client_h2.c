@@ -207,6 +207,12 @@ static void grant_upgrade(struct h2_client_stream *s, struct response *r) {
     r->framing = (struct framing){ .kind = FRAMING_CHUNKED };
 }
 
+/* Whoever knows nothing of an upgrade answers as if it had not been asked for. To an extended CONNECT that answer, too,
+ * would say that the tunnel stands (RFC 8441 4); what it does say is 501, as RFC 9220 3 has it for unknown protocols. */
+static bool is_taken_for_grant(const struct h2_client_stream *s, const struct response *r) {
+    return s->h2.protocol.p && r->status >= 200 && r->status < 300;
+}
+
 static void send_head(struct stream *stream, const struct response *response) {
     struct h2_client_stream *s = of_stream(stream);
     struct exchange *x = stream->exchange;
@@ -214,6 +220,7 @@ static void send_head(struct stream *stream, const struct response *response) {
     struct headers extra;
     headers_init(&extra, &x->arena);
     if (r.status == 101) grant_upgrade(s, &r);
+    else if (is_taken_for_grant(s, &r)) r.status = 501;
     if (response_opens_tunnel(x->request.method, r.status)) s->tunnel = true;
     bool body = s->tunnel || response_has_body(x->request.method, r.status);
     bool empty = r.framing.kind == FRAMING_NONE || (r.framing.kind == FRAMING_LENGTH && r.framing.length == 0);

@@ -455,6 +455,7 @@ static enum next send_head(struct exchange *x) {
     }
     if (x->stream->body_unread && own) x->request.framing.keep_alive = false;
     if (x->source == SOURCE_REPLY || x->source == SOURCE_ERROR) answer_suit_client(x);
+    framing_settle(&x->response, x->request.method);
     x->stream->ops->send_head(x->stream, &x->response);
     x->head_sent = true;
     if (!own && has_tunnel(x)) {

@@ -1,7 +1,8 @@
 /* Questions to the supervisor, synchronous under one lock: they are rare (a start, a reload, a reopened log) and come
  * from the helper threads, which may wait.
  *
- * Reading tries open(2) first, so that an ordinary config never troubles the supervisor. The error log goes the other
+ * Reading tries open(2) first, so that an ordinary config never troubles the supervisor; but for a file of which the
+ * former load had to ask it. The error log goes the other
  * way round: the supervisor writes to the same file, so it must learn of it.
  *
  * Reading ahead. A thousand sites have two thousand files that only root may read, and a question costs two changes of
@@ -196,12 +197,21 @@ static bool take_ahead(int *fd) {
     return true;
 }
 
+static int read_ourselves(const char *path) { return open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY); }
+
+/* Then the former load tried in vain to open it, and this one need not. */
+static bool is_next(const char *path) {
+    const struct paths *former = &ahead.former;
+    return asks >= 0 && ahead.next < former->count && strcmp(former->list[ahead.next], path) == 0;
+}
+
 int ask_read(const char *path) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-    if (fd >= 0 || errno != EACCES || asks < 0) return fd;
+    bool next = is_next(path);
+    int fd = next ? -1 : read_ourselves(path);
+    if (!next && (fd >= 0 || errno != EACCES || asks < 0)) return fd;
     note_path(&ahead.present, path);
-    if (find_expected(path) && take_ahead(&fd)) return fd;
-    return ask_for_file(MESSAGE_READ, path, 0);
+    if (!find_expected(path) || !take_ahead(&fd)) fd = ask_for_file(MESSAGE_READ, path, 0);
+    return fd < 0 && next ? read_ourselves(path) : fd;
 }
 
 /* ---- logs and sockets */

@@ -202,6 +202,8 @@ static void warn_of_expiry(struct reader *r, const struct spot *at, const struct
     if (tls_certificates_count(c) == 0) return;
     if (left <= 0) reader_warn(r, at, "a certificate has expired");
     else if (left < 7 * 86400) reader_warn(r, at, "a certificate expires in %d days", (int)(left / 86400));
+    if (tls_certificates_unstapled(c, clock_wall()))
+        reader_warn(r, at, "an OCSP answer has expired: it is not stapled");
 }
 
 void read_site_tls(struct reader *r, const struct spot *at, const struct value *v, void *base) {

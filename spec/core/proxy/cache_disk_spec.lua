@@ -4,11 +4,14 @@
 -- MOONGATE_CRASHES=100 kills as often, and writes what came of it to build/crashes.txt.
 
 local support = require "support"
+local cached = require "support.cached"
 local uv = require "luv"
 local it, http, moongate, process = support.it, support.http, support.moongate, support.process
 
 -- In the hard build bytes come one by one, and some calls are refused: not for what asks for pieces or times.
 local it_whole = support.process.preset == "hard" and pending or it
+
+local asked = cached.asked
 
 local crashes = tonumber(os.getenv "MOONGATE_CRASHES" or 8)
 
@@ -49,14 +52,6 @@ end
 
 local function get(gate, target, headers)
   return http.exchange(gate.port, "GET", target, { headers = headers })
-end
-
-local function asked(backend, target)
-  local n = 0
-  for _, request in ipairs(backend.requests) do
-    if request.target == target then n = n + 1 end
-  end
-  return n
 end
 
 local function assert_sound(target, response)

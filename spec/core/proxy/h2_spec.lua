@@ -19,19 +19,12 @@ local function start(backend, site, options)
   ]]):format(site or "", options.top or "") }
 end
 
-local function read_file(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read "a"
-  file:close()
-  return text
-end
-
 -- The lines of the access log once there are `n`.
 local function log_lines(gate, n)
   local lines
   support.eventually(n .. " lines in the access log", function()
     lines = {}
-    for line in read_file(gate.dir .. "/access.log"):gmatch "[^\n]+" do lines[#lines + 1] = line end
+    for line in support.process.read_file(gate.dir .. "/access.log"):gmatch "[^\n]+" do lines[#lines + 1] = line end
     return #lines >= n
   end)
   return lines
@@ -398,6 +391,16 @@ describe("a stream", function()
     })
     local response = peer:response(1)
     assert.equal("403 no", response.status .. " " .. response.body)
+  end)
+
+  it("whose WebSocket the backend knows nothing of is not told that it has one", function()
+    local peer = h2.connect(start(http.backend "a page").port)
+    peer:headers(1, {
+      { ":method", "CONNECT" }, { ":protocol", "websocket" }, { ":scheme", "http" }, { ":path", "/chat" },
+      { ":authority", "a.test" },
+    })
+    local response = peer:response(1)
+    assert.equal("501 a page", response.status .. " " .. response.body)
   end)
 end)
 

@@ -166,6 +166,7 @@ describe("a TLS listener", function()
     local gate = simple(own)
     assert.matches("ALPN protocol: h2", s_client(gate, "-alpn", "http/1.1,h2"))
     assert.matches("ALPN protocol: http/1.1", s_client(gate, "-alpn", "http/1.1"))
+    assert.matches("ALPN protocol: http/1.0", s_client(gate, "-alpn", "http/1.0"))
     assert.matches("no application protocol", s_client(gate, "-alpn", "spdy/3"))
     assert.matches("No ALPN negotiated", s_client(gate))
   end)
@@ -256,16 +257,44 @@ describe("a TLS listener", function()
     assert.matches("^true|CN=person", http.get(nil, "/", { conn = net.connect_tls(gate.port, with(person)) }).body)
   end)
 
-  it("staples the OCSP answer it was given", function()
-    support.process.write_file(dir .. "/ocsp.txt", "V\t991231235959Z\t\t01\tunknown\t/CN=one\n")
-    local function openssl(...) assert.equal(0, (support.run { "openssl", "ocsp", ... })) end
-    openssl("-issuer", ca.cert, "-cert", one.cert, "-reqout", dir .. "/ocsp.req")
-    openssl("-index", dir .. "/ocsp.txt", "-CA", ca.cert, "-rsigner", ca.cert, "-rkey", ca.key, "-reqin", dir
-      .. "/ocsp.req",
-      "-respout", dir .. "/ocsp.der", "-ndays", "7")
-    local gate = simple((own:gsub("}", ', ocsp = "$CERTS/ocsp.der" }')))
-    assert.matches("OCSP Response Status: successful", s_client(gate, "-status"))
-    assert.matches("OCSP response: no response sent", s_client(simple(own), "-status"))
+  describe("with an OCSP answer", function()
+    -- About a certificate, good for a week; the file it lies in.
+    local function answer(about)
+      local file = dir .. "/ocsp.der"
+      support.process.write_file(dir .. "/ocsp.txt", "V\t991231235959Z\t\t01\tunknown\t/CN=one\n")
+      local function openssl(...) assert.equal(0, (support.run { "openssl", "ocsp", ... })) end
+      openssl("-issuer", ca.cert, "-cert", about.cert, "-reqout", dir .. "/ocsp.req")
+      openssl("-index", dir .. "/ocsp.txt", "-CA", ca.cert, "-rsigner", ca.cert, "-rkey", ca.key, "-reqin", dir
+        .. "/ocsp.req", "-respout", file, "-ndays", "7")
+      return file
+    end
+    local stapled = own:gsub("}", ', ocsp = "$CERTS/ocsp.der" }')
+
+    it("staples it", function()
+      answer(one)
+      assert.matches("OCSP Response Status: successful", s_client(simple(stapled), "-status"))
+      assert.matches("OCSP response: no response sent", s_client(simple(own), "-status"))
+    end)
+
+    it("does not staple it when its time is over, and says so", function()
+      local file = answer(one)
+      -- The last time in it is that of the next update; nobody here holds its signature against it.
+      local bytes, count = support.process.read_file(file):gsub("^(.*\24\15)%d+Z", "%120200101000000Z")
+      assert.equal(1, count)
+      support.process.write_file(file, bytes)
+      local gate = simple(stapled)
+      gate:wait_log "listen.tls: an OCSP answer has expired: it is not stapled"
+      assert.matches("OCSP response: no response sent", s_client(gate, "-status"))
+    end)
+
+    it("refuses one about another certificate", function()
+      answer(two)
+      support.process.write_file(dir .. "/other.lua",
+        'return { on_request = 204, listen = { 8443, tls = { cert = "one.pem", ocsp = "ocsp.der", key = "one.key" }}}')
+      local status, _, err = moongate.run { "check", "--keys", dir, dir .. "/other.lua" }
+      assert.equal(1, status)
+      assert.matches("listen.tls.ocsp: ocsp.der: it is not about the certificate", err, 1, true)
+    end)
   end)
 
   it("carries large bodies both ways", function()
