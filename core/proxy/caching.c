@@ -50,7 +50,7 @@ struct slice caching_origin(struct exchange *x) {
 static struct slice other_host(const struct exchange *x, struct slice authority) {
     struct slice host = headers_joined_id(&x->request.headers, HEADER_X_FORWARDED_HOST);
     if (!host.p && x->target_changed) host = x->received_host;
-    return x->forward || slice_equal_nocase(host, authority) ? slice_make("", 0) : host;
+    return x->forward || !host.p || slice_equal_nocase(host, authority) ? slice_make("", 0) : host;
 }
 
 static struct cache_key make_key(struct exchange *x) {

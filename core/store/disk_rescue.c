@@ -41,7 +41,8 @@ static bool is_in_use(struct disk *d, const struct entry *e) {
 }
 
 static void choose(struct disk *d, const struct disk_lost *lost, unsigned count, int64_t *left) {
-    for (unsigned i = 0; i < count && d->rescue.count<RESCUES_MOST && * left> 0; i++) {
+    for (unsigned i = 0; i < count; i++) {
+        if (d->rescue.count == RESCUES_MOST || *left <= 0) return;
         if (!is_in_use(d, &lost[i].entry)) continue;
         *left -= lost[i].entry.units;
         d->rescue.list[d->rescue.count++] = lost[i];
