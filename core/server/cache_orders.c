@@ -1,5 +1,5 @@
-/* Figures are told at once, purges when they are safe on disk, too. `why` and `warm` go as a request through a listener of ours (visit.h): only policy
- * knows what the key of a URL is, and what a site's answer to it will be. */
+/* Figures are told at once, purges when they are safe on disk, too. `why` and `warm` go as a request through a listener
+ * of ours (visit.h): only policy knows what the key of a URL is, and what a site's answer to it will be. */
 #include "server/cache_orders.h"
 
 #include "base/must.h"
