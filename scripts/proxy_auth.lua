@@ -20,6 +20,7 @@
 
 local gate = require "moongate"
 local basic = require "moongate.basic"
+local options = require "moongate.options"
 
 ---@class proxy_auth.Options
 ---@field users? table<string, string> hashes of passwords by name
@@ -27,7 +28,7 @@ local basic = require "moongate.basic"
 ---@field realm? string what the client's dialog shows, "proxy"
 ---@field ttl? number seconds for which a yes is kept, 300; 0: not at all
 
-local known = { users = "table", check = "function", realm = "string", ttl = "number" }
+local known = { users = "table", check = "function", realm = "string", ttl = "ttl" }
 
 local KEPT_MOST <const> = 10000 -- of a worker
 
@@ -42,15 +43,11 @@ local function check_users(users)
   end
 end
 
-local function check_options(options)
-  if type(options) ~= "table" then return "expected a table of options, got " .. type(options) end
-  for name, value in pairs(options) do
-    if not known[name] then return ("unknown option %q"):format(tostring(name)) end
-    if type(value) ~= known[name] then return ("%s: expected a %s, got %s"):format(name, known[name], type(value)) end
-  end
-  if (options.users == nil) == (options.check == nil) then return "expected either users or check" end
-  if options.ttl and not (options.ttl >= 0 and options.ttl < 1e9) then return "ttl: expected seconds" end
-  return options.realm and basic.check_realm(options.realm) or options.users and check_users(options.users)
+local function check_options(given)
+  local problem = options.problem(given, known)
+  if problem then return problem end
+  if (given.users == nil) == (given.check == nil) then return "expected either users or check" end
+  return given.realm and basic.check_realm(given.realm) or given.users and check_users(given.users)
 end
 
 -- A `check` by table. Whoever is not in it takes as long as somebody who is.
@@ -87,14 +84,13 @@ local function make_memory(ttl)
   return memory
 end
 
----@param options proxy_auth.Options
+---@param given proxy_auth.Options
 ---@return moongate.Policy
-return function(options)
-  local problem = check_options(options)
-  if problem then error("proxy_auth: " .. problem, 2) end
-  local check = options.check or by_hash(options.users)
-  local memory = make_memory(options.ttl or 300)
-  local challenge = { ["Proxy-Authenticate"] = basic.challenge(options.realm or "proxy") }
+return function(given)
+  options.blame("proxy_auth", check_options(given))
+  local check = given.check or by_hash(given.users)
+  local memory = make_memory(given.ttl or 300)
+  local challenge = { ["Proxy-Authenticate"] = basic.challenge(given.realm or "proxy") }
 
   return {
     on_request = function(req)

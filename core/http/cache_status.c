@@ -50,7 +50,7 @@ struct slice cache_status_write(struct arena *arena, const struct cache_status *
     if (forwarded && s->fwd_status) parts[n++] = arena_printf(arena, "; fwd-status=%d", s->fwd_status);
     if (s->has_ttl) parts[n++] = arena_printf(arena, "; ttl=%lld", (long long)round_down(s->ttl));
     if (forwarded && s->stored) parts[n++] = SLICE("; stored");
-    if (forwarded && s->collapsed) parts[n++] = SLICE("; collapsed");
+    if (forwarded && s->collapsed) parts[n++] = s->in_vain ? SLICE("; collapsed=?0") : SLICE("; collapsed");
     if (s->detail.p && sf_is_string(s->detail)) {
         parts[n++] = SLICE("; detail=");
         parts[n++] = write_word(arena, s->detail);

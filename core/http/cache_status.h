@@ -42,7 +42,8 @@ struct cache_status {
     bool has_ttl;
     int64_t ttl;         /* ms of freshness left, may be negative: written in whole seconds, rounded down */
     bool stored;         /* only when forwarded */
-    bool collapsed;      /* only when forwarded */
+    bool collapsed;      /* it waited for somebody else's request. Only when forwarded: by him, */
+    bool in_vain;        /* or, since what he got was not for it, by itself after all */
     struct slice detail; /* a word (cache_rule_word), p NULL: none; what is no token is written as a string */
 };
 

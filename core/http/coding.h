@@ -39,5 +39,6 @@ enum { ENCODER_LEVEL_MIN = 1, ENCODER_LEVEL_MAX = 9, ENCODER_LEVEL_DEFAULT = 4 }
 /* `level`: 1 (fast) to 9 (small), the same scale for every coding. */
 struct encoder *encoder_create(enum coding, int level);
 void encoder_destroy(struct encoder *); /* NULL is ignored */
-/* Gives `room` bytes and up to 4 KiB more. Nothing is held back: whatever is in `in` can be decoded from what was given when it says CODING_HUNGRY. */
+/* Gives `room` bytes and up to 4 KiB more. Nothing is held back: whatever is in `in` can be decoded from what was given
+ * when it says CODING_HUNGRY. */
 enum coding_result encoder_run(struct encoder *, struct buffer *in, struct buffer *out, size_t room, bool last);

@@ -257,6 +257,11 @@ static void keep_described_length(struct response *response, enum method method,
     if (read_length(found->length->value, &length)) found->length->hop = false;
 }
 
+void framing_settle(struct response *response, enum method method) {
+    struct header *length = headers_find_id(&response->headers, HEADER_CONTENT_LENGTH);
+    if (length && (response_has_body(method, response->status) || response->status == 204)) length->hop = true;
+}
+
 enum failure framing_of_response(struct response *response, enum method method) {
     struct findings found = { 0 };
     struct options options = { 0 };

@@ -15,6 +15,9 @@ enum failure framing_of_request(struct request *);
 /* The same for a response to `method`. 1xx, 204, 304 and HEAD: none, whatever the fields say; 2xx to CONNECT likewise.
  * FAIL_BAD_RESPONSE. */
 enum failure framing_of_response(struct response *, enum method);
+/* Before the head of an answer to `method` is written. Policy may have changed its status: a Content-Length that told
+ * of content which was not there does not go beside one that frames what is, nor into a 204 (RFC 9110 8.6). */
+void framing_settle(struct response *, enum method);
 
 /* Connection's "upgrade" beside an Upgrade field: the value to pass on, p NULL if there is none. */
 struct slice framing_upgrade(const struct headers *);

@@ -407,3 +407,16 @@ bool cache_invalidated_uri(struct arena *arena, const struct target *target, str
     out->path = path_normalise(arena, out->path);
     return out->path.p != NULL;
 }
+
+/* ---- answers to POST (RFC 9110 9.3.3) */
+
+bool cache_post_answers_get(struct arena *arena, const struct target *target, const struct response *r,
+                            const struct cache_control *told) {
+    int64_t ignored;
+    struct target named;
+    const struct header *location = headers_find(&r->headers, SLICE("Content-Location"));
+    if (r->status != 200 || !location || headers_next(&r->headers, location)) return false;
+    if (!is_explicit(explicit_lifetime(&r->headers, told, 0, &ignored))) return false;
+    return cache_invalidated_uri(arena, target, location->value, &named) &&
+           slice_equal(target_url(arena, &named), target_url(arena, target));
+}

@@ -149,6 +149,10 @@ enum head_effect cache_head_effect(const struct headers *stored, uint64_t length
 
 /* ---- invalidation (RFC 9111 4.4) */
 
+/* May the answer to a POST be stored as if a GET had got it (RFC 9110 9.3.3)? A 200 that says how long it is fresh, and
+ * that it is the representation of the target, by Content-Location. */
+bool cache_post_answers_get(struct arena *, const struct target *, const struct response *,
+                            const struct cache_control *told);
 /* Does a response with this status to this method make what is stored for the target invalid? Unsafe and unknown
  * methods, 2xx and 3xx. */
 bool cache_invalidates(enum method, int status);

@@ -1,5 +1,5 @@
-/* What C asks the test while a rehearsal turns its loop: a connection is opened, a name is looked up, a request or bytes
- * have come to a stub.
+/* What C asks the test while a rehearsal turns its loop: a connection is opened, a name is looked up, a request or
+ * bytes have come to a stub.
  *
  * These functions run protected; the first error is kept, what waits for the stub is let down (the connection breaks),
  * and the error is raised when the call that turned the loop returns. So no longjmp ever passes through the

@@ -1,5 +1,5 @@
-/* body:map and body:replace: the script's function or pairs of texts as a stage of the body's pipe. What was declared is
- * what text and chunks give from then on: it is what will be sent. */
+/* body:map and body:replace: the script's function or pairs of texts as a stage of the body's pipe. What was declared
+ * is what text and chunks give from then on: it is what will be sent. */
 #include "lua/body_inside.h"
 
 #include "lua/body_map.h"

@@ -1,5 +1,5 @@
-/* Header fields as scripts see them: `req.headers`, `res.headers`, and read-only copies that stand for themselves
- * (what gate.fetch returns, a reply's).
+/* Header fields as scripts see them: `req.headers`, `res.headers`, and read-only copies that stand for themselves (what
+ * gate.fetch returns, a reply's).
  *
  *     h["X-Key"]            all lines of that name, joined with ", " (Set-Cookie: the first); nil
  *     h["X-Key"] = "v"      one line; nil removes
@@ -11,8 +11,8 @@
  *
  * Reading is the hottest thing scripts do. The id of a name, and that it is a name at all, is found once per string:
  * the metamethods' own table of names keeps name -> id, for the first few hundred names, and recall what the policy
- * uses most; names that a stranger makes up beyond that are looked at each time. Values become Lua strings only when they are read. Repeated lines are
- * joined in Lua's memory, not in the exchange's arena, which a loop would grow. */
+ * uses most; names that a stranger makes up beyond that are looked at each time. Values become Lua strings only when
+ * they are read. Repeated lines are joined in Lua's memory, not in the exchange's arena, which a loop would grow. */
 #include "lua/bind.h"
 
 #include "http/headers.h"

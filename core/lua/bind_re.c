@@ -1,5 +1,5 @@
-/* gate.re: Perl's regular expressions, by PCRE2, for patterns that Lua's cannot say. Why none of them can hang, and what
- * that costs, stands in regex.c; here are the methods that scripts see. */
+/* gate.re: Perl's regular expressions, by PCRE2, for patterns that Lua's cannot say. Why none of them can hang, and
+ * what that costs, stands in regex.c; here are the methods that scripts see. */
 #include "lua/re_inside.h"
 
 enum { PATTERN_MAX = 8192 };
@@ -29,11 +29,16 @@ static int re_test(lua_State *L) {
     return 1;
 }
 
+/* Is there a match from `init` on? */
+static bool match_from_init(lua_State *L, struct regex *r, struct slice s) {
+    size_t at;
+    return init_opt(L, s, &at) && regex_match(L, r, s, at, 0);
+}
+
 static int re_match(lua_State *L) {
     struct regex *r = regex_self(L);
     struct slice s = regex_subject(L);
-    size_t at;
-    if (init_opt(L, s, &at) && regex_match(L, r, s, at, 0)) return regex_push_groups(L, r, s, true);
+    if (match_from_init(L, r, s)) return regex_push_groups(L, r, s, true);
     lua_pushnil(L);
     return 1;
 }
@@ -41,8 +46,7 @@ static int re_match(lua_State *L) {
 static int re_find(lua_State *L) {
     struct regex *r = regex_self(L);
     struct slice s = regex_subject(L);
-    size_t at;
-    if (!init_opt(L, s, &at) || !regex_match(L, r, s, at, 0)) {
+    if (!match_from_init(L, r, s)) {
         lua_pushnil(L);
         return 1;
     }
@@ -65,8 +69,7 @@ static void push_named(lua_State *L, const struct regex *r, struct slice s) {
 static int re_exec(lua_State *L) {
     struct regex *r = regex_self(L);
     struct slice s = regex_subject(L);
-    size_t at;
-    if (!init_opt(L, s, &at) || !regex_match(L, r, s, at, 0)) {
+    if (!match_from_init(L, r, s)) {
         lua_pushnil(L);
         return 1;
     }

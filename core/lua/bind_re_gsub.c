@@ -1,4 +1,5 @@
-/* gsub of gate.re: the replacement is a text with "$1" and "${name}" in it, a table or a function, as in string.gsub. */
+/* gsub of gate.re: the replacement is a text with "$1" and "${name}" in it, a table or a function, as in
+ * string.gsub. */
 #include "lua/re_inside.h"
 
 /* The group that "1" or "name" means; raises if there is none such. */

@@ -205,8 +205,8 @@ static void note_line(lua_State *L, lua_Debug *ar) {
     if (lua_getinfo(L, "S", ar) && *ar->source == '@') coverage->line(coverage, ar->source + 1, ar->currentline);
 }
 
-/* Fires when a sample is due, at an instruction or a return. Else every COUNT instructions where states count; else at every one of a late coroutine, or once in one that was
- * armed in a former call and has not run since. */
+/* Fires when a sample is due, at an instruction or a return. Else every COUNT instructions where states count; else at
+ * every one of a late coroutine, or once in one that was armed in a former call and has not run since. */
 static void on_hook(lua_State *L, lua_Debug *ar) {
     if (ar->event == LUA_HOOKLINE) {
         note_line(L, ar);

@@ -24,10 +24,11 @@
  *         return wait_begin(L, &nap->wait, (lua_KContext)nap, sleep_k);
  *     }
  *
- * Between wait_check and wait_begin nothing may raise. Of `k` and `cancel` exactly one is called, once: `k` in the coroutine that
- * waited, some time after wait_done; `cancel` outside of Lua, when nobody needs the result any more (also between wait_done and `k`). Neither
- * may be called from within wait_begin or wait_done, nor before them. In `k` (as in any C function called by a script) errors may be raised.
- * The Lua stack of the function is as it was left at wait_begin. */
+ * Between wait_check and wait_begin nothing may raise. Of `k` and `cancel` exactly one is called, once: `k` in the
+ * coroutine that waited, some time after wait_done; `cancel` outside of Lua, when nobody needs the result any more
+ * (also between wait_done and `k`). Neither may be called from within wait_begin or wait_done, nor before them. In `k`
+ * (as in any C function called by a script) errors may be raised. The Lua stack of the function is as it was left at
+ * wait_begin. */
 
 struct wait {
     struct strand *strand; /* run.c's */

@@ -121,9 +121,7 @@ static enum verdict read_key(struct reading *r, lua_State *L, int first, int cou
     char *key = arena_bytes(r->subject->arena, room), *to = key;
     for (int i = first; i < first + count && to; i++) {
         to = write_part(to, L, i);
-        if (!to)
-            fail(r, "a %s as a part of the key; parts are strings, numbers, booleans or nil",
-                 luaL_typename(L, i));
+        if (!to) fail(r, "a %s as a part of the key; parts are strings, numbers, booleans or nil", luaL_typename(L, i));
     }
     if (!to) return VERDICT_FAILED;
     r->decision->key = slice_make(key, (size_t)(to - key));
@@ -153,8 +151,8 @@ static bool add_named(struct reading *r, lua_State *L, struct pick *pick, struct
                     name.p);
     const struct worker *worker = state_of(L)->worker; /* NULL: a constant, read with the config */
     if (server.p && !backend_has_server(backend, worker ? &worker->loop : NULL, server))
-        return fail(r, "the server \"%.*s\", which its backend does not have",
-                    (int)(name.n < 100 ? name.n : 100), name.p);
+        return fail(r, "the server \"%.*s\", which its backend does not have", (int)(name.n < 100 ? name.n : 100),
+                    name.p);
     if (server.p) server = arena_copy(r->subject->arena, server);
     return add_backend(r, pick, backend, server);
 }
@@ -186,8 +184,7 @@ static bool read_retry_word(struct reading *r, lua_State *L, int index, struct p
             pick->retry_on |= words[i].bit;
             return true;
         }
-    return fail(
-        r, "a list with a wrong retry_on: expected \"connect\", \"reset\", \"timeout\", \"5xx\" or a status");
+    return fail(r, "a list with a wrong retry_on: expected \"connect\", \"reset\", \"timeout\", \"5xx\" or a status");
 }
 
 /* The value on top: one word, or a list of them. */

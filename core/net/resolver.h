@@ -36,10 +36,10 @@ struct question {
  * questions that are in the keeper's mailbox by then are answered too. */
 struct resolver *resolver_create(struct mailbox *keeper, const char *nameserver);
 void resolver_destroy(struct resolver *); /* NULL is ignored */
-/* From any worker's thread. on_answer never runs inside this call, and always in the asker's loop. A name that no
- * host can have (characters other than letters, digits, "-", "_", ".") is NAME_NOT_FOUND without being asked for; an
- * IP is its own answer, if addresses are asked for. `question` is malloc'd by question_create and freed by the resolver after on_answer ran, or
- * after a withdrawn question has come back. */
+/* From any worker's thread. on_answer never runs inside this call, and always in the asker's loop. A name that no host
+ * can have (characters other than letters, digits, "-", "_", ".") is NAME_NOT_FOUND without being asked for; an IP is
+ * its own answer, if addresses are asked for. `question` is malloc'd by question_create and freed by the resolver after
+ * on_answer ran, or after a withdrawn question has come back. */
 struct question *question_create(struct slice name, struct mailbox *asker, void (*on_answer)(struct question *));
 void resolver_ask(struct resolver *, struct question *);
 void question_withdraw(struct question *); /* on_answer will not be called */

@@ -35,8 +35,9 @@ struct tls_shared {
 
 struct tls_kind {
     void (*destroy)(struct tls_shared *);
-    /* Frees what it keeps of a thread that ends, which others will not touch, or (loop NULL) of all of them. Called under the
-     * registry's lock, so that no thread's context goes before what was made with it. NULL: it keeps nothing. */
+    /* Frees what it keeps of a thread that ends, which others will not touch, or (loop NULL) of all of them. Called
+     * under the registry's lock, so that no thread's context goes before what was made with it. NULL: it keeps
+     * nothing. */
     void (*leave)(struct tls_shared *, const struct loop *);
 };
 

@@ -1,12 +1,12 @@
-/* Service: how a listener meets its clients: versions, ciphers, client certificates, tickets, ALPN. One context for each
- * worker. It has no certificate: that is chosen in each handshake (on_hello), since it depends on the name asked for,
- * and on what generation serves then.
+/* Service: how a listener meets its clients: versions, ciphers, client certificates, tickets, ALPN. One context for
+ * each worker. It has no certificate: that is chosen in each handshake (on_hello), since it depends on the name asked
+ * for, and on what generation serves then.
  *
- * What is spoken is short: TLS 1.2 and 1.3, forward secrecy, authenticated encryption. Everything since 2014 or so can do
- * that; whoever cannot is not let in rather than let in badly. Sessions are kept by the clients alone, in tickets.
+ * What is spoken is short: TLS 1.2 and 1.3, forward secrecy, authenticated encryption. Everything since 2014 or so can
+ * do that; whoever cannot is not let in rather than let in badly. Sessions are kept by the clients alone, in tickets.
  *
- * The order of the ciphers is ours: AES with 128 bits first, which is the fastest and is strong enough. But a client that puts
- * ChaCha20 first has no AES in its hardware, and gets it. */
+ * The order of the ciphers is ours: AES with 128 bits first, which is the fastest and is strong enough. But a client
+ * that puts ChaCha20 first has no AES in its hardware, and gets it. */
 #include "base/clock.h"
 #include "base/must.h"
 #include "net/conn.h"

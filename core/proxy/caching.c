@@ -50,7 +50,7 @@ struct slice caching_origin(struct exchange *x) {
 static struct slice other_host(const struct exchange *x, struct slice authority) {
     struct slice host = headers_joined_id(&x->request.headers, HEADER_X_FORWARDED_HOST);
     if (!host.p && x->target_changed) host = x->received_host;
-    return x->forward || slice_equal_nocase(host, authority) ? slice_make("", 0) : host;
+    return x->forward || !host.p || slice_equal_nocase(host, authority) ? slice_make("", 0) : host;
 }
 
 static struct cache_key make_key(struct exchange *x) {
@@ -225,6 +225,7 @@ static void tell_follower(struct cache_follower *f) { news_tell(container_of(f, 
 static enum caching_answer follow(struct exchange *x) {
     struct caching *c = x->caching;
     c->followed = c->status.collapsed = true;
+    c->waited_for = c->status.fwd;
     return CACHING_WAIT;
 }
 
@@ -318,6 +319,7 @@ static enum cache_fwd reason_to_ask(const struct exchange *x) {
 static enum caching_answer ask(struct exchange *x) {
     struct caching *c = x->caching;
     c->status.fwd = reason_to_ask(x);
+    c->status.in_vain = c->followed;
     if (is_passed(x)) c->status.detail = cache_rule_word(c->found->rule);
     if (c->released) c->status.detail = SLICE("policy-late");
     return x->request.method == METHOD_HEAD || c->released ? CACHING_NONE : CACHING_FILLS;
@@ -326,7 +328,7 @@ static enum caching_answer ask(struct exchange *x) {
 static enum caching_answer hit(struct exchange *x) {
     struct caching *c = x->caching;
     enum cache_fwd miss = c->status.fwd;
-    c->status.fwd = CACHE_HIT;
+    c->status.fwd = c->followed ? c->waited_for : CACHE_HIT; /* RFC 9211 2.6: it went forward, with another one */
     if (serve_found(x)) return CACHING_SERVED;
     c->status = (struct cache_status){ .cache = c->status.cache, .fwd = miss };
     c->fill.place = cache_fill_alone(c->cache, &c->key, &x->request.headers);
@@ -401,6 +403,26 @@ void caching_fill(struct exchange *x) {
         &c->fill, x,
         &(struct fill_options){
             .place = c->fill.place, .old = known, .part = part, .as_it_is = is_passed(x) || (alone && asks_range(x)) });
+}
+
+/* The fill begins behind the invalidation by the same answer. */
+bool caching_adopt(struct exchange *x) {
+    struct caching *c = x->caching;
+    struct cache_control told;
+    if (!c || c->asks || c->fill.exchange || x->cache_bypass || x->request.method != METHOD_POST) return false;
+    if (x->fetch->tunnel || x->request_body.state != PIPE_ENDED) return false;
+    cache_control_of_response(&told, &x->response.headers, true);
+    struct target t = caching_target(x);
+    if (!cache_post_answers_get(&x->arena, &t, &x->response, &told)) return false;
+    struct fetch *fetch = x->fetch;
+    cache_control_of_request(&c->asked, &x->request.headers);
+    c->asked_headers = x->request.headers;
+    c->key = make_key(x);
+    fetch_waiter_forget(&x->fetch_waiter);
+    x->fetch = NULL;
+    x->body = NULL;
+    fill_adopt(&c->fill, x, fetch, cache_fill_alone(c->cache, &c->key, &x->request.headers));
+    return true;
 }
 
 /* What private= and no-cache= name is not stored, and meant for who asked (RFC 9111 5.2.2.7). */

@@ -27,8 +27,9 @@ struct caching {
     struct hit hit;
     struct settling *settling; /* NULL: it has made nothing invalid that the disk has */
     struct cache_status status;
-    bool asks;     /* the cache may answer it */
-    bool loads;    /* it has asked the disk, or knows that nothing is there: it does not again */
+    enum cache_fwd waited_for; /* why what it followed was asked for */
+    bool asks;                 /* the cache may answer it */
+    bool loads;                /* it has asked the disk, or knows that nothing is there: it does not again */
     bool released; /* what it waited for takes long: it asks for itself alone, and what comes is not stored */
     bool followed; /* it has waited for somebody's fill once: it does not again */
     bool served;   /* `hit` is the answer's body */
@@ -58,6 +59,8 @@ enum caching_answer caching_await(struct exchange *);
 void caching_take_changes(struct exchange *);
 /* A fetch of the exchange's own has its final head: what does that make invalid (RFC 9111 4.4, 4.3.5)? */
 void caching_heard(struct exchange *);
+/* Is it one that answers later GETs (RFC 9110 9.3.3)? Then a fill has taken it over, as after CACHING_FILLS. */
+bool caching_adopt(struct exchange *);
 /* Is what that made invalid gone from the disk, too, so that no crash brings it back? If not, the exchange is woken. */
 bool caching_is_settled(const struct caching *);
 /* Before the head leaves, after on_response: conditions, ranges, Cache-Status. */

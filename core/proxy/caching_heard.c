@@ -114,7 +114,8 @@ void caching_heard(struct exchange *x) {
     if (!c) return;
     c->status.fwd_status = x->response.status;
     if (x->request.method == METHOD_HEAD) heed_head(x);
-    if (!cache_invalidates(x->request.method, x->response.status)) return;
+    bool again = c->fill.exchange; /* it was adopted, and given back */
+    if (again || !cache_invalidates(x->request.method, x->response.status)) return;
     bool there = invalidate(x, &x->request.target);
     there |= invalidate_named(x, SLICE("Location"));
     there |= invalidate_named(x, SLICE("Content-Location"));

@@ -1,7 +1,8 @@
 /* A client: an accepted connection and its protocol. It reads heads and begins an exchange for each, carries the
  * request body into the exchange's pipe and the answer out (stream.h). It holds its listener, never a generation.
  *
- * client.c accepts and closes; client_proxy.c takes PROXY headers; client_tls.c shakes hands; client_h1.c and client_h2.c are the protocols. */
+ * client.c accepts and closes; client_proxy.c takes PROXY headers; client_tls.c shakes hands; client_h1.c and
+ * client_h2.c are the protocols. */
 #pragma once
 
 #include "http/h1.h"

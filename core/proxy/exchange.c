@@ -355,6 +355,7 @@ static enum next await_fill(struct exchange *x) {
     }
 }
 
+/* NOLINTNEXTLINE(misc-no-recursion): once, for a response that is adopted */
 static enum next await_head(struct exchange *x) {
     enum next filled = caching_leads(x->caching) ? await_fill(x) : GO_ON;
     if (filled != GO_ON) return filled;
@@ -364,6 +365,7 @@ static enum next await_head(struct exchange *x) {
         /* To the client it would come from us; it would tell its password to whoever is there. */
         if (x->forward && x->fetch->response.status == 407) return fail(x, FAIL_BAD_RESPONSE);
         take_response(x);
+        if (caching_adopt(x)) return await_head(x);
         break;
     case FETCH_REPLY: return reply(x, &x->fetch->reply);
     case FETCH_FAILED: return take_fetch_failure(x);
@@ -453,6 +455,7 @@ static enum next send_head(struct exchange *x) {
     }
     if (x->stream->body_unread && own) x->request.framing.keep_alive = false;
     if (x->source == SOURCE_REPLY || x->source == SOURCE_ERROR) answer_suit_client(x);
+    framing_settle(&x->response, x->request.method);
     x->stream->ops->send_head(x->stream, &x->response);
     x->head_sent = true;
     if (!own && has_tunnel(x)) {

@@ -122,7 +122,8 @@ void fetch_take_stream(struct fetch *, struct borrower *b);
 /* Its policy ends now: a waiting pick_backend fails with HOOK_DRAINED. */
 void fetch_let_go(struct fetch *);
 
-/* ---- ad hoc backends (proxy/ad_hoc.c): made from a URL, keyed by all of struct ad_hoc_way, per worker, expire after 60 s unused. */
+/* ---- ad hoc backends (proxy/ad_hoc.c): made from a URL, keyed by all of struct ad_hoc_way, per worker, expire after
+ * 60 s unused. */
 struct ad_hoc_way {
     const struct target *url; /* its scheme "connect": bytes as they are, its port set */
     struct tls_trust *trust;  /* for https; NULL: the system's roots */

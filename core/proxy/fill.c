@@ -372,7 +372,7 @@ static struct freshness measured(struct fill *f) {
     struct freshness fresh;
     cache_control_of_response(&f->told, &r->headers, true);
     if (!f->validated) {
-        f->rule = freshness_of(&fresh, &x->request, &x->caching->asked, r, &f->told, f->asked_at, f->heard_at);
+        f->rule = freshness_of(&fresh, &f->request, &x->caching->asked, r, &f->told, f->asked_at, f->heard_at);
     } else {
         f->rule = freshness_measure(&fresh, r->status, &r->headers, &f->told, f->asked_at, f->heard_at);
         cache_update_forbidden(&f->rule, &x->request, &x->caching->asked, &r->headers, &f->told);
@@ -555,6 +555,16 @@ void fill_begin(struct fill *f, struct exchange *x, const struct fill_options *o
     list_init(&f->waiter.node);
     make_request(f, o->as_it_is);
     ask(f);
+}
+
+void fill_adopt(struct fill *f, struct exchange *x, struct fetch *fetch, struct cache_fill *place) {
+    *f = (struct fill){ .exchange = x, .place = place, .fetch = fetch, .request = x->request };
+    task_init(&f->task, fill_advance);
+    list_init(&f->waiter.node);
+    f->request.method = METHOD_GET;
+    double seconds = loop_now(&worker_of_fill(f)->loop) - x->fetch_began;
+    f->asked_at = caching_now() - (int64_t)(seconds * 1000);
+    hear(f);
 }
 
 void fill_let_go(struct fill *f) {

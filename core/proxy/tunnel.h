@@ -1,6 +1,6 @@
-/* A tunnel: after 101, or the 200 to a CONNECT, what the client and the server send passes as it is, each way at its own pace. It holds no
- * generation: policy has had its say when it begins. The end of one way is passed on; the tunnel ends when both ways
- * have, one breaks, or nothing has passed for timeouts.tunnel. */
+/* A tunnel: after 101, or the 200 to a CONNECT, what the client and the server send passes as it is, each way at its
+ * own pace. It holds no generation: policy has had its say when it begins. The end of one way is passed on; the tunnel
+ * ends when both ways have, one breaks, or nothing has passed for timeouts.tunnel. */
 #pragma once
 
 #include "proxy/exchange.h"

@@ -60,8 +60,8 @@ void worker_count_refused(struct worker *);
 
 void worker_init(struct worker *, unsigned index, unsigned count); /* all but loop_run */
 void worker_fini(struct worker *);
-/* The backends of a generation, as this worker sees them: opened before it is adopted, closed when its last reference is
- * gone. */
+/* The backends of a generation, as this worker sees them: opened before it is adopted, closed when its last reference
+ * is gone. */
 void worker_views_open(struct worker *, const struct generation *);
 void worker_views_close(struct worker *, const struct generation *);
 /* Takes a new current generation (a reference goes over); the old one is let go. In the worker's thread. */
@@ -70,8 +70,8 @@ void worker_adopt(struct worker *, struct generation *);
 void worker_drain(struct worker *);
 /* Closes everything that is left, at the end of the drain time. */
 void worker_close_all(struct worker *);
-/* Drops idle connections to servers, ad hoc backends and idle sockets of scripts; once more at the very end, for what scripts have fetched
- * since. */
+/* Drops idle connections to servers, ad hoc backends and idle sockets of scripts; once more at the very end, for what
+ * scripts have fetched since. */
 void worker_close_pools(struct worker *);
 /* Policy of that generation ends in this worker now: waiting hooks of its exchanges fail with HOOK_DRAINED; their
  * subjects' site becomes NULL. Bodies flow on; what a hook has yet to decide fails like a hook that fails. */

@@ -1,5 +1,5 @@
-/* Figures are told at once, purges when they are safe on disk, too. `why` and `warm` go as a request through a listener of ours (visit.h): only policy
- * knows what the key of a URL is, and what a site's answer to it will be. */
+/* Figures are told at once, purges when they are safe on disk, too. `why` and `warm` go as a request through a listener
+ * of ours (visit.h): only policy knows what the key of a URL is, and what a site's answer to it will be. */
 #include "server/cache_orders.h"
 
 #include "base/must.h"
@@ -299,6 +299,7 @@ static struct told read_status(struct slice list) {
     for (struct slice rest = member; rest.p;) {
         struct slice value = slice_trim(slice_cut(&rest, ';')), name = slice_cut(&value, '=');
         if (slice_equal(name, SLICE("hit"))) told.hit = true;
+        if (slice_equal(name, SLICE("collapsed")) && !value.p) told.hit = true;
         if (slice_equal(name, SLICE("stored"))) told.stored = true;
         if (slice_equal(name, SLICE("detail")) || (slice_equal(name, SLICE("fwd")) && !told.word.p)) told.word = value;
     }

@@ -1,6 +1,6 @@
-/* The config as read: what the file returned, checked and in C's terms. `struct config` is plain data, made by settings.c out of
- * one value tree and thrown away when a generation has been built of it (generation_build.c); nothing that serves
- * points into it.
+/* The config as read: what the file returned, checked and in C's terms. `struct config` is plain data, made by
+ * settings.c out of one value tree and thrown away when a generation has been built of it (generation_build.c); nothing
+ * that serves points into it.
  *
  * How a load goes (reload.c and command_check.c drive it):
  *   sources_create -> state_create(-1) -> config_check: config_read, config_hooks, inspect

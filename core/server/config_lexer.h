@@ -1,4 +1,5 @@
-/* Lua's tokens, as far as finding lines takes: no values, no escapes, and no errors: what is not Lua gives some token. */
+/* Lua's tokens, as far as finding lines takes: no values, no escapes, and no errors: what is not Lua gives some
+ * token. */
 #pragma once
 
 #include "base/slice.h"

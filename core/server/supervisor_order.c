@@ -1,5 +1,5 @@
-/* Commands and signals. What concerns the serving process is passed on to it; what it says to a command is given back by
- * serving.c. */
+/* Commands and signals. What concerns the serving process is passed on to it; what it says to a command, serving.c
+ * gives back. */
 #include "server/supervisor_inside.h"
 
 #include "base/log.h"

@@ -1,16 +1,18 @@
 /* The disk is a log: what was written first goes first, used or not. So when a segment is begun, the next that will be
- * dropped is looked through, and what is in use there is written again, behind what is new: FIFO with reinsertion, which
- * is what the queues of memory do (cache_room.c), and costs a bit for each object instead of an order of all. (Requests
- * after Zipf, 0.9, for five times what the disk holds: hits went from 62.5 to 65.0 %, and with a scan through them from 53.1
- * to 56.4 %, for a quarter more writes. Half a segment instead of a quarter: no hits more, and a third more writes.)
+ * dropped is looked through, and what is in use there is written again, behind what is new: FIFO with reinsertion,
+ * which is what the queues of memory do (cache_room.c), and costs a bit for each object instead of an order of all.
+ * (Requests after Zipf, 0.9, for five times what the disk holds: hits went from 62.5 to 65.0 %, and with a scan through
+ * them from 53.1 to 56.4 %, for a quarter more writes. Half a segment instead of a quarter: no hits more, and a third
+ * more writes.)
  *
- * In use is what memory has, and has been asked for; it is written from there, with its latest head. And what was loaded
- * since it was written: its record is copied, with the number of the last purge anew, once it is sure that none has hit
- * it. It must be used again to stay again.
+ * In use is what memory has, and has been asked for; it is written from there, with its latest head. And what was
+ * loaded since it was written: its record is copied, with the number of the last purge anew, once it is sure that none
+ * has hit it. It must be used again to stay again.
  *
  * The work is bounded: a quarter of a segment is rescued at most, and what of one response is beyond that, so that each
- * byte that is new costs a third of another one in the worst case. And it is never in the way: what is new is written first, record by record in turn; what has not
- * been rescued when the segment is full is lost. All in the writer's thread. */
+ * byte that is new costs a third of another one in the worst case. And it is never in the way: what is new is written
+ * first, record by record in turn; what has not been rescued when the segment is full is lost. All in the writer's
+ * thread. */
 #include "store/disk_inside.h"
 
 #include "base/must.h"
@@ -41,7 +43,8 @@ static bool is_in_use(struct disk *d, const struct entry *e) {
 }
 
 static void choose(struct disk *d, const struct disk_lost *lost, unsigned count, int64_t *left) {
-    for (unsigned i = 0; i < count && d->rescue.count<RESCUES_MOST && * left> 0; i++) {
+    for (unsigned i = 0; i < count; i++) {
+        if (d->rescue.count == RESCUES_MOST || *left <= 0) return;
         if (!is_in_use(d, &lost[i].entry)) continue;
         *left -= lost[i].entry.units;
         d->rescue.list[d->rescue.count++] = lost[i];
@@ -121,8 +124,8 @@ static bool copy_body(struct copy *c, uint64_t to) {
     return true;
 }
 
-/* Back to front, as all records. Its head not at all, if it was superseded meanwhile: what did so is written later, and must
- * be the latest that a scan finds. */
+/* Back to front, as all records. Its head not at all, if it was superseded meanwhile: what did so is written later, and
+ * must be the latest that a scan finds. */
 static bool write_record(struct copy *c) {
     struct disk *d = c->disk;
     struct record_head h = c->head;

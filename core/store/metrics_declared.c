@@ -1,7 +1,8 @@
 /* Families that scripts declare: named, labelled and bounded by them.
  *
- * A policy is loaded again and again, so what is declared in the same way is the same family. What is declared otherwise
- * takes its name over if nobody has added to it yet; the former one stays, since old generations may hold it. */
+ * A policy is loaded again and again, so what is declared in the same way is the same family. What is declared
+ * otherwise takes its name over if nobody has added to it yet; the former one stays, since old generations may hold
+ * it. */
 #include "store/metrics_inside.h"
 
 #include "base/log.h"

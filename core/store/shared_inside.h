@@ -93,7 +93,8 @@ struct shard *shard_lock(struct shared *, uint64_t hash);
 
 /* The key's live node, NULL if there is none. */
 struct node *shard_find(struct shard *, struct slice key, uint64_t hash);
-/* The pointer that points at the key's node, expired or not, or at the end of its chain; NULL when there is no table. */
+/* The pointer that points at the key's node, expired or not, or at the end of its chain; NULL when there is no
+ * table. */
 struct node **shard_find_place(struct shard *, struct slice key, uint64_t hash);
 /* Puts a node for the key in, in place of the one it may have. False when the dictionary is full or there is no
  * memory. */

@@ -70,6 +70,9 @@ local kinds = {
   count = function(value) if not is_whole(value) or value < 1 then return "a whole number, 1 or more" end end,
   number = function(value) if not math.type(value) or value ~= value or value < 0 then return "0 or more" end end,
   seconds = function(value) if not options.seconds(value) then return 'a time, such as 2, "500ms" or "1m"' end end,
+  ttl = function(value) -- a number, for who calculates with it
+    if not math.type(value) or not (value >= 0 and value < 1e9) then return "seconds" end
+  end,
   status = function(value)
     if not is_whole(value) or value < 200 or value > 599 then return "a status, 200 to 599" end
   end,

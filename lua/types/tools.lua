@@ -277,8 +277,8 @@ gate.cache = {}
 ---@field site? string the site's name; else that of the request, or the only one that has a cache
 
 ---Purges stored responses, at once and in all workers, those that are being fetched at this moment included. Anywhere
----but while the file is loaded. Raises for a site that has no cache. With a disk it waits, like gate.sleep, until that is
----safe there: from then on no crash brings back what was purged.
+---but while the file is loaded. Raises for a site that has no cache. With a disk it waits, like gate.sleep, until that
+---is safe there: from then on no crash brings back what was purged.
 ---
 ---```lua
 ---function site.on_response(req, res)

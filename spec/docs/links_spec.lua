@@ -2,10 +2,7 @@
 
 local uv = require "luv"
 
-local function read_file(path)
-  local file <close> = assert(io.open(path))
-  return file:read "a"
-end
+local read_file = require("support.process").read_file
 
 local pages = { "README.md", "CONTRIBUTING.md", "core/README.md", "bench/README.md", "spec/support/README.md" }
 for name in uv.fs_scandir_next, uv.fs_scandir "docs" do

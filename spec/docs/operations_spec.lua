@@ -2,10 +2,7 @@
 
 local uv = require "luv"
 
-local function read_file(path)
-  local file <close> = assert(io.open(path))
-  return file:read "a"
-end
+local read_file = require("support.process").read_file
 
 local manual = read_file "docs/operations.md"
 

@@ -5,10 +5,7 @@
 
 local page = {}
 
-local function read_file(path)
-  local file <close> = assert(io.open(path))
-  return file:read "a"
-end
+local read_file = require("support.process").read_file
 
 ---@class page.Block
 ---@field language string "lua", "console", …

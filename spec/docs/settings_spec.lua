@@ -11,10 +11,7 @@ local headings = {
   LISTENER_TLS = "### TLS to clients", CERTIFICATE = "### A certificate",
 }
 
-local function read_file(path)
-  local file <close> = assert(io.open(path))
-  return file:read "a"
-end
+local read_file = require("support.process").read_file
 
 local source, manual = read_file "core/server/settings_table.c", read_file "docs/settings.md"
 

@@ -5,10 +5,7 @@ local support = require "support"
 local it, moongate, net, websocket = support.it, support.moongate, support.net, support.websocket
 local uv = require "luv"
 
-local function read_file(path)
-  local file <close> = assert(io.open(path))
-  return file:read "a"
-end
+local read_file = require("support.process").read_file
 
 local names = {}
 for name in uv.fs_scandir_next, uv.fs_scandir "examples" do

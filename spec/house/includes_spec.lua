@@ -33,6 +33,20 @@ local libraries = {
   ["nghttp2/*"]     = { "^core/http/h2%.c$" },
 }
 
+-- What families of files share, and how the names of those begin that may include it.
+local families = {
+  ["kit/kit_inside.h"]           = { "kit" },
+  ["lua/body_inside.h"]          = { "bind_body" },
+  ["lua/inspect_inside.h"]       = { "inspect" },
+  ["lua/jwt_inside.h"]           = { "bind_jwt" },
+  ["lua/re_inside.h"]            = { "bind_re", "regex" },
+  ["server/supervisor_inside.h"] = { "supervisor", "serving", "upgrade" },
+  ["store/cache_inside.h"]       = { "cache", "disk" },
+  ["store/disk_inside.h"]        = { "disk" },
+  ["store/metrics_inside.h"]     = { "metrics" },
+  ["store/shared_inside.h"]      = { "shared" },
+}
+
 -- Every file under a folder of core/.
 local function files_of(folder)
   local files = {}
@@ -95,6 +109,20 @@ describe("the house", function()
         if path:find(pattern) then return end
       end
       if allowed then breaches[#breaches + 1] = ("%s: %s has no business here"):format(where, name) end
+    end)
+    assert_none(breaches)
+  end)
+
+  it("keeps what a family of files shares within it", function()
+    local breaches = {}
+    each_include(function(path, where, _, name)
+      if not name:find "_inside%.h$" then return end
+      local folder = "core/" .. name:match "^[^/]+" .. "/"
+      for _, family in ipairs(families[name] or {}) do
+        local beginning = folder .. family
+        if path:find(beginning, 1, true) == 1 and path:find("^[_.]", #beginning + 1) then return end
+      end
+      breaches[#breaches + 1] = ("%s: %s is not of this family"):format(where, name)
     end)
     assert_none(breaches)
   end)

@@ -53,8 +53,9 @@ describe("kit.load", function()
   end)
 
   it("ends an on_load that takes too long, and says which", function()
-    raises("config.lua:2: on_load: it took longer than 10 s", testing.load, { text = [[return { listen = 8080, on_request = 204,
-      on_load = function() require("moongate").sleep(11) end }]] })
+    raises("config.lua:2: on_load: it took longer than 10 s", testing.load, { text = [[
+return { listen = 8080, on_request = 204,
+  on_load = function() require("moongate").sleep(11) end }]] })
   end)
 
   it("ends the kit before it", function()

@@ -138,7 +138,7 @@ describe("scripts.oauth2_introspection", function()
       ['{ url = "id.example", ' .. who .. " }"] = "oauth2_introspection: url: expected one such as",
       ['{ backend = "id", ' .. who .. " }"] = "oauth2_introspection: path: expected one that begins with /",
       ['{ url = "http://a/", client_id = "a" }'] = "oauth2_introspection: client_secret: must be given",
-      ['{ url = "http://a/", ttl = -1, ' .. who .. " }"] = "oauth2_introspection: ttl: expected 0 or more",
+      ['{ url = "http://a/", ttl = -1, ' .. who .. " }"] = "oauth2_introspection: ttl: expected seconds",
       ['{ url = "http://a/", timout = 1, ' .. who .. " }"] = 'oauth2_introspection: unknown option "timout"',
     })
   end)

@@ -122,6 +122,16 @@ function Moongate:reload_with(text)
   if status ~= 0 then async.fail(("reload failed with status %d: %s"):format(status, output)) end
 end
 
+---Waits until no client is connected and no request is under way at a backend.
+---@param note? string for who reads that it did not come to this
+function Moongate:wait_idle(note)
+  local status
+  async.eventually("all clients and requests to be gone" .. (note or ""), function()
+    status = select(2, self:command "status")
+    return status:find "clients +0 open" and not status:find "active [1-9]"
+  end, { timeout = 10, seen = function() return status end })
+end
+
 ---Waits for a line of its error log (stderr).
 ---@param pattern string
 ---@param options? { timeout?: number, from?: integer }  from: as from `log_mark`

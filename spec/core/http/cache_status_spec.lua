@@ -22,6 +22,7 @@ describe("a member of Cache-Status (RFC 9211 2)", function()
       "moongate; fwd=uri-miss; fwd-status=200; ttl=5; stored; collapsed" },
     { { fwd = "vary-miss", stored = true }, "moongate; fwd=vary-miss; stored" },
     { { fwd = "miss", collapsed = true }, "moongate; fwd=miss; collapsed" },
+    { { fwd = "miss", collapsed = true, in_vain = true }, "moongate; fwd=miss; collapsed=?0" },
     { { fwd = "request" }, "moongate; fwd=request" },
     { { fwd = "stale", fwd_status = 304 }, "moongate; fwd=stale; fwd-status=304" },
     { { fwd = "partial" }, "moongate; fwd=partial" },

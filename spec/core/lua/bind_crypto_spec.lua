@@ -7,25 +7,8 @@ local keys = require "support.keys"
 local process = require "support.process"
 local rfc_tokens = require "core.lua.rfc_tokens"
 
--- What a script comes to; %s in it become arguments as Lua literals.
-local function run(text, ...)
-  local literals = table.pack(...)
-  for i = 1, literals.n do literals[i] = ("%q"):format(literals[i]) end
-  local script = "local c = gate.crypto " .. text:format(table.unpack(literals, 1, literals.n))
-  return engine.run(script, { hook_cpu = 5 })
-end
-
-local function assert_raises(sentence, text, ...)
-  local said = run(text, ...)
-  assert(said:find("^raised: ") and said:find(sentence, 1, true), ("%q, expected it to raise %q"):format(said, sentence))
-end
-
--- A JWK as a Lua literal.
-local function literal(jwk)
-  local parts = {}
-  for name, value in pairs(jwk) do parts[#parts + 1] = ("%s = %q"):format(name, value) end
-  return "{ " .. table.concat(parts, ", ") .. " }"
-end
+local run, assert_raises = engine.runner "local c = gate.crypto "
+local literal = engine.literal
 
 describe("gate.crypto", function()
   before_each(engine.before_each)

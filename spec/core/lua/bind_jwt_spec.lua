@@ -26,23 +26,8 @@ local prelude = [[
   local hs256 = '{"alg":"HS256"}'
 ]]
 
--- What a script comes to; %s in it become arguments as Lua literals.
-local function run(text, ...)
-  local literals = table.pack(...)
-  for i = 1, literals.n do literals[i] = ("%q"):format(literals[i]) end
-  return engine.run(prelude .. text:format(table.unpack(literals, 1, literals.n)), { hook_cpu = 5 })
-end
-
-local function assert_raises(sentence, text, ...)
-  local said = run(text, ...)
-  assert(said:find("^raised: ") and said:find(sentence, 1, true), ("%q, expected it to raise %q"):format(said, sentence))
-end
-
-local function literal(jwk)
-  local parts = {}
-  for name, value in pairs(jwk) do parts[#parts + 1] = ("%s = %q"):format(name, value) end
-  return "{ " .. table.concat(parts, ", ") .. " }"
-end
+local run, assert_raises = engine.runner(prelude)
+local literal = engine.literal
 
 -- The kind of key for each algorithm.
 local algorithms = {

@@ -88,6 +88,28 @@ function engine.run(text, options)
   return answer.body or answer.verdict
 end
 
+---For scripts with the same beginning: `run(text, …)`, in whose text each %s becomes an argument as a Lua literal, and
+---`assert_raises(sentence, text, …)`.
+---@param prelude string
+function engine.runner(prelude)
+  local function run(text, ...)
+    local literals = table.pack(...)
+    for i = 1, literals.n do literals[i] = ("%q"):format(literals[i]) end
+    return engine.run(prelude .. text:format(table.unpack(literals, 1, literals.n)), { hook_cpu = 5 })
+  end
+  return run, function(sentence, text, ...)
+    local said = run(text, ...)
+    assert(said:find("^raised: ") and said:find(sentence, 1, true), ("%q, expected it to raise %q"):format(said, sentence))
+  end
+end
+
+---A table of strings, such as a JWK, as a Lua literal.
+function engine.literal(fields)
+  local parts = {}
+  for name, value in pairs(fields) do parts[#parts + 1] = ("%s = %q"):format(name, value) end
+  return "{ " .. table.concat(parts, ", ") .. " }"
+end
+
 ---An answer in a few words: "reply 200 body", "pick a b", "carry_on".
 function engine.shown(answer)
   local words = { answer.verdict }

@@ -53,6 +53,14 @@ void module_push_buffer(lua_State *L, const struct buffer *b) {
     luaL_pushresultsize(&text, b->size);
 }
 
+void module_make_type(lua_State *L, const char *name, const luaL_Reg *methods) {
+    luaL_newmetatable(L, name);
+    luaL_setfuncs(L, methods, 0);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -2, "__index");
+    lua_pop(L, 1);
+}
+
 __attribute__((visibility("default"))) int luaopen_moongate_core(lua_State *L) {
     lua_newtable(L);
     for (const luaL_Reg *part = parts; part->name; part++) {

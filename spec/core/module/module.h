@@ -40,3 +40,5 @@ void module_set_slice(lua_State *L, const char *field, struct slice);
 struct value module_read_value(lua_State *L, int index);
 /* All bytes of a buffer. */
 void module_push_buffer(lua_State *L, const struct buffer *);
+/* A type of userdata, for luaL_setmetatable: its methods, and metamethods among them. */
+void module_make_type(lua_State *L, const char *name, const luaL_Reg *methods);

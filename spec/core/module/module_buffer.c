@@ -183,11 +183,7 @@ int module_buffer_open(lua_State *L) {
         { "thread_fini", buffer_lua_thread_fini },
         { NULL, NULL },
     };
-    luaL_newmetatable(L, BUFFER_TYPE);
-    luaL_setfuncs(L, methods, 0);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
-    lua_pop(L, 1);
+    module_make_type(L, BUFFER_TYPE, methods);
     luaL_newlib(L, functions);
     lua_pushinteger(L, CHUNK_BYTES);
     lua_setfield(L, -2, "CHUNK_BYTES");

@@ -579,19 +579,11 @@ static const luaL_Reg functions[] = {
     { "figures", cache_on_figures },     { "variants", cache_on_variants }, { NULL, NULL },
 };
 
-static void make_type(lua_State *L, const char *name, const luaL_Reg *methods) {
-    luaL_newmetatable(L, name);
-    luaL_setfuncs(L, methods, 0);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
-    lua_pop(L, 1);
-}
-
 int module_cache_open(lua_State *L) {
-    make_type(L, CACHED, cached_methods);
-    make_type(L, READER, reader_methods);
-    make_type(L, FILL, fill_methods);
-    make_type(L, FOLLOWER, follower_methods);
+    module_make_type(L, CACHED, cached_methods);
+    module_make_type(L, READER, reader_methods);
+    module_make_type(L, FILL, fill_methods);
+    module_make_type(L, FOLLOWER, follower_methods);
     luaL_newlib(L, functions);
     module_cache_load_open(L);
     return 1;

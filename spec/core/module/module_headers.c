@@ -141,11 +141,7 @@ int module_headers_open(lua_State *L) {
         { "new", headers_lua_new },     { "id", headers_lua_id },     { "known", headers_lua_known },
         { "valid", headers_lua_valid }, { "list", headers_lua_list }, { NULL, NULL },
     };
-    luaL_newmetatable(L, HEADERS_TYPE);
-    luaL_setfuncs(L, methods, 0);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
-    lua_pop(L, 1);
+    module_make_type(L, HEADERS_TYPE, methods);
     luaL_newlib(L, functions);
     return 1;
 }

@@ -671,14 +671,6 @@ static int state_lua_collect(lua_State *L) {
 
 /* ---- */
 
-static void open_type(lua_State *L, const char *name, const luaL_Reg *methods) {
-    luaL_newmetatable(L, name);
-    luaL_setfuncs(L, methods, 0);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
-    lua_pop(L, 1);
-}
-
 int module_lua_open(lua_State *L) {
     static const luaL_Reg state_methods[] = {
         { "become_current", state_lua_become_current },
@@ -706,8 +698,8 @@ int module_lua_open(lua_State *L) {
         { "__gc", call_lua_gc },         { NULL, NULL },
     };
     static const luaL_Reg functions[] = { { "open", lua_lua_open }, { NULL, NULL } };
-    open_type(L, STATE_TYPE, state_methods);
-    open_type(L, CALL_TYPE, call_methods);
+    module_make_type(L, STATE_TYPE, state_methods);
+    module_make_type(L, CALL_TYPE, call_methods);
     luaL_newlib(L, functions);
     return 1;
 }

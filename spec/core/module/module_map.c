@@ -72,11 +72,7 @@ static const luaL_Reg methods[] = {
 
 int module_map_open(lua_State *L) {
     static const luaL_Reg functions[] = { { "new", map_lua_new }, { "hash", map_lua_hash }, { NULL, NULL } };
-    luaL_newmetatable(L, MAP_TYPE);
-    luaL_setfuncs(L, methods, 0);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
-    lua_pop(L, 1);
+    module_make_type(L, MAP_TYPE, methods);
     luaL_newlib(L, functions);
     return 1;
 }

@@ -395,18 +395,10 @@ static const luaL_Reg reader_methods[] = {
     { "state", reader_lua_state }, { "__gc", reader_lua_gc },   { NULL, NULL },
 };
 
-static void make_type(lua_State *L, const char *name, const luaL_Reg *methods) {
-    luaL_newmetatable(L, name);
-    luaL_setfuncs(L, methods, 0);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
-    lua_pop(L, 1);
-}
-
 int module_proxy_open(lua_State *L) {
     static const luaL_Reg functions[] = { { "pipe", pipe_lua_new }, { NULL, NULL } };
-    make_type(L, PIPE_TYPE, pipe_methods);
-    make_type(L, READER_TYPE, reader_methods);
+    module_make_type(L, PIPE_TYPE, pipe_methods);
+    module_make_type(L, READER_TYPE, reader_methods);
     luaL_newlib(L, functions);
     lua_pushinteger(L, PIPE_WINDOW);
     lua_setfield(L, -2, "PIPE_WINDOW");

@@ -344,7 +344,7 @@ static int rules_vary_names(lua_State *L) {
 
 /* ---- Cache-Status */
 
-/* rules.status({ cache =, fwd =, fwd_status =, ttl =, stored =, collapsed =, detail = }, response) -> response */
+/* rules.status({ cache =, fwd =, fwd_status =, ttl =, stored =, collapsed =, in_vain =, detail = }, response) -> response */
 static int rules_status(lua_State *L) {
     struct arena arena;
     struct headers headers;
@@ -355,6 +355,7 @@ static int rules_status(lua_State *L) {
         .ttl = rules_integer(L, "ttl", INT64_MIN),
         .stored = rules_boolean(L, "stored"),
         .collapsed = rules_boolean(L, "collapsed"),
+        .in_vain = rules_boolean(L, "in_vain"),
         .detail = rules_slice(L, "detail"),
     };
     s.has_ttl = s.ttl != INT64_MIN;

@@ -441,14 +441,6 @@ static const luaL_Reg functions[] = {
     { NULL, NULL },
 };
 
-static void add_type(lua_State *L, const char *type, const luaL_Reg *methods) {
-    luaL_newmetatable(L, type);
-    luaL_setfuncs(L, methods, 0);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
-    lua_pop(L, 1);
-}
-
 /* What lives as long as the process (site figures) is reached from variables of this module, which Lua unloads before a
  * leak checker looks. So the module stays. */
 static void stay_loaded(void) {
@@ -458,8 +450,8 @@ static void stay_loaded(void) {
 
 __attribute__((visibility("default"))) int luaopen_moongate_core_server(lua_State *L) {
     stay_loaded();
-    add_type(L, ACCESS, access_methods);
-    add_type(L, DATAGRAMS, datagrams_methods);
+    module_make_type(L, ACCESS, access_methods);
+    module_make_type(L, DATAGRAMS, datagrams_methods);
     luaL_newlib(L, functions);
     return 1;
 }

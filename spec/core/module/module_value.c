@@ -127,11 +127,7 @@ static const luaL_Reg methods[] = {
 
 int module_value_open(lua_State *L) {
     static const luaL_Reg functions[] = { { "from", value_lua_from }, { "build", value_lua_build }, { NULL, NULL } };
-    luaL_newmetatable(L, VALUE_TYPE);
-    luaL_setfuncs(L, methods, 0);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
-    lua_pop(L, 1);
+    module_make_type(L, VALUE_TYPE, methods);
     luaL_newlib(L, functions);
     return 1;
 }

@@ -252,11 +252,7 @@ describe("chaos round the cache", function()
       gate:reload()
       for _, task in ipairs(tasks) do task:join(60) end
       assert.is_true(checked > before + 20, "too few answers came whole: " .. checked - before)
-      local status
-      support.eventually("all clients and requests to be gone (seed " .. seed .. ")", function()
-        status = select(2, gate:command "status")
-        return status:find "clients +0 open" and not status:find "active [1-9]"
-      end, { timeout = 10, seen = function() return status end })
+      gate:wait_idle(" (seed " .. seed .. ")")
     end)
   end
 

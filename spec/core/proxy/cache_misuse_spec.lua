@@ -323,11 +323,7 @@ describe("the cache", function()
       two:reset()
       one:reset()
       first:close()
-      local seen
-      support.eventually("both to be gone", function()
-        seen = select(2, small:command "status")
-        return seen:find "clients +0 open" and not seen:find "active [1-9]"
-      end, { seen = function() return seen end })
+      small:wait_idle()
     end)
   end
 

@@ -339,7 +339,12 @@ describe("many requests for one absent object", function()
     local conn = server:accept()
     http.request(conn)
     conn:send "HTTP/1.1 200 OK\r\nCache-Control: max-age=100\r\nContent-Length: 10\r\n\r\nfirst"
-    for _, client in ipairs(clients) do client:read_until "first" end
+    local reused = 0
+    for _, client in ipairs(clients) do
+      local head = client:read_until "first"
+      if head:find "Cache%-Status: moongate; fwd=uri%-miss; ttl=%d+; collapsed\r\n" then reused = reused + 1 end
+    end
+    assert.is_true(reused > 0) -- RFC 9211 2.6
     conn:send "later"
     for _, client in ipairs(clients) do client:read_until "later" end
     assert.equal(1, server.accepted)
@@ -373,7 +378,11 @@ describe("many requests for one absent object", function()
       http.request(conns[i])
     end
     for _, conn in ipairs(conns) do conn:send(private) end
-    for _, client in ipairs(clients) do assert.equal("ok", http.response(client).body) end
+    for _, client in ipairs(clients) do
+      local response = http.response(client)
+      assert.equal("ok", response.body)
+      assert.is_nil((response.headers["Cache-Status"] .. ";"):find "collapsed;") -- RFC 9211 2.6: "collapsed=?0"
+    end
     -- And remembered: the next ones do not wait for each other.
     local later = ask("/private", 2)
     for _ = 1, 2 do http.request(server:accept()) end
@@ -469,6 +478,52 @@ describe("a cache's key", function()
     http.get(gate.port, "/h", { headers = { Host = "two" } })
     http.get(gate.port, "/h", { headers = { Host = "ONE" } })
     assert.equal(2, #backend.requests)
+  end)
+end)
+
+describe("the answer to a POST", function()
+  local gate, backend, routes
+
+  support.setup(function() gate, backend, routes = start() end)
+
+  local function post(target, headers)
+    routes[target] = function(request)
+      return 200, headers, request.method == "POST" and "posted " .. request.body or "got"
+    end
+    return http.post(gate.port, target, "x")
+  end
+
+  it("answers later GETs if it is fresh and says that it is what they would get (RFC 9110 9.3.3)", function()
+    for i, location in ipairs { "/post1", "http://localhost/post2", "./post3", "" } do
+      local target = "/post" .. i
+      local answer = post(target, { ["Cache-Control"] = "max-age=100", ["Content-Location"] = location })
+      assert.equal("posted x", answer.body)
+      assert.matches("fwd=method; fwd%-status=200; ttl=%d+; stored$", answer.headers["Cache-Status"])
+      local stored = http.get(gate.port, target)
+      assert.equal("posted x", stored.body)
+      assert.matches("; hit", stored.headers["Cache-Status"])
+      assert.equal(1, asked(backend, target))
+      post(target, { ["Cache-Control"] = "max-age=100" })
+      assert.equal("got", http.get(gate.port, target).body)
+    end
+  end)
+
+  it("is for its client alone otherwise", function()
+    for i, headers in ipairs {
+      { ["Cache-Control"] = "max-age=100" }, { ["Content-Location"] = "/other2" },
+      { ["Cache-Control"] = "max-age=100", ["Content-Location"] = "/else" },
+      { ["Cache-Control"] = "max-age=100, private", ["Content-Location"] = "/other4" },
+      { ["Cache-Control"] = "max-age=100", ["Content-Location"] = "http://a.example/other5" },
+      { ["Cache-Control"] = "no-store, max-age=100", ["Content-Location"] = "/other6" },
+      { ["Last-Modified"] = "Sun, 22 Nov 2020 10:00:00 GMT", ["Content-Location"] = "/other7" },
+      { ["Cache-Control"] = "max-age=100", ["Content-Location"] = "/other8", Vary = "*" },
+    } do
+      local target = "/other" .. i
+      local answer = post(target, headers)
+      assert.equal("posted x", answer.body)
+      assert.is_nil(answer.headers["Cache-Status"]:find "stored")
+      assert.equal("got", http.get(gate.port, target).body)
+    end
   end)
 end)
 

@@ -133,10 +133,6 @@ describe("chaos", function()
 
     local response = http.get(gate.port, "/reply")
     assert.equal(100000, #response.body, response.body:sub(1, 200))
-    local status
-    support.eventually("all clients and requests to be gone (seed " .. seed .. ")", function()
-      status = select(2, gate:command "status")
-      return status:find "clients +0 open" and not status:find "active [1-9]"
-    end, { timeout = 10, seen = function() return status end })
+    gate:wait_idle(" (seed " .. seed .. ")")
   end)
 end)

@@ -88,7 +88,8 @@ describe("forwarded fields", function()
   end)
 
   it("of a trusted proxy that speaks the older fields are not mixed with what its client says in Forwarded", function()
-    local headers = forwarded(gate.values.PORT2, "X-Forwarded-For: 203.0.113.9\r\nForwarded: for=203.0.113.9;proto=https\r\n")
+    local headers = forwarded(gate.values.PORT2,
+      "X-Forwarded-For: 203.0.113.9\r\nForwarded: for=203.0.113.9;proto=https\r\n")
     assert.same({ "http" }, headers:all "X-Forwarded-Proto")
   end)
 

@@ -19,19 +19,12 @@ local function start(backend, site, options)
   ]]):format(site or "", options.top or "") }
 end
 
-local function read_file(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read "a"
-  file:close()
-  return text
-end
-
 -- The lines of the access log once there are `n`.
 local function log_lines(gate, n)
   local lines
   support.eventually(n .. " lines in the access log", function()
     lines = {}
-    for line in read_file(gate.dir .. "/access.log"):gmatch "[^\n]+" do lines[#lines + 1] = line end
+    for line in support.process.read_file(gate.dir .. "/access.log"):gmatch "[^\n]+" do lines[#lines + 1] = line end
     return #lines >= n
   end)
   return lines

@@ -9,7 +9,12 @@ describe("HTTP/1", function()
   support.setup(function()
     backend = net.listen()
     gate = moongate.start { values = { BACKEND = backend }, config = [[
-      return { drain = "2s", listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND", keepalive = 0 } } }
+      local function on_response(_, res)
+        local status = tonumber(res.headers["X-Become"])
+        if status then res.status = status end
+      end
+      return { drain = "2s", listen = "127.0.0.1:$PORT", backends = { app = { "$BACKEND", keepalive = 0 } },
+        on_response = on_response }
     ]] }
   end)
 
@@ -199,6 +204,18 @@ describe("HTTP/1", function()
       assert.equal('"x"', response.headers.ETag)
       assert.same({ "77" }, response.headers:all "Content-Length")
       exchange(get, ok, { client = client })
+    end)
+
+    it("lose the length they tell of where policy makes them answers that have content, or a 204", function()
+      local head = "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"
+      local response = exchange(get, "HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\nX-Become: 200\r\n\r\n")
+      assert.equal(200, response.status)
+      assert.same({ "0" }, response.headers:all "Content-Length")
+      response = exchange(head, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nX-Become: 204\r\n\r\n", { method = "HEAD" })
+      assert.equal(204, response.status)
+      assert.same({}, response.headers:all "Content-Length")
+      response = exchange(head, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nX-Become: 404\r\n\r\n", { method = "HEAD" })
+      assert.same({ "4" }, response.headers:all "Content-Length")
     end)
 
     it("are not confused by a body that a HEAD was answered with all the same", function()

@@ -6,13 +6,6 @@ local server = require "moongate_core.server"
 local support = require "support"
 local it = support.it
 
-local function read_file(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read "a"
-  file:close()
-  return text
-end
-
 local wall = 1795428672.25 -- 2026-11-23T10:11:12.250Z
 
 local function record(fields)
@@ -31,7 +24,7 @@ local function write(format, ...)
   local log = server.access_log(path, format)
   for _, fields in ipairs { ... } do log:write(record(fields)) end
   log:close()
-  return read_file(path)
+  return support.process.read_file(path)
 end
 
 describe("a combined line", function()
@@ -90,8 +83,8 @@ describe("the access log", function()
     local log = server.access_log(path)
     log:write(record())
     local began = uv.hrtime()
-    while read_file(path) == "" and uv.hrtime() - began < 5e9 do log:run(0.05) end
-    assert.equal(1, select(2, read_file(path):gsub("\n", "")))
+    while support.process.read_file(path) == "" and uv.hrtime() - began < 5e9 do log:run(0.05) end
+    assert.equal(1, select(2, support.process.read_file(path):gsub("\n", "")))
     assert.is_true(uv.hrtime() - began < 2e9)
     log:close()
   end)
@@ -102,7 +95,7 @@ describe("the access log", function()
     for i = 1, 20000 do log:write(record { target = "/" .. i }) end
     log:close()
     local i = 0
-    for target in read_file(path):gmatch '"GET (%S+) HTTP' do
+    for target in support.process.read_file(path):gmatch '"GET (%S+) HTTP' do
       i = i + 1
       assert.equal("/" .. i, target)
     end
@@ -118,9 +111,9 @@ describe("the access log", function()
     log:reopen(dir .. "/access.log")
     log:write(record { target = "/after" })
     log:close()
-    assert.truthy(read_file(dir .. "/access.log.1"):find("/before", 1, true))
-    assert.is_nil(read_file(dir .. "/access.log.1"):find("/after", 1, true))
-    assert.truthy(read_file(dir .. "/access.log"):find("/after", 1, true))
+    assert.truthy(support.process.read_file(dir .. "/access.log.1"):find("/before", 1, true))
+    assert.is_nil(support.process.read_file(dir .. "/access.log.1"):find("/after", 1, true))
+    assert.truthy(support.process.read_file(dir .. "/access.log"):find("/after", 1, true))
   end)
 
   it("counts the lines that it could not write", function()
@@ -163,7 +156,7 @@ describe("the access log of a proxy", function()
     for i = 1, 200 do http.get(gate.port, "/" .. i) end
     gate:stop()
     local seen = {}
-    for target, status, bytes in read_file(gate.dir .. "/access.log"):gmatch '"GET (%S+) HTTP/1.1" (%d+) (%d+) "%-" "%-"\n' do
+    for target, status, bytes in support.process.read_file(gate.dir .. "/access.log"):gmatch '"GET (%S+) HTTP/1.1" (%d+) (%d+) "%-" "%-"\n' do
       assert.same({ "200", "5" }, { status, bytes })
       seen[target] = true
     end
@@ -178,8 +171,8 @@ describe("the access log of a proxy", function()
     support.eventually("a new file", function() return uv.fs_stat(gate.dir .. "/access.log") end)
     http.get(gate.port, "/after")
     gate:stop()
-    assert.truthy(read_file(gate.dir .. "/access.log"):find("/after", 1, true))
-    local all = read_file(gate.dir .. "/old.log") .. read_file(gate.dir .. "/access.log")
+    assert.truthy(support.process.read_file(gate.dir .. "/access.log"):find("/after", 1, true))
+    local all = support.process.read_file(gate.dir .. "/old.log") .. support.process.read_file(gate.dir .. "/access.log")
     assert.equal(1, select(2, all:gsub("/before", "")))
   end)
 
@@ -187,7 +180,7 @@ describe("the access log of a proxy", function()
     local gate = start "json"
     http.get(gate.port, "/x?y", { headers = { ["X-Forwarded-For"] = "198.51.100.9", ["User-Agent"] = 'a "b"' } })
     gate:stop()
-    local line = read_file(gate.dir .. "/access.log")
+    local line = support.process.read_file(gate.dir .. "/access.log")
     for _, part in ipairs {
       '"client":"198.51.100.9"', '"method":"GET"', '"target":"/x?y"', '"status":200', '"bytes_out":5', '"user_agent":"a \\"b\\""',
       '"source":"backend"', '"backend":"app"', ('"server":%q'):format(gate.values.BACKEND.address), '"tries":1', '"error":null',

@@ -5,11 +5,6 @@ local json = require "support.json"
 local support = require "support"
 local it, http, moongate = support.it, support.http, support.moongate
 
-local function read_file(path)
-  local file <close> = assert(io.open(path, "rb"))
-  return file:read "a"
-end
-
 -- A backend that answers by path, and a proxy before it, with what else its config wants.
 local function start(options)
   options = options or {}
@@ -31,7 +26,8 @@ local function start(options)
     %s
     return { admin = "127.0.0.1:$PORT2", sites = { site },
       log = { access = "$DIR/access.log", access_format = "json" } }
-  ]]):format(options.only and "" or '"127.0.0.1:$PORT",', options.only or options.listen or "", options.cache or "", options.policy or "") }
+  ]]):format(options.only and "" or '"127.0.0.1:$PORT",', options.only or options.listen or "", options.cache or "",
+    options.policy or "") }
   return gate, backend
 end
 
@@ -345,7 +341,7 @@ describe("what the cache did", function()
     local lines = {}
     support.eventually("the log", function()
       lines = {}
-      for line in read_file(gate.dir .. "/access.log"):gmatch "[^\n]+" do
+      for line in support.process.read_file(gate.dir .. "/access.log"):gmatch "[^\n]+" do
         local one = json.decode(line)
         lines[#lines + 1] = ("%s %s"):format(one.cache, one.cache_rule)
       end
