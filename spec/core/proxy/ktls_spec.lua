@@ -20,8 +20,10 @@ end
 
 describe("a listener with ktls", function()
   local dir, own
+  -- Bytes come and go one by one in the hard build.
+  local hard = support.process.preset == "hard"
   local body = {}
-  for i = 1, 200000 do body[i] = ("%06d "):format(i) end
+  for i = 1, hard and 4000 or 200000 do body[i] = ("%06d "):format(i) end
   local large = table.concat(body) -- 1.4 MB, of which no two parts are alike
 
   support.setup(function()
@@ -109,7 +111,7 @@ describe("a listener with ktls", function()
   end)
 
   it("says the end after the last byte, also to who reads slowly", function()
-    local much = large:rep(12)
+    local much = large:rep(hard and 2 or 12)
     local gate = start(much)
     for _, rate in ipairs { "12M", "17M", "29M" } do
       local got = fetch(gate, "/large", "--http1.1", "-H", "Connection: close", "--limit-rate", rate)
