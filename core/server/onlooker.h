@@ -1,8 +1,8 @@
-/* Somebody at the control socket who looks on while the proxy serves: `moongate trace` and `profile`. The supervisor has
- * handed his connection over (MESSAGE_TRACE, MESSAGE_PROFILE), so that nothing of it passes by there.
+/* Somebody at the control socket who looks on while the proxy serves: `moongate trace` and `profile`. The supervisor
+ * has handed his connection over (MESSAGE_TRACE, MESSAGE_PROFILE), so that nothing of it passes by there.
  *
- * What he is told waits in memory, up to a bound: one who does not read loses lines, and holds up nobody. The first line
- * is the exit status of his command, as everywhere on that socket: "0\n", when it has begun. */
+ * What he is told waits in memory, up to a bound: one who does not read loses lines, and holds up nobody. The first
+ * line is the exit status of his command, as everywhere on that socket: "0\n", when it has begun. */
 #pragma once
 
 #include "net/loop.h"
@@ -30,7 +30,8 @@ struct onlooker {
 void onlooker_open(struct onlooker *, struct loop *, struct mailbox *, int fd);
 /* Whole, or, when too much waits already, not at all: false. From any thread, before onlooker_end. */
 bool onlooker_say(struct onlooker *, const char *text, size_t n);
-/* Last words, whatever waits already; sent with onlooker_end. In the main thread. */
+/* First or last words, whatever waits already; sent with the next onlooker_say or with onlooker_end. In the main
+ * thread. */
 void onlooker_add(struct onlooker *, const char *text, size_t n);
 /* There is no more to say. In the main thread, after the last letter of a worker has been delivered. */
 void onlooker_end(struct onlooker *);

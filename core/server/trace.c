@@ -1,9 +1,9 @@
 /* A trace goes: begin (main thread) -> a round that sets the observers -> lines, from the workers -> its end, for
  * whatever reason: a round that takes the observers away and forgets unfinished notes -> the last line, with the sums.
  *
- * An exchange that began after the trace is judged once, when it first comes by: its request is then as it was received.
- * The verdict is kept in the exchange (watched), under the number of the trace (watcher), so that what an earlier trace
- * left there means nothing. */
+ * An exchange that began after the trace is judged once, when it first comes by: its request is then as it was
+ * received. The verdict is kept in the exchange (watched), under the number of the trace (watcher), so that what an
+ * earlier trace left there means nothing. */
 #include "server/trace.h"
 
 #include "base/clock.h"
@@ -331,10 +331,11 @@ static void begin_leaving(struct trace *t) {
     round_begin(&t->round, t->instance);
 }
 
-/* Until every worker has its observer, none can be taken away. */
+/* Until every worker has its observer, none can be taken away. Who asked is told now, unless lines of the first worker
+ * have already gone out behind the answer. */
 static void trace_on_observers_set(struct round *round) {
     struct trace *t = container_of(round, struct trace, round);
-    onlooker_say(&t->onlooker, "0\n", 2);
+    onlooker_say(&t->onlooker, "", 0);
     if (t->ending) begin_leaving(t);
 }
 
@@ -397,6 +398,7 @@ static void start(struct instance *instance, int fd, struct trace_filter *filter
     t->onlooker.on_left = trace_on_left;
     t->onlooker.on_gone = trace_on_gone;
     onlooker_open(&t->onlooker, &instance->loop, &instance->mailbox, fd);
+    onlooker_add(&t->onlooker, "0\n", 2);
     open_tracers(t);
     ev_timer *timer = &t->timer;
     ev_timer_init(timer, trace_on_time, lasting, 0.);

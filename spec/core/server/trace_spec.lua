@@ -80,6 +80,15 @@ describe("moongate trace", function()
     assert.matches("fetched GET /inner of app: 200, %d+%.%d m?s", out)
   end)
 
+  it("answers before its first line, however soon that comes", function()
+    local gate = start()
+    for _ = 1, 20 do
+      local status, out, err = trace(gate, { "--json", "--count", "1" }, function() http.get(gate.port, "/403") end)
+      assert.same({ 0, "moongate: traced 1\n" }, { status, err })
+      assert.matches('^{[^\n]+\n{"end":"count","traced":1,"dropped":0}\n$', out)
+    end
+  end)
+
   it("shows only what the filter wants", function()
     local gate = start()
     local function ask()
