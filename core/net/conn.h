@@ -119,6 +119,6 @@ bool conn_truncated(const struct conn *);
 bool conn_reusable(const struct conn *);
 /* The loop's flush phase: writes every dirty conn once. Called by loop.c only. */
 void conn_flush_all(struct loop *);
-/* TCP_NODELAY, keepalive, on loopback the cheapest congestion control; ignores what the family does not know. Accepted
- * sockets inherit all from their listening socket. */
+/* TCP_NODELAY, keepalive; ignores what the family does not know. Accepted sockets inherit both from their listening
+ * socket. */
 void conn_tune(int fd, const struct addr *);
