@@ -2,8 +2,8 @@
  * from the helper threads, which may wait.
  *
  * Reading tries open(2) first, so that an ordinary config never troubles the supervisor; but for a file of which the
- * former load had to ask it. The error log goes the other
- * way round: the supervisor writes to the same file, so it must learn of it.
+ * former load had to ask it. The error log goes the other way round: the supervisor writes to the same file, so it must
+ * learn of it.
  *
  * Reading ahead. A thousand sites have two thousand files that only root may read, and a question costs two changes of
  * process. A load mostly wants what the former one wanted, in the same order: so a question about a file is also one
@@ -50,6 +50,8 @@ void ask_close(void) {
     if (asks >= 0) close(asks);
     asks = -1;
 }
+
+bool ask_is_open(void) { return asks >= 0; }
 
 static void receive_batch(struct batch *);
 

@@ -7,6 +7,7 @@
 /* `fd`: the end of the `asks` channel; taken over. -1: there is nobody to ask, everything is opened by ourselves. */
 void ask_open(int fd);
 void ask_close(void);
+bool ask_is_open(void); /* is there somebody to ask? Then we are not who started it */
 
 /* For sources_create: a descriptor to read from, or -1 with errno. Opens by itself and asks where that is refused. */
 int ask_read(const char *path);

@@ -7,12 +7,22 @@
 #include "base/must.h"
 #include "lua/state.h"
 #include "net/tls.h"
+#include "server/ask.h"
 #include "server/internal_certificate.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* ---- pieces */
+
+/* Keys are for root alone, and mostly lie elsewhere than configs. */
+static const char *hint(const char *why) {
+    return ask_is_open() && strcmp(why, strerrordesc_np(EACCES)) == 0
+               ? " for the user it serves as (--keys DIR has the supervisor read what lies there)"
+               : "";
+}
 
 /* The text of a file; p NULL after an error, or if `path` is NULL. */
 static struct slice read_pem(struct reader *r, const struct spot *at, const char *path) {
@@ -20,7 +30,7 @@ static struct slice read_pem(struct reader *r, const struct spot *at, const char
     size_t size = 0;
     if (!path) return slice_make(NULL, 0);
     const char *text = sources_file(r->sources, path, &size, &why);
-    if (!text) reader_error(r, at, "%s: %s", path, why);
+    if (!text) reader_error(r, at, "%s: %s%s", path, why, hint(why));
     return slice_make(text, size);
 }
 

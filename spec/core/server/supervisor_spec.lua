@@ -298,6 +298,25 @@ describe("privilege", function()
     support.eventually("the files to be closed", function() return open_files() <= before end)
   end)
 
+  as_root("tells how keys that lie elsewhere are read", function()
+    local there, elsewhere = support.temp_dir(), support.temp_dir()
+    for _, name in ipairs { "key.pem", "cert.pem" } do
+      local file = assert(io.open(elsewhere .. "/" .. name, "w"))
+      file:write("-----BEGIN X-----\n"):close()
+      assert(uv.fs_chmod(elsewhere .. "/" .. name, tonumber("600", 8)))
+    end
+    local file = assert(io.open(there .. "/site.lua", "w"))
+    file:write(([[return { backends = { a = { "127.0.0.1:9" } },
+      listen = { { "127.0.0.1:1", tls = { cert = "%s/cert.pem", key = "%s/key.pem" } } } }]]):format(elsewhere,
+      elsewhere)):close()
+    local status, _, err = moongate.run { "check", there .. "/site.lua" }
+    assert.equal(1, status)
+    assert.matches("key.pem: Permission denied for the user it serves as %(%-%-keys DIR has", err)
+    status, _, err = moongate.run { "check", "--keys", elsewhere, there .. "/site.lua" }
+    assert.equal(1, status)
+    assert.not_matches("Permission denied", err)
+  end)
+
   as_root("opens no file for a config that is not a log", function()
     local dir = support.temp_dir()
     assert(uv.fs_chmod(dir, tonumber("700", 8)))
