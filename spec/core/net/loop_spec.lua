@@ -131,7 +131,7 @@ describe("a turn of the loop", function()
     for i = 1, 100 do
       loop:task(function()
         note(i)
-        conn:write "x"
+        if i == 1 or i == 100 then conn:write "x" end -- a byte is all that the hard build sends at once
       end):wake()
     end
     loop:turn()
