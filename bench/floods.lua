@@ -9,6 +9,7 @@
 -- abuser take turns, and the median of the rounds counts: where other things run, a single p99 means nothing. The CPU
 -- time that the proxy spends on each of the abuser's connections is the steadier figure.
 
+local ports = require "bench.ports"
 local uv = require "luv"
 
 local binary, rounds, seconds, workers, chosen = "build/release/moongate", 5, 2, 1, {}
@@ -188,33 +189,6 @@ local function spawn(argv, on_text)
   return child
 end
 
-local function wait_until(limit, done)
-  local deadline = uv.hrtime() + limit * 1e9
-  while not done() and uv.hrtime() < deadline do
-    uv.run "nowait"
-    uv.sleep(2)
-  end
-  return done()
-end
-
-local function free_port()
-  local socket = uv.new_tcp()
-  assert(socket:bind("127.0.0.1", 0))
-  local port = socket:getsockname().port
-  socket:close()
-  return port
-end
-
-local function await_port(port)
-  assert(wait_until(5, function()
-    local socket, open = uv.new_tcp(), nil
-    socket:connect("127.0.0.1", port, function(err) open = not err end)
-    wait_until(1, function() return open ~= nil end)
-    socket:close()
-    return open
-  end), "nobody listens on port " .. port)
-end
-
 local function start(name, cpus, threads, text)
   local path = dir .. "/" .. name
   local file = assert(io.open(path .. ".lua", "w"))
@@ -225,7 +199,7 @@ local function start(name, cpus, threads, text)
 end
 
 local function start_proxy()
-  local origin, port = free_port(), free_port()
+  local origin, port = ports.free(), ports.free()
   start("origin", "1", 1, ([[
     local gate = require "moongate"
     return { listen = "127.0.0.1:%d", on_request = gate.reply(200, ("x"):rep(1024)) }
@@ -233,8 +207,8 @@ local function start_proxy()
   start("proxy", workers == 1 and "0" or "0,1", workers, ([[
     return { listen = { "127.0.0.1:%d", h2c = true }, backends = { app = { "127.0.0.1:%d" } } }
   ]]):format(port, origin))
-  await_port(origin)
-  await_port(port)
+  assert(ports.await(5, origin), "nobody listens on port " .. origin)
+  assert(ports.await(5, port), "nobody listens on port " .. port)
   return port
 end
 
@@ -267,7 +241,8 @@ local function try(kind, port)
   if kind then before = proxy_cpu() end
   if kind then spawn(self("abuser", kind, tostring(port), tostring(seconds + 1)), function(t) abuser = t end) end
   spawn(self("others", tostring(port), tostring(seconds)), function(t) others = t end)
-  assert(wait_until(seconds + 20, function() return others and (abuser or not kind) end), "a child does not end")
+  local function ended() return others and (abuser or not kind) end
+  assert(ports.wait_until(seconds + 20, ended), "a child does not end")
   local asked, answered, p50, p99, most = others:match "(%d+) (%d+) (%S+) (%S+) (%S+)"
   assert(asked and asked - answered <= lanes, "the others had no answers")
   local row = { tonumber(p50), tonumber(p99), tonumber(most) }
@@ -323,7 +298,7 @@ local ok, err = xpcall(main, debug.traceback)
 for _, child in ipairs(children) do
   if not child.ended then uv.kill(child.pid, "sigterm") end
 end
-wait_until(3, function()
+ports.wait_until(3, function()
   for _, child in ipairs(children) do if not child.ended then return false end end
   return true
 end)

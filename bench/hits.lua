@@ -7,6 +7,7 @@
 -- looks only every ten seconds whether there is too much of it, so that its figure is that of the memory printed beside
 -- it, not of the memory it was given. Ratios are by requests, not bytes.
 
+local ports = require "bench.ports"
 local uv = require "luv"
 
 local objects, count, memory_share, lanes = 8000, 60000, 10, 16
@@ -125,14 +126,6 @@ local function listen()
   return server:getsockname().port
 end
 
-local function free_port()
-  local socket = uv.new_tcp()
-  assert(socket:bind("127.0.0.1", 0))
-  local port = socket:getsockname().port
-  socket:close()
-  return port
-end
-
 -- The targets ---------------------------------------------------------------------------------------------------------
 
 local dir = assert(uv.fs_mkdtemp "/dev/shm/moongate-hits-XXXXXX")
@@ -185,15 +178,7 @@ end
 local function start(target, port, origin)
   local argv = target.argv(port, origin)
   local process = assert(uv.spawn(argv[1], { args = { table.unpack(argv, 2) } }, function() end))
-  local deadline, up = uv.hrtime() + 15e9, false
-  while not up and uv.hrtime() < deadline do
-    local probe, over = uv.new_tcp(), false
-    probe:connect("127.0.0.1", port, function(err) over, up = true, not err end)
-    while not over do uv.run "once" end
-    probe:close()
-    if not up then uv.sleep(50) end
-  end
-  assert(up, target.name .. " does not listen")
+  assert(ports.await(15, port), target.name .. " does not listen")
   return process
 end
 
@@ -264,7 +249,7 @@ for _, load in ipairs(loads) do
   local list, line = make_requests(load), { ("%-18s"):format(load.name) }
   for _, target in ipairs(targets) do
     if not target.out then
-      local port = free_port()
+      local port = ports.free()
       local process = start(target, port, origin)
       line[#line + 1] = ("%s %.1f %%"):format(target.name, 100 * run_load(port, list))
       if target.name == "nginx" then line[#line] = line[#line] .. taken(dir .. "/c") end

@@ -3,6 +3,7 @@
 --
 --     bench/run [-w plain,hooks,close,big,idle,sleepers] [-r ROUNDS] [-s SECONDS] [-t moongate,nginx] [--moongate PATH]
 
+local ports = require "bench.ports"
 local uv = require "luv"
 
 local options = { rounds = 3, seconds = 2, binary = "build/release/moongate", workloads = nil, targets = nil }
@@ -61,14 +62,6 @@ local function write_file(name, text)
   return path
 end
 
-local function free_port()
-  local socket = uv.new_tcp()
-  assert(socket:bind("127.0.0.1", 0))
-  local port = socket:getsockname().port
-  socket:close()
-  return port
-end
-
 local cpus = uv.available_parallelism()
 
 -- The target has CPU 0 for itself; load generator and origin share CPU 1.
@@ -90,22 +83,12 @@ local function spawn(cpu, argv)
   return process
 end
 
-local function wait_until(seconds, condition)
-  local deadline = uv.hrtime() + seconds * 1e9
-  while not condition() do
-    if uv.hrtime() > deadline then return false end
-    uv.run "nowait"
-    uv.sleep(5)
-  end
-  return true
-end
-
 local function stop(process)
   if process.ended then return end
   uv.kill(process.pid, "sigterm")
-  if wait_until(5, function() return process.ended end) then return end
+  if ports.wait_until(5, function() return process.ended end) then return end
   uv.kill(process.pid, "sigkill")
-  wait_until(5, function() return process.ended end)
+  ports.wait_until(5, function() return process.ended end)
 end
 
 local function clean_up()
@@ -122,7 +105,7 @@ end
 
 local function await_port(process, port)
   local connected
-  local ok = wait_until(5, function()
+  local ok = ports.wait_until(5, function()
     local socket = uv.new_tcp()
     socket:connect("127.0.0.1", port, function(err)
       connected = connected or not err
@@ -169,7 +152,7 @@ end
 
 -- The origin is a Moongate that answers by itself.
 local function start_origin()
-  local port = free_port()
+  local port = ports.free()
   local config = write_file("origin.lua", ([[
     local gate = require "moongate"
     local small = gate.reply(200, ("x"):rep(%d), { ["Server"] = "origin" })
@@ -344,7 +327,7 @@ function clients:open(path)
 end
 
 function clients:await(count)
-  return wait_until(20, function() return self.answered >= count or self.failed end)
+  return ports.wait_until(20, function() return self.answered >= count or self.failed end)
 end
 
 function clients:open_many(count, path)
@@ -357,7 +340,7 @@ end
 
 function clients:close(what)
   for _, socket in ipairs(self.sockets) do socket:close() end
-  wait_until(1, function() return false end)
+  ports.wait_until(1, function() return false end)
   if self.failed then fail(what .. ": " .. self.failed) end
 end
 
@@ -381,7 +364,7 @@ local function hold_sleeping(process, port)
   uv.sleep(200)
   local before = memory_of(process.pid)
   for _, socket in ipairs(sleepers.sockets) do ask(socket, "/later") end
-  wait_until(1.5, function() return false end)
+  ports.wait_until(1.5, function() return false end)
   local bytes = (memory_of(process.pid) - before) / sleeper_count
   if sleepers.answered ~= sleeper_count then fail "sleepers: some did not sleep" end
   if not sleepers:await(2 * sleeper_count) then fail "sleepers: some did not wake" end
@@ -413,7 +396,7 @@ local function measure(workload, present, origin)
   local results = {}
   for _ = 1, workload.once and 1 or options.rounds do
     for _, target in ipairs(present) do -- taking turns: what else the machine does meets all of them
-      local port = free_port()
+      local port = ports.free()
       local process = target.start(workload.config, origin, port)
       await_port(process, port)
       local cost, rate = workload.run(process, port)
