@@ -146,3 +146,9 @@ struct tls {
 
 /* The layer that an SSL of ours belongs to. */
 struct tls *tls_of(const SSL *);
+
+/* ---- its socket (tls_bio.c) */
+/* Before the handshake. `kernel`: the kernel gets the keys for what is written, if it can. */
+void tls_bio_attach(struct tls *, bool kernel);
+/* Sends what it can of `unsent`. False if the socket failed. */
+bool tls_send_unsent(struct tls *);

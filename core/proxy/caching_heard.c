@@ -61,9 +61,7 @@ static void heed_head(struct exchange *x) {
 
 /* True: the disk may have it. */
 static bool invalidate(struct exchange *x, const struct target *t) {
-    struct target named = *t;
-    if (!x->forward) named.scheme = x->forwarded_scheme;
-    struct slice url = target_url(&x->arena, &named);
+    struct slice url = target_url(&x->arena, t);
     cache_purge_url(x->caching->cache, url, false);
     return disk_has_url(x->caching->cache, url);
 }
@@ -116,7 +114,8 @@ void caching_heard(struct exchange *x) {
     if (x->request.method == METHOD_HEAD) heed_head(x);
     bool again = c->fill.exchange; /* it was adopted, and given back */
     if (again || !cache_invalidates(x->request.method, x->response.status)) return;
-    bool there = invalidate(x, &x->request.target);
+    struct target own = caching_target(x);
+    bool there = invalidate(x, &own);
     there |= invalidate_named(x, SLICE("Location"));
     there |= invalidate_named(x, SLICE("Content-Location"));
     if (there) settle(x);
