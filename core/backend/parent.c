@@ -4,6 +4,7 @@
 
 #include "base/base64.h"
 #include "base/must.h"
+#include "base/refs.h"
 #include "http/uri.h"
 #include "net/tls.h"
 
@@ -55,12 +56,12 @@ struct parent *parent_create(struct slice url, struct slice auth, const char **w
 }
 
 struct parent *parent_ref(struct parent *p) {
-    if (p) atomic_fetch_add_explicit(&p->refs, 1, memory_order_relaxed);
+    if (p) refs_take(&p->refs);
     return p;
 }
 
 void parent_unref(struct parent *p) {
-    if (!p || atomic_fetch_sub_explicit(&p->refs, 1, memory_order_acq_rel) > 1) return;
+    if (!p || !refs_give(&p->refs)) return;
     tls_trust_unref(p->trust);
     free(p->host);
     free(p->name);

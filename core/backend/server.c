@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/map.h"
 #include "base/must.h"
+#include "base/refs.h"
 #include "store/metrics.h"
 
 #include <pthread.h>
@@ -61,7 +62,7 @@ struct server *server_get(struct slice backend, const struct addr *addr, const c
     pthread_mutex_lock(&lock);
     struct server *s = map_get(&registry, key);
     if (s) {
-        atomic_fetch_add(&s->refs, 1);
+        refs_take(&s->refs);
     } else {
         s = server_create(backend, addr, tunnel, name, workers);
         map_set(&registry, key, s);
@@ -71,21 +72,14 @@ struct server *server_get(struct slice backend, const struct addr *addr, const c
 }
 
 struct server *server_ref(struct server *s) {
-    atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
+    refs_take(&s->refs);
     return s;
 }
 
-/* The last reference may only fall under the lock, or server_get could hand out what is dying. */
 void server_unref(struct server *s) {
-    if (!s) return;
-    unsigned refs = atomic_load_explicit(&s->refs, memory_order_relaxed);
-    while (refs > 1) {
-        if (atomic_compare_exchange_weak_explicit(&s->refs, &refs, refs - 1, memory_order_acq_rel,
-                                                  memory_order_relaxed))
-            return;
-    }
+    if (!s || refs_give_early(&s->refs)) return;
     pthread_mutex_lock(&lock);
-    bool last = atomic_fetch_sub(&s->refs, 1) == 1;
+    bool last = refs_give(&s->refs);
     if (last) {
         char key[KEY_SIZE];
         map_remove(&registry, server_key(key, slice_of(s->backend), slice_of(s->name)));

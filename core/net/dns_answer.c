@@ -4,6 +4,7 @@
 #include "net/dns_answer.h"
 
 #include "base/must.h"
+#include "base/refs.h"
 
 #include <ares.h>
 #include <stdlib.h>
@@ -161,10 +162,10 @@ struct records *dns_answer_read(const unsigned char *message, size_t size, enum 
 }
 
 struct records *records_ref(struct records *all) {
-    atomic_fetch_add_explicit(&all->refs, 1, memory_order_relaxed);
+    refs_take(&all->refs);
     return all;
 }
 
 void records_unref(struct records *all) {
-    if (all && atomic_fetch_sub_explicit(&all->refs, 1, memory_order_acq_rel) == 1) free(all);
+    if (all && refs_give(&all->refs)) free(all);
 }

@@ -5,6 +5,7 @@
 #include "base/arena.h"
 #include "base/map.h"
 #include "base/must.h"
+#include "base/refs.h"
 #include "net/tls_openssl.h"
 
 #include <ctype.h>
@@ -37,12 +38,12 @@ struct tls_certificates *tls_certificates_create(void) {
 }
 
 struct tls_certificates *tls_certificates_ref(struct tls_certificates *c) {
-    if (c) atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
+    if (c) refs_take(&c->refs);
     return c;
 }
 
 void tls_certificates_unref(struct tls_certificates *c) {
-    if (!c || atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) > 1) return;
+    if (!c || !refs_give(&c->refs)) return;
     for (unsigned i = 0; i < c->count; i++) tls_shared_unref(&c->list[i]->shared);
     free(c->list);
     map_fini(&c->names);

@@ -9,6 +9,7 @@
  * that puts ChaCha20 first has no AES in its hardware, and gets it. */
 #include "base/clock.h"
 #include "base/must.h"
+#include "base/refs.h"
 #include "net/conn.h"
 #include "net/tls_openssl.h"
 
@@ -209,7 +210,7 @@ struct tls_service *tls_service_get(const struct tls_service_settings *from, cha
 }
 
 struct tls_service *tls_service_ref(struct tls_service *s) {
-    if (s) atomic_fetch_add_explicit(&s->shared.refs, 1, memory_order_relaxed);
+    if (s) refs_take(&s->shared.refs);
     return s;
 }
 

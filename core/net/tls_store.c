@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/map.h"
 #include "base/must.h"
+#include "base/refs.h"
 #include "net/tls_openssl.h"
 
 #include <openssl/conf.h>
@@ -99,7 +100,7 @@ static struct tls_shared *find_locked(const struct tls_kind *kind, const unsigne
     struct tls_shared *s = map_get(&registry, digest_key(digest));
     if (!s) return NULL;
     must(s->kind == kind); /* what is digested begins with the kind's own word */
-    atomic_fetch_add(&s->refs, 1);
+    refs_take(&s->refs);
     return s;
 }
 
@@ -123,17 +124,10 @@ void *tls_shared_add(struct tls_shared *s, const struct tls_kind *kind, const un
     return former;
 }
 
-/* The last reference may only fall under the lock, or tls_shared_find could hand out what is dying. */
 void tls_shared_unref(struct tls_shared *s) {
-    if (!s) return;
-    unsigned refs = atomic_load_explicit(&s->refs, memory_order_relaxed);
-    while (refs > 1) {
-        if (atomic_compare_exchange_weak_explicit(&s->refs, &refs, refs - 1, memory_order_acq_rel,
-                                                  memory_order_relaxed))
-            return;
-    }
+    if (!s || refs_give_early(&s->refs)) return;
     pthread_mutex_lock(&lock);
-    bool last = atomic_fetch_sub(&s->refs, 1) == 1;
+    bool last = refs_give(&s->refs);
     if (last) map_remove(&registry, digest_key(s->digest));
     if (last && s->kind->leave) s->kind->leave(s, NULL);
     if (registry.count == 0) map_fini(&registry);

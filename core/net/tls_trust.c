@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "base/must.h"
+#include "base/refs.h"
 #include "net/loop.h"
 #include "net/tls_openssl.h"
 
@@ -220,7 +221,7 @@ bool tls_trust_prepare(struct tls_trust *t, char *why, size_t size) {
 }
 
 struct tls_trust *tls_trust_ref(struct tls_trust *t) {
-    if (t) atomic_fetch_add_explicit(&t->shared.refs, 1, memory_order_relaxed);
+    if (t) refs_take(&t->shared.refs);
     return t;
 }
 

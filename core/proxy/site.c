@@ -6,6 +6,7 @@
 #include "proxy/site.h"
 
 #include "base/must.h"
+#include "base/refs.h"
 #include "net/listener.h"
 
 #include <pthread.h>
@@ -178,7 +179,7 @@ void forward_fini(struct forward *f) {
 }
 
 struct generation *generation_ref(struct generation *g) {
-    atomic_fetch_add_explicit(&g->refs, 1, memory_order_relaxed);
+    refs_take(&g->refs);
     return g;
 }
 
@@ -187,9 +188,5 @@ const struct host_table *generation_table(const struct generation *g, const stru
 }
 
 void generation_unref(struct generation *g) {
-    if (!g) return;
-    /* acq_rel: whoever releases it sees all that was done under the other references. */
-    unsigned before = atomic_fetch_sub_explicit(&g->refs, 1, memory_order_acq_rel);
-    must(before > 0);
-    if (before == 1 && g->release) g->release(g);
+    if (g && refs_give(&g->refs) && g->release) g->release(g);
 }

@@ -14,6 +14,7 @@
 
 #include "base/map.h"
 #include "base/must.h"
+#include "base/refs.h"
 #include "store/disk.h"
 
 #include <stdlib.h>
@@ -47,7 +48,7 @@ static bool has_key(const struct cache_fill *fill, const struct cache_key *key) 
 }
 
 static void unref_fill(struct cache_fill *fill) {
-    if (atomic_fetch_sub_explicit(&fill->refs, 1, memory_order_acq_rel) == 1) free(fill);
+    if (refs_give(&fill->refs)) free(fill);
 }
 
 /* With the shard locked. */
@@ -111,7 +112,7 @@ static struct cache_fill *find_fill(struct shard *shard, const struct cache_key 
 }
 
 static void follow(struct cache_fill *fill, struct cache_follower *f) {
-    atomic_fetch_add_explicit(&fill->refs, 1, memory_order_relaxed);
+    refs_take(&fill->refs);
     atomic_store_explicit(&f->outcome, CACHE_FILLING, memory_order_relaxed);
     f->fill = fill;
     list_push(&fill->followers, &f->node);

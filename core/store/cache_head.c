@@ -7,6 +7,7 @@
 #include "store/cache_inside.h"
 
 #include "base/must.h"
+#include "base/refs.h"
 
 /* ---- building */
 
@@ -114,7 +115,7 @@ struct stored *stored_create(struct cache *cache, struct slice key, uint64_t has
 /* ---- references */
 
 struct cached *cached_ref(struct cached *c) {
-    atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
+    refs_take(&c->refs);
     return c;
 }
 
@@ -128,7 +129,7 @@ static void destroy(struct stored *s) {
 }
 
 void cached_unref(struct cached *c) {
-    if (c && atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) == 1) destroy(STORED_OF(c));
+    if (c && refs_give(&c->refs)) destroy(STORED_OF(c));
 }
 
 void stored_bury(struct stored *dead) {
