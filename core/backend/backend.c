@@ -35,6 +35,8 @@ struct backend *backend_create(struct slice name, struct server_spec *specs, uns
     b->settings = *settings;
     b->workers = workers;
     b->resolver = resolver;
+    b->queue_user.most = settings->max_connections;
+    if (settings->queue) b->queue = queue_open(name, &b->queue_user);
     b->views = must_calloc(workers, sizeof *b->views);
     for (unsigned i = 0; i < workers; i++) {
         b->views[i].backend = b;
@@ -64,6 +66,7 @@ void backend_destroy(struct backend *b) {
     for (unsigned i = 0; i < b->workers; i++) must(!b->views[i].loop);
     server_specs_free(b->specs, b->spec_count);
     backend_settings_fini(&b->settings);
+    queue_close(b->queue, &b->queue_user);
     free(b->views);
     free(b->name);
     free(b);
@@ -90,6 +93,7 @@ static void add_candidate(struct backend_view *v, const struct server_spec *spec
     c->server =
         server_get(slice_of(v->backend->name), addr,
                    v->backend->settings.parent ? write_tunnel(tunnel, sizeof tunnel, spec) : NULL, v->backend->workers);
+    if (v->backend->queue) server_set_queue(c->server, v->backend->queue);
 }
 
 static void clear_candidates(struct backend_view *v) {
@@ -180,6 +184,7 @@ static bool has_names(const struct backend *b) {
 void backend_view_open(struct backend *b, struct loop *loop, struct mailbox *mailbox) {
     struct backend_view *v = &b->views[loop->index];
     v->loop = loop;
+    v->mailbox = mailbox;
     v->why = FAIL_NO_SERVER;
     v->next = (unsigned)loop->index; /* workers do not all begin with the same server */
     if (has_names(b)) {
@@ -214,13 +219,6 @@ void backend_waiter_forget(struct backend_waiter *w) { list_remove(&w->node); }
 
 /* ---- choosing */
 
-struct choice {
-    struct server *const *tried;
-    unsigned tried_count;
-    struct slice only;
-    unsigned max_connections;
-};
-
 static bool was_tried(const struct choice *choice, const struct server *s) {
     for (unsigned i = 0; i < choice->tried_count; i++) {
         if (choice->tried[i] == s) return true;
@@ -233,13 +231,18 @@ static bool is_called(const struct candidate *c, struct slice name) {
     return slice_equal(name, slice_of(c->spec->name)) || slice_equal(name, slice_of(c->server->name));
 }
 
-static bool is_eligible(const struct choice *choice, const struct candidate *c, bool well) {
-    if (choice->only.p && !is_called(c, choice->only)) return false;
-    if (was_tried(choice, c->server)) return false;
-    if (choice->max_connections &&
-        atomic_load_explicit(&c->server->active, memory_order_relaxed) >= (int)choice->max_connections)
-        return false;
-    return !well || server_well(c->server);
+static bool will_do(const struct choice *choice, const struct candidate *c) {
+    return !(choice->only.p && !is_called(c, choice->only)) && !was_tried(choice, c->server);
+}
+
+static bool is_full(const struct backend_view *v, const struct server *s) {
+    unsigned most = v->backend->settings.max_connections;
+    return most && atomic_load_explicit(&s->active, memory_order_relaxed) >= (int)most;
+}
+
+static bool is_eligible(const struct backend_view *v, const struct choice *choice, const struct candidate *c,
+                        bool well) {
+    return will_do(choice, c) && !is_full(v, c->server) && (!well || server_well(c->server));
 }
 
 /* Smooth weighted round robin: each choice gives every candidate its weight in credit and takes the sum from the
@@ -249,7 +252,7 @@ static struct candidate *choose_round_robin(struct backend_view *v, const struct
     int total = 0;
     for (unsigned i = 0; i < v->count; i++) {
         struct candidate *c = &v->list[(v->next + i) % v->count];
-        if (!is_eligible(choice, c, well)) continue;
+        if (!is_eligible(v, choice, c, well)) continue;
         c->credit += (int)c->weight;
         total += (int)c->weight;
         if (!best || c->credit > best->credit) best = c;
@@ -265,7 +268,7 @@ static struct candidate *choose_least_conn(struct backend_view *v, const struct 
     unsigned start = v->next++ % v->count;
     for (unsigned i = 0; i < v->count; i++) {
         struct candidate *c = &v->list[(start + i) % v->count];
-        if (!is_eligible(choice, c, well)) continue;
+        if (!is_eligible(v, choice, c, well)) continue;
         double load = (double)atomic_load_explicit(&c->server->active, memory_order_relaxed) / c->weight;
         if (best && load >= least) continue;
         best = c;
@@ -279,19 +282,30 @@ static struct candidate *choose(struct backend_view *v, const struct choice *cho
     return choose_round_robin(v, choice, well);
 }
 
-struct server *backend_choose(struct backend *b, struct loop *loop, struct server *const *tried, unsigned tried_count,
-                              struct slice only, const struct server_spec **spec, enum failure *why) {
+/* If none is well, those that rest are asked all the same: better a late answer than none. */
+static struct candidate *choose_any(struct backend_view *v, const struct choice *choice) {
+    struct candidate *c = choose(v, choice, true);
+    return c ? c : choose(v, choice, false);
+}
+
+static enum failure why_none(const struct backend_view *v, const struct choice *choice) {
+    for (unsigned i = 0; i < v->count; i++)
+        if (will_do(choice, &v->list[i])) return FAIL_BUSY;
+    return FAIL_NO_SERVER;
+}
+
+struct server *backend_choose(struct backend *b, struct loop *loop, const struct choice *choice,
+                              const struct server_spec **spec, enum failure *why) {
     struct backend_view *v = &b->views[loop->index];
-    struct choice choice = { tried, tried_count, only, b->settings.max_connections };
     if (v->names) refresh_names(v);
     if (v->count == 0) {
         *why = v->unresolved ? FAIL_NONE : v->why;
         return NULL;
     }
-    /* If none is well, those that rest are asked all the same: better a late answer than none. */
-    struct candidate *c = choose(v, &choice, true);
-    if (!c) c = choose(v, &choice, false);
-    *why = FAIL_NO_SERVER;
+    struct candidate *c;
+    do c = choose_any(v, choice);
+    while (c && !server_enter(c->server, b->settings.max_connections)); /* another worker took its last place */
+    *why = c ? FAIL_NONE : why_none(v, choice);
     if (!c) return NULL;
     *spec = c->spec;
     return server_ref(c->server);
@@ -337,16 +351,21 @@ static struct metric *status_metric(struct backend *b, int class) {
     return m;
 }
 
-static struct metric *latency_metric(struct backend *b) {
-    struct metric *m = atomic_load_explicit(&b->latency, memory_order_acquire);
+/* The backend's metric of that name, made on first use and kept in `place`. */
+static struct metric *get_metric(const struct backend *b, struct metric *_Atomic *place, enum metric_kind kind,
+                                 const char *name, const char *help) {
+    struct metric *m = atomic_load_explicit(place, memory_order_acquire);
     if (m) return m;
     char labels[512];
     struct label list[] = { { "backend", slice_of(b->name) } };
-    m = metric_get(METRIC_HISTOGRAM, "moongate_backend_seconds",
-                   "Seconds from sending a request until the response head",
-                   metric_labels(labels, sizeof labels, list, 1));
-    atomic_store_explicit(&b->latency, m, memory_order_release);
+    m = metric_get(kind, name, help, metric_labels(labels, sizeof labels, list, 1));
+    atomic_store_explicit(place, m, memory_order_release);
     return m;
+}
+
+static struct metric *latency_metric(struct backend *b) {
+    return get_metric(b, &b->latency, METRIC_HISTOGRAM, "moongate_backend_seconds",
+                      "Seconds from sending a request until the response head");
 }
 
 void backend_count(struct backend *b, int worker, int status, double seconds) {
@@ -354,4 +373,42 @@ void backend_count(struct backend *b, int worker, int status, double seconds) {
     int class = status >= 100 && status < 600 ? status / 100 : 0;
     metric_add(status_metric(b, class), worker, 1);
     if (status) metric_observe(latency_metric(b), worker, seconds);
+}
+
+/* ---- the queue */
+
+static struct metric *waiting_metric(struct backend *b) {
+    return get_metric(b, &b->waiting, METRIC_GAUGE, "moongate_backend_waiting",
+                      "Requests that wait for a place at a server of a backend");
+}
+
+static struct metric *waited_metric(struct backend *b) {
+    return get_metric(b, &b->waited, METRIC_HISTOGRAM, "moongate_backend_queue_seconds",
+                      "Seconds that requests have waited for a place at a server, in vain or not");
+}
+
+struct queue_wait *backend_queue(struct backend *b, struct loop *loop, const struct choice *choice, double seconds,
+                                 void (*on_news)(void *with), void *with) {
+    struct backend_view *v = &b->views[loop->index];
+    if (!b->queue) return NULL;
+    struct server **servers = must_malloc(v->count * sizeof(struct server *));
+    struct queue_wish wish = { .loop = loop,
+                               .mailbox = v->mailbox,
+                               .longest = b->settings.queue,
+                               .timeout = seconds,
+                               .servers = servers,
+                               .on_news = on_news,
+                               .with = with };
+    for (unsigned i = 0; i < v->count; i++)
+        if (will_do(choice, &v->list[i])) servers[wish.count++] = v->list[i].server;
+    struct queue_wait *w = queue_join(b->queue, &wish);
+    free(servers);
+    if (w) metric_add(waiting_metric(b), loop->index, 1);
+    return w;
+}
+
+struct server *backend_leave_queue(struct backend *b, struct loop *loop, struct queue_wait *w) {
+    metric_add(waiting_metric(b), loop->index, -1);
+    metric_observe(waited_metric(b), loop->index, loop_now(loop) - queue_since(w));
+    return queue_leave(w);
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "backend/parent.h"
+#include "backend/queue.h"
 #include "backend/server.h"
 #include "net/resolver.h"
 
@@ -35,7 +36,9 @@ struct backend_settings {
     enum balance balance;
     unsigned keepalive;               /* idle conns kept per server and worker; default 128, 0: none */
     double keepalive_idle;            /* seconds an idle conn is kept; default 60 */
-    unsigned max_connections;         /* per server over all workers; 0: no limit */
+    unsigned max_connections;         /* requests under way per server, over all workers; 0: no limit */
+    unsigned queue;                   /* at most so many wait for a place, over all workers; 0: none */
+    double queue_timeout;             /* seconds one may wait; default 5 */
     unsigned tries;                   /* at most so many servers asked for one fetch; default 3 */
     uint32_t retry_on;                /* bits 1 << enum retry_class, and RETRY_ON_5XX; default connect */
     struct status_set retry_statuses; /* named singly: 503 */
@@ -74,6 +77,7 @@ struct backend_waiter {
 struct backend_view {
     struct backend *backend;
     struct loop *loop;
+    struct mailbox *mailbox; /* the loop's */
     struct candidate *list;
     unsigned count, room;
     unsigned next;             /* where round robin goes on */
@@ -92,11 +96,13 @@ struct backend {
     struct backend_view *views; /* by worker */
     unsigned workers;
     struct resolver *resolver;
+    struct queue *queue; /* NULL: none waits */
+    struct queue_user queue_user;
     bool ad_hoc;                        /* made from a URL, by and for one worker */
     unsigned users;                     /* ad hoc: fetches that name it */
     bool orphan;                        /* ad hoc: nothing but these knows it any more */
     struct metric *_Atomic statuses[6]; /* by status / 100; made on first use */
-    struct metric *_Atomic latency;
+    struct metric *_Atomic latency, *_Atomic waiting, *_Atomic waited;
 };
 
 /* Takes over the specs and settings' strings. */
@@ -107,11 +113,23 @@ void backend_view_open(struct backend *, struct loop *, struct mailbox *);
 void backend_view_close(struct backend *, struct loop *);
 void backend_destroy(struct backend *); /* all views are closed */
 
-/* Chooses a server that is not in `tried`, preferring well ones; only those of that name or address when `only` is
- * given. A reference for the caller, and the entry it stands for in `*spec`; or NULL with `*why`: NO_SERVER,
- * NAME_NOT_FOUND, NAME_FAILED; NONE: names are being resolved, wait with backend_await. */
-struct server *backend_choose(struct backend *, struct loop *, struct server *const *tried, unsigned tried_count,
-                              struct slice only, const struct server_spec **spec, enum failure *why);
+/* Which servers will do: those not in `tried`; only those of that name or address when `only` is given. */
+struct choice {
+    struct server *const *tried;
+    unsigned tried_count;
+    struct slice only; /* p NULL: any */
+};
+
+/* Chooses a server, preferring well ones, and takes a place at it: the caller ends with server_leave and server_unref.
+ * `*spec`: the entry it stands for. NULL with `*why`: NO_SERVER, BUSY (there are some, all with as many requests as they
+ * take), NAME_NOT_FOUND, NAME_FAILED; NONE: names are being resolved, wait with backend_await. */
+struct server *backend_choose(struct backend *, struct loop *, const struct choice *, const struct server_spec **spec,
+                              enum failure *why);
+/* After BUSY: waits for a place at one that will do, for `seconds` at most. NULL: there is no queue, or it is full. */
+struct queue_wait *backend_queue(struct backend *, struct loop *, const struct choice *, double seconds,
+                                 void (*on_news)(void *with), void *with);
+/* queue_leave. */
+struct server *backend_leave_queue(struct backend *, struct loop *, struct queue_wait *);
 /* The entry that a server stands for in this worker's view; NULL: it is not there (any more). */
 const struct server_spec *backend_spec(const struct backend *, const struct loop *, const struct server *);
 /* What a TLS server's certificate must bear: the backend's `tls_name`, else its host, else its address. `text` (of

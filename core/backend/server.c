@@ -2,6 +2,8 @@
  * and for status, never for a request; what requests touch is atomic or belongs to one worker. */
 #include "backend/server.h"
 
+#include "backend/queue.h"
+
 #include "base/clock.h"
 #include "base/map.h"
 #include "base/must.h"
@@ -44,6 +46,7 @@ static struct server *server_create(struct slice backend, const struct addr *add
 
 static void server_destroy(struct server *s) {
     for (unsigned i = 0; i < s->workers; i++) must(list_empty(&s->pools[i].idle) && list_empty(&s->pools[i].shared));
+    queue_unref(atomic_load(&s->queue));
     free(s->pools);
     free(s->backend);
     free(s->name);
@@ -88,6 +91,29 @@ void server_unref(struct server *s) {
     pthread_mutex_unlock(&lock);
     if (last) server_destroy(s);
 }
+
+/* ---- places */
+
+bool server_enter(struct server *s, unsigned most) {
+    int active = atomic_load(&s->active); /* not relaxed: queue.c counts on it */
+    do {
+        if (most && active >= (int)most) return false;
+    } while (!atomic_compare_exchange_weak(&s->active, &active, active + 1));
+    return true;
+}
+
+void server_leave(struct server *s) {
+    struct queue *q = atomic_load_explicit(&s->queue, memory_order_acquire);
+    if (q) queue_give_back(q, s);
+    else atomic_fetch_sub_explicit(&s->active, 1, memory_order_relaxed);
+}
+
+void server_set_queue(struct server *s, struct queue *q) {
+    struct queue *none = NULL;
+    if (!atomic_compare_exchange_strong(&s->queue, &none, queue_ref(q))) queue_unref(q);
+}
+
+/* ---- health */
 
 bool server_well(const struct server *s) {
     if (!atomic_load_explicit(&s->healthy, memory_order_relaxed)) return false;

@@ -16,6 +16,8 @@ struct pool {
     struct list shared; /* those whose streams others may borrow */
 };
 
+struct queue;
+
 struct server {
     _Atomic unsigned refs;
     char *backend;    /* the backend's name */
@@ -24,8 +26,9 @@ struct server {
     char *tunnel;     /* "host:port" that the parent is asked for; NULL: there is none */
     unsigned workers;
     struct pool *pools; /* by worker */
-    /* Requests under way and open connections, over all workers. */
+    /* Requests under way (each has a place at it) and open connections, over all workers. */
     _Atomic int active, connections;
+    struct queue *_Atomic queue; /* a reference, once a backend has had one (backend/queue.h); NULL: none */
     /* Passive health: failures in a row to connect; not chosen before `rest_until` (monotonic microseconds) while
      * others are well. */
     _Atomic unsigned failures;
@@ -42,6 +45,13 @@ struct server *server_ref(struct server *);
 /* The last reference takes it out of the registry; its pools are empty by then or are emptied (each worker drops its
  * own before it lets go). NULL is ignored. */
 void server_unref(struct server *);
+
+/* A place at it for one request, of `most` (0: any number); false: all are taken. */
+bool server_enter(struct server *, unsigned most);
+/* Gives the place back: to the first who waits for one. */
+void server_leave(struct server *);
+/* Who has to wait for a place waits in this queue; it is its backend's, and stays the same. */
+void server_set_queue(struct server *, struct queue *);
 
 bool server_well(const struct server *); /* healthy and not at rest */
 void server_failed(struct server *);     /* a connect failed: after 3 in a row it rests 10 s */

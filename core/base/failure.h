@@ -43,6 +43,8 @@ enum retry_class { RETRY_NEVER, RETRY_CONNECT, RETRY_RESET, RETRY_TIMEOUT };
     /* backends */                                                                                                     \
     FAILURE(NO_BACKEND, 502, RETRY_NEVER, "no_backend", "no backend was picked")                                       \
     FAILURE(NO_SERVER, 503, RETRY_CONNECT, "no_server", "no server of the backend is available")                       \
+    FAILURE(BUSY, 503, RETRY_CONNECT, "busy", "every server of the backend has as many requests as it takes")          \
+    FAILURE(QUEUE_TIMEOUT, 503, RETRY_CONNECT, "queue_timeout", "no server of the backend had a place in time")        \
     FAILURE(NAME_NOT_FOUND, 502, RETRY_CONNECT, "name_not_found", "the server's name has no address")                  \
     FAILURE(NAME_FAILED, 502, RETRY_CONNECT, "name_failed", "the server's name could not be resolved")                 \
     FAILURE(CONNECT_REFUSED, 502, RETRY_CONNECT, "connect_refused", "the server refused the connection")               \

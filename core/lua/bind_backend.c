@@ -86,7 +86,14 @@ static void get_servers(lua_State *L, void *object) {
     }
 }
 
+static void get_waiting(lua_State *L, void *object) {
+    struct site *site;
+    const struct backend *b = backend_named(L, name_of(object), &site);
+    lua_pushinteger(L, b->queue ? queue_length(b->queue) : 0);
+}
+
 static const struct field fields[] = { { "name", get_name, NULL },
+                                       { "waiting", get_waiting, NULL },
                                        { "servers", get_servers, NULL },
                                        { NULL, NULL, NULL } };
 

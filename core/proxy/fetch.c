@@ -48,13 +48,30 @@ static double first_of(double a, double b) { return a > 0 ? a : b; }
 
 static void detach_request_body(struct fetch *f) { pipe_remove_reader(&f->body_reader); }
 
-static void end_try(struct fetch *f, bool reusable) {
-    if (f->server_active) {
-        atomic_fetch_sub_explicit(&f->server->active, 1, memory_order_relaxed);
-        f->server_active = false;
-    }
+static void end_stream(struct fetch *f, bool reusable) {
     if (f->borrower.stream) server_conn_give_back(&f->borrower, reusable, settings_of(f));
     detach_request_body(f);
+}
+
+/* With its place, if it got one. */
+static struct server *leave_queue(struct fetch *f) {
+    struct backend *backend = f->pick.backends[f->pick_at];
+    struct queue_wait *waits = f->waits;
+    f->waits = NULL;
+    return backend_leave_queue(backend, &f->worker->loop, waits);
+}
+
+static void drop_wait(struct fetch *f) {
+    struct server *server = leave_queue(f);
+    if (server) server_leave(server);
+    server_unref(server);
+}
+
+static void end_try(struct fetch *f, bool reusable) {
+    end_stream(f, reusable);
+    if (f->waits) drop_wait(f);
+    if (f->server_active) server_leave(f->server);
+    f->server_active = false;
 }
 
 static enum next fail(struct fetch *f, enum failure why) {
@@ -139,7 +156,7 @@ static bool was_stale(const struct fetch *f, enum failure why) {
 static enum next try_failed(struct fetch *f, enum failure why) {
     if (was_stale(f, why)) {
         f->stale_retried = f->fresh_only = true;
-        end_try(f, false);
+        end_stream(f, false);
         return jump(f, FETCH_CONNECT);
     }
     if (f->server && failure_class(why) == RETRY_CONNECT && why != FAIL_STREAM_REFUSED) server_failed(f->server);
@@ -229,13 +246,19 @@ static enum next nobody_to_try(struct fetch *f, enum failure why) {
     return try_failed(f, why);
 }
 
+static struct choice choice_of(const struct fetch *f) {
+    return (struct choice){ f->tried, f->tried_count, f->pick.servers[f->pick_at] };
+}
+
+/* The place at it is the fetch's. */
 static struct server *choose_server(struct fetch *f, struct backend *backend, enum failure *why) {
     struct loop *loop = &f->worker->loop;
-    if (!f->exact)
-        return backend_choose(backend, loop, f->tried, f->tried_count, f->pick.servers[f->pick_at], &f->spec, why);
+    struct choice choice = choice_of(f);
+    if (!f->exact) return backend_choose(backend, loop, &choice, &f->spec, why);
     *why = FAIL_NO_SERVER;
     if (f->tries > 0) return NULL;
     f->spec = backend_spec(backend, loop, f->exact);
+    server_enter(f->exact, 0);
     return server_ref(f->exact);
 }
 
@@ -263,6 +286,7 @@ static struct server *choose_allowed(struct fetch *f, struct backend *backend, e
         if (!server && refused && *why == FAIL_NO_SERVER) *why = FAIL_DESTINATION_REFUSED;
         if (!server) return NULL;
         refused = true;
+        server_leave(server);
         complain(f, backend, &server->addr);
         *why = FAIL_DESTINATION_REFUSED;
         if (f->tried_count == FETCH_TRIED) {
@@ -273,12 +297,45 @@ static struct server *choose_allowed(struct fetch *f, struct backend *backend, e
     }
 }
 
+/* ---- all of them are busy: it waits for a place at one */
+
+static void on_place(void *with) { wake(with); }
+
+/* True: it waits, or has got a place at once. */
+static bool join_queue(struct fetch *f, struct backend *backend) {
+    double now = loop_now(&f->worker->loop);
+    struct choice choice = choice_of(f);
+    if (f->waits_until == 0) f->waits_until = now + backend->settings.queue_timeout;
+    if (f->exact || f->waits_until <= now) return false;
+    f->waits = backend_queue(backend, &f->worker->loop, &choice, f->waits_until - now, on_place, f);
+    return f->waits != NULL;
+}
+
+/* NULL: NONE (it still waits) or QUEUE_TIMEOUT. */
+static struct server *await_place(struct fetch *f, struct backend *backend, enum failure *why) {
+    bool over = queue_is_over(f->waits);
+    *why = over ? FAIL_QUEUE_TIMEOUT : FAIL_NONE;
+    if (!over && !queue_place(f->waits)) return NULL;
+    struct server *server = leave_queue(f);
+    if (server) f->spec = backend_spec(backend, &f->worker->loop, server);
+    return server;
+}
+
+/* A backend that is not the last of the list is left for the next one rather than waited for. */
+static struct server *find_place(struct fetch *f, struct backend *backend, enum failure *why) {
+    if (f->waits) return await_place(f, backend, why);
+    struct server *server = choose_allowed(f, backend, why);
+    bool last = f->pick_at + 1 >= f->pick.count;
+    if (server || *why != FAIL_BUSY || !last || f->response.status || !join_queue(f, backend)) return server;
+    return await_place(f, backend, why);
+}
+
 static enum next choose(struct fetch *f) {
     enum failure why;
     struct backend *backend = f->pick.backends[f->pick_at];
-    struct server *server = choose_allowed(f, backend, &why);
+    struct server *server = find_place(f, backend, &why);
     if (!server && why == FAIL_NONE) {
-        if (list_empty(&f->resolving.node)) { backend_await(backend, &f->worker->loop, &f->resolving); }
+        if (!f->waits && list_empty(&f->resolving.node)) backend_await(backend, &f->worker->loop, &f->resolving);
         return WAIT;
     }
     if (!server && f->pick_at + 1 < f->pick.count) {
@@ -290,6 +347,7 @@ static enum next choose(struct fetch *f) {
     f->response.status = 0;
     server_unref(f->server);
     f->server = server;
+    f->server_active = server != NULL;
     f->backend = backend;
     if (!server) return nobody_to_try(f, why);
     f->fresh_only = false;
@@ -326,8 +384,6 @@ static void name_client(const struct fetch *f, struct way *way) {
 static enum next connect_step(struct fetch *f) {
     struct loop *loop = &f->worker->loop;
     f->try_began = loop_now(loop);
-    atomic_fetch_add_explicit(&f->server->active, 1, memory_order_relaxed);
-    f->server_active = true;
     f->news = FETCH_NO_NEWS;
     f->why_more = NULL;
     char text[ADDR_TEXT];

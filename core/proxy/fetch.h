@@ -59,6 +59,8 @@ struct fetch {
     const char *why_more;           /* FETCH_FAILED: what TLS said, for ever; NULL: nothing */
     struct borrower borrower;
     struct backend_waiter resolving;
+    struct queue_wait *waits;                   /* for a place at a server; NULL: it does not */
+    double waits_until;                         /* what it may wait in all; 0: it never did */
     const struct egress *egress;                /* rules for the addresses it may connect to; NULL: all */
     struct backend *ad_hoc;                     /* it is a user of this one; NULL: of none */
     struct slice forward_target, authorization; /* of the present pick (struct forward_choice); p NULL: none */
@@ -67,7 +69,7 @@ struct fetch {
     bool connect;       /* a CONNECT: nothing is sent and awaited, the connection is the answer */
     bool fixed;         /* the maker chose the backend: policy is not asked */
     bool hook_running;
-    bool server_active; /* this try counts in server->active */
+    bool server_active; /* this try has a place at the server (server_leave) */
     bool pumping, total_over;
     enum { FETCH_NO_NEWS, FETCH_BROKEN } news;
     enum failure news_why;
@@ -116,8 +118,8 @@ void fetch_stop(struct fetch *);
 /* The one who made it does not want it any more: frees what it held (conn closed unless its response was complete).
  * Its memory goes at the end of the turn. NULL is ignored. */
 void fetch_close(struct fetch *);
-/* After a tunnel answer: the stream to the server, with what has already come, is lent to `b` instead. It still counts
- * in server->active, which is `b`'s to end. */
+/* After a tunnel answer: the stream to the server, with what has already come, is lent to `b` instead. It still has
+ * its place at the server (server_leave), which is `b`'s to give back. */
 void fetch_take_stream(struct fetch *, struct borrower *b);
 /* Its policy ends now: a waiting pick_backend fails with HOOK_DRAINED. */
 void fetch_let_go(struct fetch *);

@@ -31,7 +31,7 @@ static void tunnel_end(struct tunnel *t, bool gently) {
     struct exchange *x = t->exchange;
     struct stream *s = x->stream;
     x->bytes_in += t->up.total;
-    atomic_fetch_sub_explicit(&t->borrower.stream->conn->server->active, 1, memory_order_relaxed);
+    server_leave(t->borrower.stream->conn->server);
     server_conn_give_back(&t->borrower, false, NULL);
     deadline_fini(&t->idle);
     pipe_fini(&t->up);

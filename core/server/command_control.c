@@ -81,6 +81,8 @@ static void print_backend(const json_t *backend) {
     }
     if (json_array_size(json_object_get(backend, "servers")) == 0)
         printf("  %-16s no server is known yet\n", get_text(backend, "name"));
+    if (json_object_get(backend, "waiting"))
+        printf("  %-16s %lld waiting for a place\n", "", get_integer(backend, "waiting"));
 }
 
 static void print_site(const json_t *site) {

@@ -228,10 +228,6 @@ static void read_table(struct reader *r, const struct spot *at, const struct set
     settings_check_names(r, at, v, 1u << row->table, 0);
 }
 
-static void read_later(struct reader *r, const struct spot *at, const struct setting *row, const struct value *v) {
-    if (v->kind != VALUE_BOOLEAN || v->boolean) reader_error(r, at, "%s", row->later);
-}
-
 static void read_row(struct reader *r, const struct spot *at, const struct setting *row, const struct value *v,
                      void *base) {
     switch (row->type) {
@@ -244,7 +240,6 @@ static void read_row(struct reader *r, const struct spot *at, const struct setti
     case SETTING_WORD: read_word(r, at, row, v, base); break;
     case SETTING_TABLE: read_table(r, at, row, v, base); break;
     case SETTING_OWN: row->read(r, at, v, base); break;
-    case SETTING_LATER: read_later(r, at, row, v); break;
     case SETTING_HOOK: break;
     }
 }

@@ -21,6 +21,7 @@ enum place {
     PLACE_SERVER,           /* struct server_spec */
     PLACE_BACKEND_TIMEOUTS, /* struct backend_settings, as all below */
     PLACE_KEEPALIVE,
+    PLACE_QUEUE,
     PLACE_RETRY,
     PLACE_HEALTH,
     PLACE_BACKEND_TLS,  /* struct trust_setting */
@@ -42,8 +43,7 @@ enum setting_type {
     SETTING_WORD,    /* an enum: the index into `words` */
     SETTING_TABLE,   /* a table of the place `table`, read into the struct at `field` */
     SETTING_HOOK,    /* a hook's name; what stands there is core/lua's to judge. `field` is the enum hook */
-    SETTING_OWN,     /* `read` does it */
-    SETTING_LATER    /* known, but there is no function behind it yet: `later` says what is missing. false is allowed */
+    SETTING_OWN      /* `read` does it */
 };
 
 /* Where the reader is, as a chain on the C stack. The root has no name and no index. */
@@ -70,7 +70,6 @@ struct setting {
     enum place table;
     const char *const *words; /* NULL-terminated */
     void (*read)(struct reader *, const struct spot *, const struct value *, void *base);
-    const char *later;
 };
 
 /* Ends with a row without a name. */
@@ -151,6 +150,7 @@ void read_compress_codings(struct reader *, const struct spot *, const struct va
 void read_fail(struct reader *, const struct spot *, const struct value *, void *base);
 void read_backends(struct reader *, const struct spot *, const struct value *, void *base);
 void read_keepalive(struct reader *, const struct spot *, const struct value *, void *base);
+void read_queue(struct reader *, const struct spot *, const struct value *, void *base);
 void read_retry_on(struct reader *, const struct spot *, const struct value *, void *base);
 void read_health_status(struct reader *, const struct spot *, const struct value *, void *base);
 void read_backend_tls(struct reader *, const struct spot *, const struct value *, void *base);

@@ -82,6 +82,20 @@ void read_keepalive(struct reader *r, const struct spot *at, const struct value 
     else reader_expected(r, at, "a whole number from 0 to 100000, or { max =, idle = }", v);
 }
 
+void read_queue(struct reader *r, const struct spot *at, const struct value *v, void *base) {
+    struct config_backend *backend = base;
+    int64_t n;
+    settings_preset(PLACE_QUEUE, &backend->settings);
+    if (v->kind == VALUE_TABLE) {
+        settings_read(r, at, PLACE_QUEUE, v, &backend->settings);
+        settings_check_names(r, at, v, 1u << PLACE_QUEUE, 0);
+    } else if (value_whole(v, &n) && n >= 0 && n <= 1000000) {
+        backend->settings.queue = (unsigned)n;
+    } else {
+        reader_expected(r, at, "a whole number from 0 to 1000000, or { max =, timeout = }", v);
+    }
+}
+
 static bool add_retry_status(const struct value *v, struct backend_settings *settings) {
     int64_t status;
     if (!value_whole(v, &status) || status < 400 || status > 599) return false;
@@ -164,6 +178,14 @@ static void check_health(struct reader *r, const struct spot *at, const struct v
     }
 }
 
+static void check_queue(struct reader *r, const struct spot *at, const struct backend_settings *settings) {
+    struct spot queue = { .up = at, .name = "queue" };
+    if (settings->queue && !settings->max_connections)
+        reader_error(
+            r, &queue,
+            "nobody would ever wait in it without `max_connections`, how many requests a server takes at once");
+}
+
 /* ---- backends */
 
 static void preset_backend(struct backend_settings *settings) {
@@ -186,6 +208,7 @@ static void read_backend(struct reader *r, const struct spot *at, const struct v
     preset_backend(&backend->settings);
     settings_read(r, at, PLACE_BACKEND, v, backend);
     check_health(r, at, v, &backend->settings);
+    check_queue(r, at, &backend->settings);
     settings_check_names(r, at, v, 1u << PLACE_BACKEND, v->table.sequence);
     read_servers(r, at, v, backend);
     check_backend_tls(r, at, backend);

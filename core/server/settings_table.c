@@ -43,6 +43,7 @@ const char *const settings_places[PLACE_COUNT] = {
     [PLACE_SERVER] = "a server",
     [PLACE_BACKEND_TIMEOUTS] = "a backend's `timeouts`",
     [PLACE_KEEPALIVE] = "`keepalive`",
+    [PLACE_QUEUE] = "`queue`",
     [PLACE_RETRY] = "`retry`",
     [PLACE_HEALTH] = "`health`",
     [PLACE_BACKEND_TLS] = "a backend's `tls`",
@@ -163,7 +164,7 @@ const struct setting settings_table[] = {
     ROW(BACKEND, "h2", BOOLEAN, config_backend, settings.h2),
     ROW(BACKEND, "proxy_protocol", COUNT, config_backend, settings.proxy_protocol, .high = 2),
     ROW(BACKEND, "parent", OWN, config_backend, settings.parent, .read = read_backend_parent),
-    ROW(BACKEND, "queue", LATER, config_backend, settings, .later = "queues come with a later version"),
+    ROW(BACKEND, "queue", OWN, config_backend, settings, .read = read_queue),
 
     ROW(SERVER, "name", TEXT, server_spec, name),
     ROW(SERVER, "weight", COUNT, server_spec, weight, .low = 1, .high = 1000, .preset = 1),
@@ -175,6 +176,9 @@ const struct setting settings_table[] = {
 
     ROW(KEEPALIVE, "max", COUNT, backend_settings, keepalive, .high = 100e3, .preset = 128),
     ROW(KEEPALIVE, "idle", SECONDS, backend_settings, keepalive_idle, .low = 0.1, .high = DAY, .preset = 60),
+
+    ROW(QUEUE, "max", COUNT, backend_settings, queue, .high = 1e6, .preset = 1000),
+    ROW(QUEUE, "timeout", SECONDS, backend_settings, queue_timeout, .low = 0.001, .high = DAY, .preset = 5),
 
     ROW(RETRY, "tries", COUNT, backend_settings, tries, .low = 1, .high = 16, .preset = 3),
     ROW(RETRY, "on", OWN, backend_settings, retry_on, .read = read_retry_on),

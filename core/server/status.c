@@ -40,6 +40,7 @@ static json_t *describe_backend(const struct backend *b, int keeper) {
     set_text(backend, "name", b->name);
     for (unsigned i = 0; i < view->count; i++) json_array_append_new(servers, describe_server(&view->list[i]));
     json_object_set_new(backend, "servers", servers);
+    if (b->queue) set_integer(backend, "waiting", queue_length(b->queue));
     return backend;
 }
 

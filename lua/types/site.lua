@@ -192,7 +192,8 @@ local Site = {}
 ---@field keepalive? integer|moongate.KeepaliveSettings idle connections kept for each server, in each worker; 128
 ---@field retry? moongate.RetrySettings
 ---@field timeouts? moongate.BackendTimeouts
----@field max_connections? integer to each server, over all workers; 0: no limit
+---@field max_connections? integer requests under way at each server, over all workers; 0: no limit
+---@field queue? integer|moongate.QueueSettings how many may wait for a place at a server; 0
 ---@field tls? boolean|moongate.TlsOptions TLS to its servers; true: verified with the system's roots
 ---@field proxy_protocol? 0|1|2 the version of the PROXY header that connections begin with; 0: none
 ---@field parent? string|moongate.Parent another proxy, through which its servers are reached
@@ -214,6 +215,10 @@ local Site = {}
 ---@class moongate.KeepaliveSettings
 ---@field max? integer idle connections kept; 128
 ---@field idle? moongate.Seconds how long one is kept; 60
+
+---@class moongate.QueueSettings
+---@field max? integer that wait at once, over all workers; 1000
+---@field timeout? moongate.Seconds how long one may wait; 5
 
 ---@class moongate.RetrySettings
 ---@field tries? integer servers asked for one request at most; 3

@@ -5,8 +5,8 @@ local headings = {
   TIMEOUTS = "### `timeouts`", COMPRESS = "### `compress`", CACHE = "### `cache`", DISK = "### `cache.disk`",
   BACKEND = "## A backend",
   SERVER = "### A server",
-  BACKEND_TIMEOUTS = "### `timeouts` of a backend", KEEPALIVE = "### `keepalive`", RETRY = "### `retry`",
-  HEALTH = "### `health`", BACKEND_TLS = "### `tls` of a backend",
+  BACKEND_TIMEOUTS = "### `timeouts` of a backend", KEEPALIVE = "### `keepalive`", QUEUE = "### `queue`",
+  RETRY = "### `retry`", HEALTH = "### `health`", BACKEND_TLS = "### `tls` of a backend",
   FORWARD = "### `forward`", EGRESS = "### `egress`", PARENT = "### `parent`",
   LISTENER_TLS = "### TLS to clients", CERTIFICATE = "### A certificate",
 }

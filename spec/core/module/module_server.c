@@ -84,6 +84,8 @@ static void push_backend(lua_State *L, const struct config_backend *b) {
     set_integer(L, "keepalive", s->keepalive);
     set_number(L, "keepalive_idle", s->keepalive_idle);
     set_integer(L, "max_connections", s->max_connections);
+    set_integer(L, "queue", s->queue);
+    set_number(L, "queue_timeout", s->queue_timeout);
     set_integer(L, "tries", s->tries);
     set_integer(L, "retry_on", s->retry_on);
     push_statuses(L, &s->retry_statuses);

@@ -39,7 +39,7 @@ local wrong = {
     { site "time = {}", 'time: unknown setting, did you mean "timeouts"?' },
     { site "zzzzzz = 1", "zzzzzz: unknown setting" },
     { site "weight = 1", "weight: this setting belongs to a server" },
-    { site "timeout = 1", "timeout: this setting belongs to `health`; did you mean \"timeouts\"?" },
+    { site "timeout = 1", "timeout: this setting belongs to `queue` or `health`; did you mean \"timeouts\"?" },
     { site "connect = 1", "connect: this setting belongs to a site's `timeouts` or a backend's `timeouts`" },
     { site "1", "[1]: expected name = value, got an entry without a name" },
     { site "[true] = 1", "true is no name of a setting" },
@@ -157,7 +157,12 @@ local wrong = {
       "backends.app.parent: a PROXY header would go to the parent, not to the servers: one or the other" },
     { backend '"a:1", tls = true, parent = "https://p"',
       "backends.app.parent: TLS to the servers cannot go inside of TLS to the parent: reach it by http://" },
-    { backend '"a:1", queue = 10', "backends.app.queue: queues come with a later version" },
+    { backend '"a:1", queue = 10',
+      "backends.app.queue: nobody would ever wait in it without `max_connections`, how many requests a server takes at once" },
+    { backend '"a:1", max_connections = 1, queue = true',
+      "backends.app.queue: expected a whole number from 0 to 1000000, or { max =, timeout = }, got true" },
+    { backend '"a:1", max_connections = 1, queue = { max = 1, timeout = 0 }',
+      "backends.app.queue.timeout: expected a time from 1ms to 24h, got 0" },
     { backend '"a:1", max_connections = 1e9', "backends.app.max_connections: expected a whole number from 0 to 10000000, got 1000000000" },
   },
   ["other settings of a site"] = {
@@ -419,10 +424,11 @@ describe("a config", function()
   it("takes all settings of a backend", function()
     local app = good(backend [["a:1", balance = "least_conn", max_connections = 9, keepalive = { max = 3, idle = "5m" },
       retry = { tries = 5, on = { "connect", "reset", "timeout", "5xx", 429, 503 } },
-      timeouts = { connect = "100ms", first_byte = 2.5, between = "1h" }, tls = false, queue = false,
+      timeouts = { connect = "100ms", first_byte = 2.5, between = "1h" }, tls = false, queue = { max = 7, timeout = "250ms" },
       health = { path = "/up", host = "h", interval = 1, timeout = "250ms", rise = 1, fall = 9, status = { 200, 204 } }]]).sites[1].backends.app
     assert.equal(1, app.balance)
     assert.equal(9, app.max_connections)
+    assert.same({ 7, 0.25 }, { app.queue, app.queue_timeout })
     assert.equal(3, app.keepalive)
     assert.equal(300, app.keepalive_idle)
     assert.equal(5, app.tries)
@@ -435,6 +441,7 @@ describe("a config", function()
   it("takes short forms of a backend's settings", function()
     local app = good(backend [["a:1", keepalive = 0, retry = { on = "reset" }, health = { path = "/", status = "2xx" }]]).sites[1].backends.app
     assert.equal(0, app.keepalive)
+    assert.equal(0, app.queue)
     assert.equal(1 << 2, app.retry_on)
     assert.same({ 200, 299 }, { app.health.status_low, app.health.status_high })
     app = good(backend [["a:1", retry = { on = {} }, health = { path = "/", status = 204 }]]).sites[1].backends.app
