@@ -19,6 +19,7 @@
 #include <lauxlib.h>
 #include <lua.h>
 
+struct arrival;
 struct handle_kind;
 struct hook_run;
 struct strand;
@@ -229,6 +230,7 @@ void hook_find_overdue(struct deadline *);
 /* What hook.c needs of the bindings. None of them may raise, but for lack of memory. */
 void req_push(lua_State *L, struct subject *); /* `req` of subject->exchange */
 void res_push(lua_State *L, struct subject *);
+void arrival_push(lua_State *L, struct subject *, const struct arrival *); /* the `client` of on_connect */
 bool reply_test(lua_State *L, int index); /* is it what gate.reply or gate.redirect returned? */
 /* Copies it into the subject's arena. False: its body flows, and was sent or closed already. Called outside of
  * scripts. */

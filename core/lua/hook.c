@@ -171,7 +171,7 @@ static void push_name(lua_State *L, const struct slice *name) {
 static int push_arguments(struct hook_run *run, lua_State *L) {
     struct subject *subject = run->subject;
     switch (run->hook) {
-    case HOOK_ON_CONNECT: return 0;
+    case HOOK_ON_CONNECT: arrival_push(L, subject, run->detail); return 1;
     case HOOK_ON_CERTIFICATE: push_name(L, run->detail); return 1;
     default: break;
     }

@@ -118,7 +118,11 @@ static const struct found_hook *next_hook(const struct inspection *in, const str
 
 static void hook_arguments(struct inspection *in, enum hook hook, struct fact to[SCENE_ARGUMENTS]) {
     arguments_any(to);
-    if (hook == HOOK_ON_CONNECT || hook == HOOK_ON_CERTIFICATE) return;
+    if (hook == HOOK_ON_CERTIFICATE) return;
+    if (hook == HOOK_ON_CONNECT) {
+        to[0] = names_object(&in->names, "moongate.arrival");
+        return;
+    }
     to[0] = names_object(&in->names, "moongate.req");
     if (hook == HOOK_ON_STORE || hook == HOOK_ON_RESPONSE || hook == HOOK_ON_LOG)
         to[1] = names_object(&in->names, "moongate.res");

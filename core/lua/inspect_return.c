@@ -58,6 +58,14 @@ static void see_answer(struct inspection *in, const struct found_hook *h, const 
                      type);
 }
 
+static void see_admission(struct inspection *in, const struct made_return *r) {
+    if (r->count == 0) return;
+    struct fact f = r->values[0];
+    const char *type = type_name(f);
+    if (type && !(f.kind == FACT_BOOLEAN && !f.boolean))
+        inspect_tell(in, r->line, true, "on_connect returns a %s; expected false or nothing", type);
+}
+
 static void see_key(struct inspection *in, const struct made_return *r) {
     for (unsigned i = 0; i < r->count; i++) {
         const char *type = type_name(r->values[i]);
@@ -145,7 +153,7 @@ static void see_pick(struct inspection *in, const struct found_hook *h, const st
 
 void inspect_returns(struct inspection *in, const struct visit *v, const struct found_hook *h) {
     for (const struct made_return *r = v->returns; r; r = r->next) switch (h->hook) {
-        case HOOK_ON_CONNECT:
+        case HOOK_ON_CONNECT: see_admission(in, r); break;
         case HOOK_ON_REQUEST:
         case HOOK_ON_RESPONSE:
         case HOOK_ON_ERROR: see_answer(in, h, r); break;

@@ -9,9 +9,13 @@
 /* ---- kinds of objects, and which of their fields are objects */
 
 static const struct object_kind known_kinds[] = {
-    { "req", "moongate.req", 0, NULL },           { "res", "moongate.res", 0, NULL },
-    { "req.client", "moongate.client", 0, NULL }, { "client.tls", "moongate.client_tls", 0, NULL },
-    { "req.cache", "moongate.cache", 0, NULL },   { "res.cache", "moongate.res_cache", 0, NULL },
+    { "req", "moongate.req", 0, NULL },
+    { "res", "moongate.res", 0, NULL },
+    { "req.client", "moongate.client", 0, NULL },
+    { "client.tls", "moongate.client_tls", 0, NULL },
+    { "client", "moongate.arrival", 0, NULL },
+    { "req.cache", "moongate.cache", 0, NULL },
+    { "res.cache", "moongate.res_cache", 0, NULL },
 };
 enum { KINDS = sizeof known_kinds / sizeof *known_kinds };
 

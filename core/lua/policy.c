@@ -124,9 +124,6 @@ static int push_field(struct line *line, unsigned at, const char *name) {
     return type;
 }
 
-/* Hooks whose moment does not exist yet. One that silently never ran would be a rule that is not kept. */
-static bool comes_later(enum hook hook) { return hook == HOOK_ON_CONNECT; }
-
 /* A list of backends; the names in it are the config reader's to look up. */
 static bool check_pick(struct line *line, const char *path) {
     struct pick pick = { 0 };
@@ -155,12 +152,8 @@ static void add_entry(struct line *line, unsigned at, enum hook hook, struct pol
         lua_pop(L, 1);
         return;
     }
-    char path[PATH_TEXT], text[PATH_TEXT];
+    char path[PATH_TEXT];
     snprintf(path, sizeof path, "%s%s%s", line->paths[at], *line->paths[at] ? "." : "", hook_name(hook));
-    if (comes_later(hook)) {
-        snprintf(text, sizeof text, "%s comes with a later version: it would never run", hook_name(hook));
-        add_error(line, path, text);
-    }
     if (type != LUA_TFUNCTION && !check_constant(line, path, hook)) {
         lua_pop(L, 1);
         return;

@@ -30,8 +30,7 @@ static bool is_status(lua_State *L, int index, lua_Integer low) {
 }
 
 bool verdict_takes_reply(enum hook hook) {
-    return hook == HOOK_ON_REQUEST || hook == HOOK_ON_RESPONSE || hook == HOOK_ON_ERROR || hook == HOOK_PICK_BACKEND ||
-           hook == HOOK_ON_CONNECT;
+    return hook == HOOK_ON_REQUEST || hook == HOOK_ON_RESPONSE || hook == HOOK_ON_ERROR || hook == HOOK_PICK_BACKEND;
 }
 
 /* A reply or a bare status; false: neither. */
@@ -54,6 +53,15 @@ static enum verdict read_answer(struct reading *r, lua_State *L, int first, int 
     if (lua_type(L, first) == LUA_TNUMBER)
         fail(r, "the number %g; a status is a whole number from 200 to 599", lua_tonumber(L, first));
     else fail(r, "a %s; expected a reply, a status or nothing", luaL_typename(L, first));
+    return VERDICT_FAILED;
+}
+
+/* ---- Admissions: nobody is there yet to whom a reply could be said */
+
+static enum verdict read_admission(struct reading *r, lua_State *L, int first, int count) {
+    if (count == 0 || lua_isnil(L, first)) return VERDICT_CARRY_ON;
+    if (lua_type(L, first) == LUA_TBOOLEAN && !lua_toboolean(L, first)) return VERDICT_NO;
+    fail(r, "a %s; expected false or nothing", reply_test(L, first) ? "reply" : luaL_typename(L, first));
     return VERDICT_FAILED;
 }
 
@@ -303,8 +311,8 @@ enum verdict verdict_read(struct reading *r, lua_State *L, int first, int count)
     switch (r->hook) {
     case HOOK_ON_REQUEST:
     case HOOK_ON_RESPONSE:
-    case HOOK_ON_ERROR:
-    case HOOK_ON_CONNECT: return read_answer(r, L, first, count);
+    case HOOK_ON_ERROR: return read_answer(r, L, first, count);
+    case HOOK_ON_CONNECT: return read_admission(r, L, first, count);
     case HOOK_CACHE_KEY: return read_key(r, L, first, count);
     case HOOK_PICK_BACKEND: return read_pick(r, L, first, count);
     case HOOK_ON_CERTIFICATE: return read_certificate(r, L, first, count);
@@ -316,7 +324,7 @@ const char *verdict_constant_expected(lua_State *L, int index, enum hook hook) {
     int type = lua_type(L, index);
     bool reply = is_status(L, index, FIRST_STATUS) || reply_test(L, index);
     switch (hook) {
-    case HOOK_ON_CONNECT:
+    case HOOK_ON_CONNECT: return type == LUA_TBOOLEAN && !lua_toboolean(L, index) ? NULL : "a function or false";
     case HOOK_ON_REQUEST:
     case HOOK_ON_RESPONSE:
     case HOOK_ON_ERROR: return reply ? NULL : "a function, a reply or a status";

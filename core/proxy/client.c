@@ -2,6 +2,7 @@
 #include "proxy/client.h"
 
 #include "base/slab.h"
+#include "proxy/admission.h"
 #include "proxy/exchange.h"
 #include "proxy/handshake.h"
 
@@ -41,6 +42,7 @@ static void client_bury(struct grave *g) {
 void client_close(struct client *c) {
     if (c->closed) return;
     c->closed = true;
+    admission_cancel(c->admission);
     handshake_cancel(c->handshake);
     conn_close(&c->conn);
     list_remove(&c->node);
@@ -94,6 +96,11 @@ const struct client_protocol *client_first_protocol(struct client *c) {
     return c->may_speak_h2 ? &client_peek : &client_h1;
 }
 
+void client_greet(struct client *c) {
+    const struct host_table *table = client_table(c);
+    client_begin(c, table && table->guard_count ? &client_admission : client_first_protocol(c));
+}
+
 void client_accept(struct ear *ear, int fd, const struct addr *peer) {
     struct worker *w = worker_of(ear->loop);
     if (w->draining) {
@@ -109,5 +116,6 @@ void client_accept(struct ear *ear, int fd, const struct addr *peer) {
     conn_open(&c->conn, ear->loop, fd, &peek_handlers);
     worker_client_came(w);
     const struct host_table *table = client_table(c);
-    client_begin(c, table && table->proxy_protocol ? &client_proxy : client_first_protocol(c));
+    if (table && table->proxy_protocol) client_begin(c, &client_proxy);
+    else client_greet(c);
 }

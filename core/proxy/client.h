@@ -1,7 +1,7 @@
 /* A client: an accepted connection and its protocol. It reads heads and begins an exchange for each, carries the
  * request body into the exchange's pipe and the answer out (stream.h). It holds its listener, never a generation.
  *
- * client.c accepts and closes; client_proxy.c takes PROXY headers; client_tls.c shakes hands; client_h1.c and
+ * client.c accepts and closes; client_proxy.c takes PROXY headers; admission.c asks on_connect; client_tls.c shakes hands; client_h1.c and
  * client_h2.c are the protocols. */
 #pragma once
 
@@ -20,7 +20,7 @@ struct client_protocol {
     /* The client was closed: its exchanges are told (exchange_client_left). */
     void (*leave)(struct client *);
 };
-extern const struct client_protocol client_proxy, client_tls, client_h1, client_h2;
+extern const struct client_protocol client_proxy, client_admission, client_tls, client_h1, client_h2;
 
 struct h2_client; /* client_h2.c's own */
 
@@ -56,6 +56,7 @@ struct client {
     bool closed;
     bool misplaced;              /* it speaks HTTP where its listener speaks TLS: it is told so */
     bool may_speak_h2;           /* its listener takes HTTP/2 with prior knowledge */
+    struct admission *admission; /* policy is asked whether it may come in; NULL: it is not */
     struct handshake *handshake; /* policy is asked for a certificate; NULL: it is not */
     struct generation *met;      /* during a TLS handshake: the one that accepted it, a reference; else NULL */
     struct h1_client h1;
@@ -69,7 +70,9 @@ void client_drain(struct client *);
 void client_close(struct client *);
 
 /* -- for the protocols */
-/* What it speaks once nothing stands before that: TLS, or what its first bytes tell. */
+/* Its address is known, and nothing stands before what it speaks but the question whether it may come in. */
+void client_greet(struct client *);
+/* What it speaks first: TLS, or what its first bytes tell. */
 const struct client_protocol *client_first_protocol(struct client *);
 static inline struct worker *client_worker(const struct client *c) { return worker_of(c->conn.loop); }
 static inline struct client *client_of_conn(struct conn *c) { return container_of(c, struct client, conn); }

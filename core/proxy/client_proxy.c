@@ -33,7 +33,7 @@ static void on_bytes(struct conn *conn) {
     }
     conn_consumed(conn);
     if (source.size) c->addr = source;
-    client_begin(c, client_first_protocol(c));
+    client_greet(c);
 }
 
 static void on_end(struct conn *conn) { client_close(client_of_conn(conn)); }

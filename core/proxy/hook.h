@@ -26,12 +26,12 @@ enum hook {
 const char *hook_name(enum hook); /* "on_request", … */
 
 enum verdict {
-    VERDICT_CARRY_ON,    /* nothing returned (or no such hook): as configured */
-    VERDICT_WAIT,        /* see above */
-    VERDICT_REPLY,       /* decision->reply */
-    VERDICT_PICK,        /* pick_backend: decision->pick */
-    VERDICT_NO,          /* false: cache_key: bypass; pick_backend re-asked: deliver what there is */
-    VERDICT_KEY,         /* cache_key: decision->key */
+    VERDICT_CARRY_ON, /* nothing returned (or no such hook): as configured */
+    VERDICT_WAIT,     /* see above */
+    VERDICT_REPLY,    /* decision->reply */
+    VERDICT_PICK,     /* pick_backend: decision->pick */
+    VERDICT_NO,  /* false: on_connect: not let in; cache_key: bypass; pick_backend re-asked: deliver what there is */
+    VERDICT_KEY, /* cache_key: decision->key */
     VERDICT_CERTIFICATE, /* on_certificate: decision->certificate */
     VERDICT_FAILED /* it raised, ran out of budget or memory, or returned nonsense: logged with file:line and traceback;
                           the caller fails closed. (With the site's fail = "continue" the implementer says CARRY_ON.) */
@@ -106,7 +106,8 @@ enum subject_kind {
     SUBJECT_FETCH,
     SUBJECT_FILL, /* a struct storing (proxy/fill.h), whose response `res` stands for */
     SUBJECT_KEEPER,
-    SUBJECT_HANDSHAKE
+    SUBJECT_HANDSHAKE,
+    SUBJECT_ADMISSION
 };
 
 struct exchange;

@@ -119,6 +119,8 @@ struct host_table {
     struct map wildcard;                   /* "*.example.com" under ".example.com" -> site; the longest suffix counts */
     struct site *fallback;                 /* the site without hosts; NULL: 421 */
     struct site *forward;                  /* where requests go that name their own target; NULL: none does */
+    struct site **guards;                  /* those with on_connect, in the config's order */
+    unsigned guard_count;
     struct site
         *first; /* the fallback, else the first of them all: its limits and timeouts hold before a host is known */
 };

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/must.h"
 #include "net/tls.h"
+#include "proxy/admission.h"
 #include "proxy/exchange.h"
 #include "proxy/handshake.h"
 #include "proxy/health.h"
@@ -58,6 +59,8 @@ static void find_metrics(void) {
         metric_get(METRIC_COUNTER, "moongate_refused_total", "Client connections refused for lack of room", none);
     metrics.bad_requests =
         metric_get(METRIC_COUNTER, "moongate_bad_requests_total", "Requests that reached no site", none);
+    metrics.turned_away = metric_get(METRIC_COUNTER, "moongate_turned_away_total",
+                                     "Client connections that on_connect did not let in", none);
     metrics.proxy_headers_refused = metric_get(
         METRIC_COUNTER, "moongate_proxy_headers_refused_total",
         "Client connections closed for a PROXY header that was missing, malformed or not to be believed", none);
@@ -76,6 +79,7 @@ void worker_init(struct worker *w, unsigned index, unsigned count) {
     list_init(&w->clients);
     list_init(&w->exchanges);
     list_init(&w->tunnels);
+    list_init(&w->admissions);
     list_init(&w->handshakes);
     list_init(&w->ears);
     list_init(&w->ad_hoc_recent);
@@ -168,6 +172,7 @@ void worker_close_pools(struct worker *w) {
 }
 
 void worker_let_go(struct worker *w, struct generation *g) {
+    admissions_let_go(w, g);
     handshakes_let_go(w, g);
     list_each_safe(node, &w->exchanges) {
         struct exchange *x = container_of(node, struct exchange, node);

@@ -20,6 +20,7 @@ struct worker {
     struct list clients;       /* all: client->node */
     struct list exchanges;     /* all: exchange->node */
     struct list tunnels;
+    struct list admissions;                       /* whom policy is asked about (proxy/admission.c) */
     struct list handshakes;                       /* that policy is asked about (proxy/handshake.c) */
     struct tls_certificates *shown[WORKER_SHOWN]; /* references: what on_certificate returned lately */
     unsigned shown_next;
@@ -42,7 +43,7 @@ static inline struct worker *worker_of(struct loop *loop) { return container_of(
 /* Metrics of the instance, found once. */
 struct worker_metrics {
     struct metric *clients_open, *clients_total, *tunnels_open, *requests_total, *refused, *bad_requests, *fetches,
-        *destinations_refused, *proxy_headers_refused;
+        *destinations_refused, *proxy_headers_refused, *turned_away;
     struct metric *misplaced_http, *misplaced_tls;      /* HTTP came where TLS is spoken, and the reverse */
     struct metric *tls_full, *tls_resumed, *tls_failed; /* handshakes of clients */
     struct metric *tls_early_taken, *tls_early_refused, *tls_kernel;

@@ -127,6 +127,10 @@ static void add_to_table(struct host_table *table, struct site *site) {
         if (**host == '*') map_set(&table->wildcard, slice_of(*host + 1), site);
         else map_set(&table->exact, slice_of(*host), site);
     }
+    if (site->hooks >> HOOK_ON_CONNECT & 1) {
+        table->guards = must_realloc(table->guards, (table->guard_count + 1) * sizeof(struct site *));
+        table->guards[table->guard_count++] = site;
+    }
     if (!table->first) table->first = site;
     if (site->forward.on) table->forward = site;
     if (*site->hosts) return;
@@ -233,6 +237,7 @@ static void destroy_table(struct host_table *table) {
     tls_service_unref(table->tls);
     tls_certificates_unref(table->certificates);
     free(table->proxies);
+    free(table->guards);
     map_fini(&table->exact);
     map_fini(&table->wildcard);
     free(table);

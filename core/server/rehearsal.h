@@ -90,7 +90,7 @@ struct rehearsal_answer {
     unsigned interim[8]; /* statuses of interim answers, 0 behind the last one */
 };
 
-/* Until the exchange is over, its log line included. False: it never came to an end (`answer` says how far it came):
+/* Until the exchange is over, its log line included, or the client turned away (then no exchange is noted). False: it never came to an end (`answer` says how far it came):
  * nothing was left that could happen, an hour had passed, or it is restless. */
 bool rehearsal_request(struct rehearsal *, const struct rehearsal_request *, struct rehearsal_answer *);
 

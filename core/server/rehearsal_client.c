@@ -149,6 +149,11 @@ static void leave_in_time(struct visit *v, double leave_at) {
     else if (leaves) reset(v);
 }
 
+/* It was not let in: there is no line of a log to wait for. */
+static bool is_turned_away(const struct rehearsal *r) {
+    return list_empty(&r->worker.clients) && list_empty(&r->worker.exchanges);
+}
+
 static bool drive(struct visit *v) {
     struct rehearsal *r = v->rehearsal;
     double began = rehearsal_clock(r), leave = v->request->leave;
@@ -159,7 +164,7 @@ static bool drive(struct visit *v) {
         leave_in_time(v, leave_at);
         bool open = v->conn.state != CONN_CLOSED;
         if (was_open && !open) continue;
-        if (!open && r->notes.exchanges) return true; /* it has written its log line */
+        if (!open && (r->notes.exchanges || is_turned_away(r))) return true; /* it has written its log line */
         double limit = open && leave_at > 0 ? leave_at : began + PATIENCE;
         if (rehearsal_wait(r, limit)) continue;
         if (limit != leave_at) return false;

@@ -98,6 +98,7 @@ local function verdict_of(hook)
   if hook.verdict == "reply" then return ("reply %d"):format(hook.status) end
   if hook.verdict == "pick" then return "pick " .. hook.picked end
   if hook.verdict == "key" then return "key " .. write_key(hook.key) end
+  if hook.verdict == "no" and hook.hook == "on_connect" then return "not let in" end
   if hook.verdict == "no" then return hook.hook == "cache_key" and "not cached" or "no other" end
   if hook.error and hook.verdict == "continue" then return "failed; the site goes on" end
   return hook.verdict
@@ -143,6 +144,10 @@ local function print_fetched(fetched)
 end
 
 local function print_answer(res)
+  if res.turned_away then
+    print "\nanswer: none, the connection is closed"
+    return
+  end
   local origin = "a reply"
   if res.source == "backend" then
     origin = ("from %s/%s"):format(res.tried[#res.tried], res.servers[#res.servers])
@@ -200,7 +205,8 @@ local function as_plain(res)
     }
   end
   return {
-    status = res.status, headers = lines_of(res.headers), body = res.body, source = res.source, site = res.site,
+    status = res.status, turned_away = res.turned_away, headers = lines_of(res.headers), body = res.body,
+    source = res.source, site = res.site,
     error = res.error, tried = res.tried, tries = res.tries, cache_key = without_n(res.cache_key), cache = res.cache,
     time = res.time, hooks = hooks, fetched = fetched, logs = res.logs,
   }

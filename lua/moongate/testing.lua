@@ -420,12 +420,13 @@ function Kit:request(request)
   local hooks, lines, exchanges = take_notes(self)
   complain(self, 2)
   if not ended then error("kit:request: it never came to an end: nothing is left that could happen", 2) end
-  local exchange = exchanges[1]
+  local exchange = exchanges[1] or {}
   return {
     status = answer.status, headers = wire.make_headers(answer.headers), body = answer.body, whole = answer.whole,
     trailers = wire.make_headers(answer.trailers), interim = answer.interim, source = exchange.source,
     site = exchange.site, id = exchange.id, error = exchange.error, failed_hook = exchange.failed_hook,
-    time = exchange.time, tries = exchange.tries, tried = names_of(exchange.tried, "backend"),
+    turned_away = exchanges[1] == nil,
+    time = exchange.time or 0, tries = exchange.tries or 0, tried = names_of(exchange.tried, "backend"),
     servers = names_of(exchange.tried, "server"), cache_key = read_key(exchange.cache_key),
     cache = exchange.cache, fetched = take_fetched(self), logs = lines, hooks = hooks,
   }

@@ -106,8 +106,8 @@ function FetchedStream:close() end
 ---it a GET; 307 and 308 repeat a body that is a string. What cannot be followed is given as the answer.
 ---
 ---World failures: `connect_refused`, `connect_failed`, `connect_timeout`, `tls_failed`, `certificate`,
----`name_not_found`, `name_failed`, `no_server`, `busy`, `queue_timeout`, `stream_refused`, `reset`, `first_byte_timeout`, `between_timeout`,
----`total_timeout`, `bad_response`, `response_headers_too_large`, `truncated`, `too_large` (the body is longer than
+---`name_not_found`, `name_failed`, `no_server`, `busy`, `queue_timeout`, `stream_refused`, `reset`,
+---`first_byte_timeout`, `between_timeout`, `total_timeout`, `bad_response`, `response_headers_too_large`, `truncated`, `too_large` (the body is longer than
 ---`max`), `overloaded` (the worker has too many fetches under way: 4096, or 256 MiB), `bad_response_content`,
 ---`response_too_large`. Raises when a function that makes the body fails, and for unknown backends and options.
 ---

@@ -56,6 +56,19 @@ local Request = {}
 ---@field score nil (comes with scoring)
 local Client = {}
 
+---Who has connected, as on_connect gets it; read-only, and over with that hook.
+---
+---```lua
+---function site.on_connect(client)
+---  if bans:get(client.ip) then return false end
+---end
+---```
+---@class moongate.Arrival
+---@field ip string the other side of the connection, or whom its PROXY header names
+---@field port integer? nil if it is not known
+---@field listener string where it came in: "127.0.0.1:8080"
+local Arrival = {}
+
 ---The client's TLS connection, and its certificate where the listener asks for one (`client_ca`); read-only.
 ---
 ---```lua

@@ -15,6 +15,9 @@
 ---return policy
 ---```
 ---@class moongate.Policy
+---once for a connection, before TLS and before anything is read; false: it is closed without a word. On a listener of
+---several sites each is asked, until one says false
+---@field on_connect? fun(client: moongate.Arrival): false?
 ---@field on_request? fun(req: moongate.Request): moongate.Reply|integer|nil once, when the head is in
 ---the parts of the key, of which nil is one; nothing: the target; false: bypass
 ---@field cache_key? fun(req: moongate.Request): ...

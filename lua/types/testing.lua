@@ -110,6 +110,7 @@ local Hook = {}
 ---@field trailers moongate.KitHeaders
 ---@field interim integer[] statuses of 1xx answers
 ---@field whole boolean the answer came to its end
+---@field turned_away boolean on_connect did not let the client in
 ---@field source "backend"|"cache"|"reply"|"error"|nil
 ---@field error string? the word of the first failure
 ---@field failed_hook string?

@@ -31,6 +31,15 @@ case("servers take turns", {
   },
 })
 
+case("on_connect lets a client in, or fails and is told to go on, before its requests are read", {
+  policy = [[
+    local seen
+    site.fail = { on_connect = "continue" }
+    function site.on_connect(client) seen = client.ip error "on purpose" end
+    function site.on_request(req) return gate.reply(200, tostring(seen == req.client.ip)) end]],
+  expect = { body = "true", source = "reply", log = "on purpose" },
+})
+
 case("a path is normalised before it is seen and forwarded", {
   policy = 'function site.on_request(req) req.headers["X-Path"] = req.path end site.pick_backend = "other"',
   request = "/a/../%61dmin/./x%2fy?q=%20",

@@ -233,6 +233,19 @@ describe("a request of the kit", function()
     assert.equal("cancelled", res.hooks[1].verdict)
   end)
 
+  it("comes to nothing where on_connect does not let the client in", function()
+    local kit = load(site [[
+      function site.on_connect(client)
+        if client.ip == "203.0.113.9" then gate.sleep(1) return false end
+      end
+      site.on_request = 204]])
+    local res = kit:request { client = { ip = "203.0.113.9" } }
+    assert.same({ 0, true, "" }, { res.status, res.turned_away, res.body })
+    assert.same({ "on_connect", "no", 1 }, { res.hooks[1].hook, res.hooks[1].verdict, res.hooks[1].time })
+    res = kit:request "/"
+    assert.same({ 204, false }, { res.status, res.turned_away })
+  end)
+
   it("says what each hook answered and changed", function()
     local kit = load(site [[
       site.cache = { memory = "1M" }

@@ -192,7 +192,7 @@ describe("the queue of a backend", function()
 
   it("tells policy, which may go elsewhere", function()
     local server, other = net.listen(), http.backend "other"
-    local gate = start([[app = { "$SERVER", max_connections = 1, queue = { max = 1, timeout = "100ms" } },
+    local gate = start([[app = { "$SERVER", max_connections = 1, queue = { max = 1, timeout = "1s" } },
       other = { "$OTHER" }]], { values = { SERVER = server, OTHER = other }, policy = [[
       function site.pick_backend(req, last)
         if not last then return "app" end

@@ -8,6 +8,7 @@ local gate = require "moongate"
 local site = { listen = "127.0.0.1:8080", cache = { memory = "1M" }, backends = {
   app = { "127.0.0.1:9001" }, spare = { "127.0.0.1:9002" } } }
 site.use = { { on_request = function(req) req.headers["X-Used"] = "yes" end } }
+function site.on_connect(client) if client.ip == "192.0.2.9" then return false end end
 function site.on_request(req)
   if req.path == "/no" then return gate.reply(403, "no\n") end
   if req.path == "/slow" then gate.sleep(2) end
@@ -61,9 +62,13 @@ describe("explain", function()
   end)
 
   it("tells of failures with their place, and of time that passed", function()
-    has(explain "/boom", "  on_request         failed\n", "site.lua:8: broken", "answer: 500, hook_failed")
+    has(explain "/boom", "  on_request         failed\n", "site.lua:9: broken", "answer: 500, hook_failed")
     has(explain "/slow", "on_request         continue  (2 s)", "after 2 s")
     has(explain "/no", "on_request         reply 403", "answer: 403, a reply")
+  end)
+
+  it("tells of clients that are not let in", function()
+    has(explain("/", "--client", "192.0.2.9"), "  on_connect  not let in\n\nanswer: none, the connection is closed\n")
   end)
 
   it("prints JSON", function()

@@ -218,9 +218,9 @@ return { on_request = function(req) inner {} end }
       assert.matches("cache_key: expected a function, a string, a number or false, got a table", errors)
     end)
 
-    it("is refused while nothing would call it", function()
-      local _, errors = engine.load("return { use = { { on_connect = function() end } } }"):hooks()
-      assert.matches("on_connect comes with a later version: it would never run", errors, 1, true)
+    it("is false for on_connect, which has nobody to reply to", function()
+      local _, errors = engine.load("return { on_connect = 403 }"):hooks()
+      assert.matches("on_connect: expected a function or false, got a number", errors, 1, true)
     end)
   end)
 

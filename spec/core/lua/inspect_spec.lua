@@ -118,6 +118,11 @@ describe("inspecting scripts", function()
     assert.equal("pick_backend returns the number 42; a status is a whole number from 200 to 599\n", pick "return 42")
     assert.equal("pick_backend returns a boolean; expected a backend's name, a list of them, a reply or nothing\n", pick "return true")
     assert.equal('pick_backend returns a list with an unknown field "trys"; there are tries, retry_on, timeout\n', pick "return { 'app', trys = 3 }")
+    assert.equal("", check "function site.on_connect(client) if client.ip == 'x' then return false end end")
+    assert.equal("site.lua:4: on_connect returns a number; expected false or nothing\n",
+      check "function site.on_connect() return 403 end")
+    assert.equal("site.lua:4: client has no field 'ips' (did you mean 'ip'?)\n",
+      check "function site.on_connect(client) return client.ips == 'x' and false or nil end")
     assert.equal("site.lua:4: cache_key returns a table as a part of the key; parts are strings, numbers, booleans or nil\n",
       check "function site.cache_key(req) return req.path, {} end")
     assert.equal("", (check "function site.cache_key(req) return req.path, req.host, 1, true, nil end"))
