@@ -107,9 +107,10 @@ function FetchedStream:close() end
 ---
 ---World failures: `connect_refused`, `connect_failed`, `connect_timeout`, `tls_failed`, `certificate`,
 ---`name_not_found`, `name_failed`, `no_server`, `busy`, `queue_timeout`, `stream_refused`, `reset`,
----`first_byte_timeout`, `between_timeout`, `total_timeout`, `bad_response`, `response_headers_too_large`, `truncated`, `too_large` (the body is longer than
----`max`), `overloaded` (the worker has too many fetches under way: 4096, or 256 MiB), `bad_response_content`,
----`response_too_large`. Raises when a function that makes the body fails, and for unknown backends and options.
+---`first_byte_timeout`, `between_timeout`, `total_timeout`, `bad_response`, `response_headers_too_large`, `truncated`,
+---`too_large` (the body is longer than `max`), `overloaded` (the worker has too many fetches under way: 4096, or
+---256 MiB), `bad_response_content`, `response_too_large`. Raises when a function that makes the body fails, and for
+---unknown backends and options.
 ---
 ---```lua
 ---local res, word = gate.fetch("auth", { path = "/check", args = { user = name }, timeout = "200ms" })
