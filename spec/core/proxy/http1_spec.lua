@@ -345,6 +345,13 @@ describe("HTTP/1", function()
       exchange(get, ok, { client = client })
     end)
 
+    it("with the same length said twice in one line has it once", function()
+      local response, _, client = exchange(get, "HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello")
+      assert.same({ "5" }, response.headers:all "Content-Length")
+      assert.equal("hello", response.body)
+      exchange(get, ok, { client = client })
+    end)
+
     it("with the same length said twice has it once", function()
       local response = exchange(get, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok")
       assert.same({ "2" }, response.headers:all "Content-Length")
