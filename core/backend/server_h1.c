@@ -75,7 +75,7 @@ static const struct conn_handlers handlers = {
 
 /* ---- the request */
 
-enum { UPGRADE_MAX = 512, AUTHORIZATION_MAX = 512 };
+enum { AUTHORIZATION_MAX = 512 };
 
 static void send_head(struct server_stream *s, const struct request *request, const struct outgoing *o) {
     struct server_conn *sc = of_stream(s);
@@ -84,7 +84,7 @@ static void send_head(struct server_stream *s, const struct request *request, co
     if (o->body && request->framing.kind == FRAMING_LENGTH)
         n = snprintf(lines, sizeof lines, "Content-Length: %llu\r\n", (unsigned long long)request->framing.length);
     else if (o->body) n = snprintf(lines, sizeof lines, "Transfer-Encoding: chunked\r\n");
-    if (o->upgrade.n && o->upgrade.n < UPGRADE_MAX)
+    if (o->upgrade.n)
         n += snprintf(lines + n, sizeof lines - (size_t)n, "Connection: Upgrade\r\nUpgrade: %.*s\r\n", FMT(o->upgrade));
     if (o->authorization.n && o->authorization.n < AUTHORIZATION_MAX)
         n += snprintf(lines + n, sizeof lines - (size_t)n, "Proxy-Authorization: %.*s\r\n", FMT(o->authorization));

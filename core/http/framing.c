@@ -117,10 +117,15 @@ static bool offers_http(struct slice value) {
     return false;
 }
 
+static bool names_nothing(struct slice value) {
+    struct slice protocol;
+    return !header_list_next(&value, &protocol);
+}
+
 struct slice framing_upgrade(const struct headers *headers) {
     struct slice none = { NULL, 0 };
     struct slice value = headers_joined_id(headers, HEADER_UPGRADE);
-    if (!value.p || !slice_trim(value).n || offers_http(value)) return none;
+    if (!value.p || value.n > UPGRADE_MAX || names_nothing(value) || offers_http(value)) return none;
     return headers_list_has(headers, HEADER_CONNECTION, SLICE("upgrade")) ? value : none;
 }
 

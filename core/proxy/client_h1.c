@@ -298,8 +298,6 @@ struct lines {
     char text[1024];
 };
 
-enum { UPGRADE_MAX = 512 };
-
 static void add_text(struct lines *l, struct slice s) {
     memcpy(l->text + l->n, s.p, s.n);
     l->n += s.n;
@@ -341,8 +339,7 @@ static void choose_framing(struct client *c, const struct response *r, struct li
 
 /* A switch, or the demand for one (426, RFC 9110 15.5.22), names its protocols. */
 static struct slice told_upgrade(const struct response *r) {
-    struct slice upgrade = r->status == 101 || r->status == 426 ? framing_upgrade(&r->headers) : slice_make(NULL, 0);
-    return upgrade.n <= UPGRADE_MAX ? upgrade : slice_make(NULL, 0);
+    return r->status == 101 || r->status == 426 ? framing_upgrade(&r->headers) : slice_make(NULL, 0);
 }
 
 static void add_connection(struct client *c, const struct response *r, struct lines *l) {
