@@ -246,7 +246,7 @@ static void on_room(struct conn *conn) {
 static void check_progress(struct client *c) {
     struct exchange *x = exchange_of(c);
     /* Who has an answer to take does not live by talking. */
-    uint64_t moved = c->conn.sent + (c->conn.out.size ? 0 : c->conn.received);
+    uint64_t moved = conn_progress(&c->conn) + (c->conn.out.size ? 0 : c->conn.received);
     bool still = moved == c->h1.mark;
     bool owes = c->h1.stream.body_unread && x && pipe_room(&x->request_body) > 0 && !x->expects_continue;
     c->h1.mark = moved;
