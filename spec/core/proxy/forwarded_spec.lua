@@ -93,7 +93,7 @@ describe("forwarded fields", function()
     assert.same({ "http" }, headers:all "X-Forwarded-Proto")
   end)
 
-  it("of a trusted proxy that speaks the older fields tell the same in Forwarded, whatever its client said there", function()
+  it("of a trusted proxy that speaks the older fields tell the same in Forwarded, whatever stood there", function()
     local headers = forwarded(gate.values.PORT2, "X-Forwarded-For: evil, 203.0.113.9:80\r\n" ..
       "Forwarded: for=6.6.6.6;proto=https;host=evil\r\nX-Forwarded-For: 2001:db9::7, 10.0.0.1\r\n")
     assert.same({ "evil, 203.0.113.9:80, 2001:db9::7, 10.0.0.1, 127.0.0.1" }, headers:all "X-Forwarded-For")

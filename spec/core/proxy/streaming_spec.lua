@@ -406,11 +406,12 @@ describe("a body", function()
   for protocol, request in pairs {
     ["HTTP/1"] = "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     ["HTTP/1, the last"] = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
-    ["HTTP/2"] = h2.preface .. h2.frame("SETTINGS", 0, 0, (">I2I4"):pack(h2.settings.INITIAL_WINDOW_SIZE, 0x7fffffff)) ..
+    ["HTTP/2"] = h2.preface ..
+      h2.frame("SETTINGS", 0, 0, (">I2I4"):pack(h2.settings.INITIAL_WINDOW_SIZE, 0x7fffffff)) ..
       h2.frame("WINDOW_UPDATE", 0, 0, (">I4"):pack(1 << 30)) ..
       h2.frame("HEADERS", h2.END_STREAM | h2.END_HEADERS, 1, h2.hpack.encode(h2.request_fields "/")),
   } do
-    -- The socket holds megabytes for it and takes more when a third of them is gone, which is long after timeouts.between.
+    -- The socket holds megabytes for it and takes more when a third of them is gone, long after timeouts.between.
     it_fills("that the client takes slowly lasts: " .. protocol, function()
       local client = assert(require "socket".connect("127.0.0.1", slow.port))
       client:settimeout(20)

@@ -192,7 +192,8 @@ describe("an upgrade", function()
 
   it("is not granted by a 101 whose protocol is too long to pass on", function()
     local client, conn = asked()
-    conn:send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo/" .. ("1"):rep(600) .. "\r\n\r\n")
+    local protocol = "echo/" .. ("1"):rep(600)
+    conn:send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " .. protocol .. "\r\n\r\n")
     assert.equal(502, http.response(client).status)
   end)
 
