@@ -11,6 +11,7 @@
 #include "net/stage.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 
@@ -225,7 +226,7 @@ void server_conn_keep(struct server_conn *sc, const struct backend_settings *set
     list_push_front(&pool->idle, &sc->node);
     pool->count++;
     conn_pause(&sc->conn, false);
-    conn_deadline(&sc->conn, settings->keepalive_idle);
+    conn_deadline(&sc->conn, fmin(settings->keepalive_idle, sc->h1.idle_most));
     if (pool->count > settings->keepalive) server_conn_close(container_of(pool->idle.prev, struct server_conn, node));
 }
 

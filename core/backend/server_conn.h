@@ -32,6 +32,7 @@ struct h1_server {
     struct h1_body body; /* reading the response's body */
     bool chunked;        /* the request's body is written in chunks */
     bool tunnel;
+    double idle_most; /* seconds it may be kept by what its last response said; INFINITY: it said nothing */
 };
 
 /* All that makes connections to one server differ: only one made in the same way can take its place. */

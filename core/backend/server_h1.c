@@ -2,6 +2,7 @@
 #include "backend/server_conn.h"
 #include "http/framing.h"
 
+#include <math.h>
 #include <stdio.h>
 
 static const struct h1_limits response_limits = { .head = 65536, .target = 0, .fields = 200 };
@@ -75,7 +76,7 @@ static const struct conn_handlers handlers = {
 
 /* ---- the request */
 
-enum { UPGRADE_MAX = 512, AUTHORIZATION_MAX = 512 };
+enum { AUTHORIZATION_MAX = 512 };
 
 static void send_head(struct server_stream *s, const struct request *request, const struct outgoing *o) {
     struct server_conn *sc = of_stream(s);
@@ -84,7 +85,7 @@ static void send_head(struct server_stream *s, const struct request *request, co
     if (o->body && request->framing.kind == FRAMING_LENGTH)
         n = snprintf(lines, sizeof lines, "Content-Length: %llu\r\n", (unsigned long long)request->framing.length);
     else if (o->body) n = snprintf(lines, sizeof lines, "Transfer-Encoding: chunked\r\n");
-    if (o->upgrade.n && o->upgrade.n < UPGRADE_MAX)
+    if (o->upgrade.n)
         n += snprintf(lines + n, sizeof lines - (size_t)n, "Connection: Upgrade\r\nUpgrade: %.*s\r\n", FMT(o->upgrade));
     if (o->authorization.n && o->authorization.n < AUTHORIZATION_MAX)
         n += snprintf(lines + n, sizeof lines - (size_t)n, "Proxy-Authorization: %.*s\r\n", FMT(o->authorization));
@@ -110,6 +111,14 @@ static void end_body(struct server_stream *s, const struct headers *trailers) {
 
 /* ---- the response */
 
+/* Less than the server keeps it: a request on its way when that time is up would be lost, and could not be repeated if it
+ * is none that may come twice. */
+static double idle_most(const struct headers *headers) {
+    uint64_t seconds;
+    if (!framing_idle_timeout(headers, &seconds)) return INFINITY;
+    return seconds > 1 ? (double)(seconds - 1) : (double)seconds / 2;
+}
+
 static enum stream_result read_head(struct server_stream *s, struct response *r, enum method method,
                                     struct headers *trailers, enum failure *why) {
     struct server_conn *sc = of_stream(s);
@@ -123,7 +132,9 @@ static enum stream_result read_head(struct server_stream *s, struct response *r,
     sc->h1.scan = (struct h1_scan){ 0 };
     *why = framing_of_response(r, method);
     if (*why != FAIL_NONE) return STREAM_FAILED;
-    if (r->status >= 200) h1_body_start(&sc->h1.body, &r->framing, trailers);
+    if (r->status < 200) return STREAM_DONE;
+    h1_body_start(&sc->h1.body, &r->framing, trailers);
+    sc->h1.idle_most = idle_most(&r->headers);
     return STREAM_DONE;
 }
 
@@ -157,7 +168,8 @@ static bool is_flushed(const struct server_stream *s) { return of_stream(s)->con
 
 static void give_back(struct server_stream *s, bool whole, const struct backend_settings *settings) {
     struct server_conn *sc = of_stream(s);
-    if (whole && settings && settings->keepalive > 0 && conn_reusable(&sc->conn)) server_conn_keep(sc, settings);
+    whole = whole && sc->h1.idle_most > 0 && conn_reusable(&sc->conn);
+    if (whole && settings && settings->keepalive > 0) server_conn_keep(sc, settings);
     else server_conn_close(sc);
 }
 

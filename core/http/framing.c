@@ -102,6 +102,17 @@ static bool keeps_alive(uint8_t version, const struct options *options) {
     return version >= HTTP_1_1 || options->keep_alive;
 }
 
+bool framing_idle_timeout(const struct headers *headers, uint64_t *seconds) {
+    for (const struct header *h = headers_find_id(headers, HEADER_KEEP_ALIVE); h; h = headers_next(headers, h)) {
+        struct slice rest = h->value, value;
+        while (header_list_next(&rest, &value)) {
+            struct slice name = slice_trim(slice_cut(&value, '='));
+            if (value.p && slice_equal_nocase(name, SLICE("timeout"))) return slice_to_u64(slice_trim(value), seconds);
+        }
+    }
+    return false;
+}
+
 /* ---- upgrades */
 
 /* A tunnel in which HTTP goes on would pass by every policy ("h2c smuggling"), and RFC 9113 has withdrawn the upgrade
@@ -117,10 +128,15 @@ static bool offers_http(struct slice value) {
     return false;
 }
 
+static bool names_nothing(struct slice value) {
+    struct slice protocol;
+    return !header_list_next(&value, &protocol);
+}
+
 struct slice framing_upgrade(const struct headers *headers) {
     struct slice none = { NULL, 0 };
     struct slice value = headers_joined_id(headers, HEADER_UPGRADE);
-    if (!value.p || !slice_trim(value).n || offers_http(value)) return none;
+    if (!value.p || value.n > UPGRADE_MAX || names_nothing(value) || offers_http(value)) return none;
     return headers_list_has(headers, HEADER_CONNECTION, SLICE("upgrade")) ? value : none;
 }
 

@@ -19,5 +19,11 @@ enum failure framing_of_response(struct response *, enum method);
  * of content which was not there does not go beside one that frames what is, nor into a 204 (RFC 9110 8.6). */
 void framing_settle(struct response *, enum method);
 
-/* Connection's "upgrade" beside an Upgrade field: the value to pass on, p NULL if there is none. */
+/* The seconds for which the sender keeps an idle connection, if it says so: "Keep-Alive: timeout=5" (RFC 2068 19.7.1). */
+bool framing_idle_timeout(const struct headers *, uint64_t *seconds);
+
+enum { UPGRADE_MAX = 512 };
+
+/* Connection's "upgrade" beside an Upgrade field: the value to pass on, at most UPGRADE_MAX bytes; p NULL if there is
+ * none. */
 struct slice framing_upgrade(const struct headers *);

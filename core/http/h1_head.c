@@ -67,8 +67,11 @@ static bool feed(http_parser *parser, struct slice bytes) {
     return http_parser_execute(parser, &settings, bytes.p, bytes.n) == bytes.n;
 }
 
+static bool is_list(struct slice value) { return value.n && memchr(value.p, ',', value.n); }
+
+/* But for a list of lengths, which it refuses: framing.c knows where there may be one (RFC 9110 8.6). */
 static bool frames(const struct header *h) {
-    return h->id == HEADER_CONTENT_LENGTH || h->id == HEADER_TRANSFER_ENCODING;
+    return (h->id == HEADER_CONTENT_LENGTH && !is_list(h->value)) || h->id == HEADER_TRANSFER_ENCODING;
 }
 
 /* It refuses a second Content-Length, and one beside Transfer-Encoding, with words of its own: we make it forget that

@@ -126,7 +126,7 @@ static bool name_starts_with(struct slice name, struct slice prefix) {
     return name.n >= prefix.n && slice_equal_nocase(slice_make(name.p, prefix.n), prefix);
 }
 
-bool header_may_trail(struct slice name) {
+static bool may_trail(struct slice name) {
     static const char *const forbidden[] = { "Cookie2",          "Expires", "HTTP2-Settings",
                                              "Max-Forwards",     "Pragma",  "Range",
                                              "Set-Cookie2",      "Vary",    "Warning",
@@ -136,6 +136,14 @@ bool header_may_trail(struct slice name) {
     return !name_starts_with(name, SLICE("Content-")) && !name_starts_with(name, SLICE("If-")) &&
            !name_starts_with(name, SLICE("Proxy-")) && !name_starts_with(name, SLICE("Sec-")) &&
            !name_starts_with(name, SLICE("X-Forwarded-")) && !name_is_one_of(name, forbidden);
+}
+
+/* Judged by what it doubles. What is cut off is longer than any of those names. */
+bool header_may_trail(struct slice name) {
+    char text[64];
+    size_t n = name.n < sizeof text ? name.n : sizeof text;
+    for (size_t i = 0; i < n; i++) text[i] = name.p[i] == '_' ? '-' : name.p[i];
+    return may_trail(slice_make(text, n));
 }
 
 bool header_is_core(enum header_id id) {

@@ -81,7 +81,7 @@ bool header_doubles(struct slice other, struct slice name);
 /* RFC 9110 5.5: no CR, LF, NUL, no other control but HTAB; no white space at its ends is not demanded. */
 bool header_value_valid(struct slice value);
 /* May a field of that name stand behind the content (RFC 9110 6.5.1)? Of those with an id only ETag, and none that
- * tells of routing, authentication, conditions or the content. */
+ * tells of routing, authentication, conditions or the content; nor one that doubles such a field. */
 bool header_may_trail(struct slice name);
 /* A field that is the core's own (framing and connection: Content-Length, Transfer-Encoding, Connection, Upgrade, TE,
  * Trailer, Keep-Alive, Proxy-Connection): scripts may read but not set it. */

@@ -36,6 +36,8 @@ bool response_has_body(enum method method, int status) {
     return method != METHOD_HEAD && status >= 200 && status != 204 && status != 304;
 }
 
+bool status_has_content(int status) { return response_has_body(METHOD_GET, status) && status != 205; }
+
 bool response_opens_tunnel(enum method method, int status) {
     return method == METHOD_CONNECT && status >= 200 && status <= 299;
 }

@@ -71,5 +71,7 @@ struct response {
 struct slice status_reason(int status);
 /* 1xx, 204 and 304, and everything that answers HEAD, have no body (RFC 9110 6.4.1). */
 bool response_has_body(enum method, int status);
+/* Nor has a 205 content (RFC 9110 15.3.6), though it is framed as if it could: its length is told, and is 0. */
+bool status_has_content(int status);
 /* A 2xx to a CONNECT: what follows it is a tunnel, whatever its fields say (RFC 9110 9.3.6). */
 bool response_opens_tunnel(enum method, int status);

@@ -22,7 +22,9 @@
 #include "net/stage.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 enum { READ_VECTORS = 6, WRITE_VECTORS = 64 };
@@ -399,9 +401,17 @@ static void conn_on_io(struct ev_loop *ev, ev_io *io, int events) {
     if (events & EV_WRITE && c->state == CONN_OPEN) conn_on_writable(c);
 }
 
+/* Does it still take what it lingers for? */
+static bool has_progressed(struct conn *c) {
+    uint64_t before = c->progress;
+    c->progress = conn_progress(c);
+    return c->out.size > 0 && c->progress != before;
+}
+
 static void conn_on_time(struct deadline *d) {
     struct conn *c = container_of(d, struct conn, deadline);
-    if (c->lingering) break_conn(c, FAIL_CANCELLED);
+    if (c->lingering && has_progressed(c)) deadline_set(d, LINGER_WRITE_SECONDS);
+    else if (c->lingering) break_conn(c, FAIL_CANCELLED);
     else if (c->handlers->on_deadline) c->handlers->on_deadline(c);
 }
 
@@ -473,6 +483,7 @@ static bool begin_linger(struct conn *c) {
     c->paused = false;
     buffer_drop(&c->in, c->in.size);
     bool open = c->state == CONN_OPEN && !c->failed;
+    if (open && c->blocked) c->progress = conn_progress(c);
     if (open) deadline_set(&c->deadline, LINGER_WRITE_SECONDS);
     else break_later(c, FAIL_CANCELLED);
     return open;
@@ -534,6 +545,13 @@ void conn_consumed(struct conn *c) {
 void conn_pause(struct conn *c, bool paused) {
     c->paused = paused;
     conn_consumed(c);
+}
+
+/* What is sent counts twice, so that it is not balanced by what waits in the socket. */
+uint64_t conn_progress(const struct conn *c) {
+    int waiting = 0;
+    if (ioctl(c->io.fd, SIOCOUTQ, &waiting) != 0) waiting = 0;
+    return 2 * c->sent - (uint64_t)waiting;
 }
 
 size_t conn_room(const struct conn *c) { return c->out.size < c->out_limit ? c->out_limit - c->out.size : 0; }

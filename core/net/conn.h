@@ -74,6 +74,7 @@ struct conn {
     uint8_t failed;          /* enum failure that is told in the next gather phase; 0: none */
     uint32_t linger_left;    /* bytes that are still read and dropped */
     uint64_t received, sent; /* bytes */
+    uint64_t progress;       /* conn_progress at the last look while it lingers */
 };
 
 enum { CONN_IN_LIMIT = 65536, CONN_OUT_LIMIT = 65536, CONN_TURN_BYTES = 65536 };
@@ -87,8 +88,8 @@ void conn_connect(struct conn *, struct loop *, const struct addr *, const struc
 void conn_close(struct conn *);
 /* Closes so that the other side gets what we wrote (RFC 9112 9.6 lingering close): FIN after `out`, then input is
  * read and dropped for a short bounded time (2 s, 256 KiB), then on_broken(CANCELLED) tells the owner to end:
- * always, never from inside this call, and it is the only event that still comes. `out` has 30 s from one write to
- * the next. Not for closed conns. */
+ * always, never from inside this call, and it is the only event that still comes. `out` has 30 s in which the other side
+ * takes something, again and again. Not for closed conns. */
 void conn_linger(struct conn *);
 /* The same for a peer that will send no more (it said so, and all it sent was read): closed as soon as `out` has been
  * written. */
@@ -109,6 +110,9 @@ void conn_consumed(struct conn *);
 void conn_pause(struct conn *, bool paused);
 /* Bytes that `out` still takes before its limit; 0: full. */
 size_t conn_room(const struct conn *);
+/* Another number when the socket took bytes of `out`, or the other side took some from the socket: that may hold
+ * megabytes for who reads slowly, and asks for more only when a third of them is gone. A system call, for deadlines. */
+uint64_t conn_progress(const struct conn *);
 /* Sets the one deadline of this conn, seconds from now (0: none). Costs a store. */
 void conn_deadline(struct conn *, double seconds);
 static inline int conn_fd(const struct conn *c) { return c->io.fd; }

@@ -256,6 +256,10 @@ static void flush_log(struct access_log *log) {
     free_block(block);
 }
 
+void access_log_hand_over(struct access_log *log) {
+    if (log) flush_log(log);
+}
+
 static void access_log_on_time(struct deadline *deadline) {
     flush_log(container_of(deadline, struct access_log, deadline));
 }

@@ -20,6 +20,8 @@ void access_sink_destroy(struct access_sink *);
 struct access_log; /* a worker's */
 struct access_log *access_log_create(struct access_sink *, struct helpers *, struct loop *);
 void access_log_destroy(struct access_log *); /* hands over what is left */
+/* Hands over what there is, without waiting for more. NULL is ignored. */
+void access_log_hand_over(struct access_log *);
 
 /* What a line tells; slices need to live for the call only. */
 struct access_record {

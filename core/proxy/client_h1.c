@@ -246,7 +246,7 @@ static void on_room(struct conn *conn) {
 static void check_progress(struct client *c) {
     struct exchange *x = exchange_of(c);
     /* Who has an answer to take does not live by talking. */
-    uint64_t moved = c->conn.sent + (c->conn.out.size ? 0 : c->conn.received);
+    uint64_t moved = conn_progress(&c->conn) + (c->conn.out.size ? 0 : c->conn.received);
     bool still = moved == c->h1.mark;
     bool owes = c->h1.stream.body_unread && x && pipe_room(&x->request_body) > 0 && !x->expects_continue;
     c->h1.mark = moved;
@@ -298,8 +298,6 @@ struct lines {
     char text[1024];
 };
 
-enum { UPGRADE_MAX = 512 };
-
 static void add_text(struct lines *l, struct slice s) {
     memcpy(l->text + l->n, s.p, s.n);
     l->n += s.n;
@@ -341,8 +339,7 @@ static void choose_framing(struct client *c, const struct response *r, struct li
 
 /* A switch, or the demand for one (426, RFC 9110 15.5.22), names its protocols. */
 static struct slice told_upgrade(const struct response *r) {
-    struct slice upgrade = r->status == 101 || r->status == 426 ? framing_upgrade(&r->headers) : slice_make(NULL, 0);
-    return upgrade.n <= UPGRADE_MAX ? upgrade : slice_make(NULL, 0);
+    return r->status == 101 || r->status == 426 ? framing_upgrade(&r->headers) : slice_make(NULL, 0);
 }
 
 static void add_connection(struct client *c, const struct response *r, struct lines *l) {

@@ -27,7 +27,7 @@ struct h2_client {
     struct grave grave;
     struct list streams;
     uint32_t requests; /* so far */
-    uint64_t sent;     /* conn.sent at the last tick */
+    uint64_t progress; /* conn_progress at the last tick */
     double sent_at;    /* loop time at which that had changed */
     bool leaving;      /* GOAWAY was said: closes when the last stream is done */
     bool warned;       /* the first step of a graceful end */
@@ -402,7 +402,8 @@ static bool is_late(double still, double limit) { return limit > 0 && still >= l
 static bool check_stream(struct h2_client_stream *s, double now) {
     struct exchange *x = s->stream.exchange;
     const struct timeouts *t = x && x->site ? &x->site->timeouts : client_timeouts(s->owner->client);
-    if (s->h2.sent != s->sent) s->moved_at = now;
+    bool waits = s->h2.out.size && s->owner->client->conn.out.size; /* for the connection, which is_stuck judges */
+    if (s->h2.sent != s->sent || waits) s->moved_at = now;
     s->sent = s->h2.sent;
     double still = now - s->moved_at;
     if (s->coming) return !is_late(still, t->head);
@@ -428,8 +429,9 @@ static void check_streams(struct h2_client *h) {
 static bool is_stuck(struct h2_client *h) {
     const struct conn *conn = &h->client->conn;
     double now = loop_now(conn->loop);
-    if (conn->out.size == 0 || conn->sent != h->sent) h->sent_at = now;
-    h->sent = conn->sent;
+    uint64_t before = h->progress;
+    h->progress = conn_progress(conn);
+    if (conn->out.size == 0 || h->progress != before) h->sent_at = now;
     return is_late(now - h->sent_at, client_timeouts(h->client)->between);
 }
 

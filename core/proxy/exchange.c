@@ -441,6 +441,14 @@ static enum next fail_pretended(struct exchange *x) {
     return fail(x, FAIL_RESPONSE_HOOK_FAILED);
 }
 
+/* Policy may have made a 205 of an answer with content, and some servers send it themselves. */
+static void empty_reset(struct exchange *x) {
+    const struct framing *f = &x->response.framing;
+    if (x->response.status != 205 || (f->kind == FRAMING_LENGTH && f->length == 0)) return;
+    struct answer a = answer_of(x);
+    answer_set_body(&a, SLICE(""));
+}
+
 static enum next send_head(struct exchange *x) {
     if (pretends_tunnel(x)) return fail_pretended(x);
     bool own = x->source != SOURCE_BACKEND; /* no fetch reads the request body any more */
@@ -448,6 +456,7 @@ static enum next send_head(struct exchange *x) {
     if (x->client_left) return WAIT; /* reading its body showed that it left: advance sees to it */
     if (!caching_is_settled(x->caching)) return WAIT;
     caching_apply(x);
+    empty_reset(x);
     switch (has_tunnel(x) ? CONTENT_READY : content_settle_answer(x)) {
     case CONTENT_READY: break;
     case CONTENT_WAITS: return WAIT;

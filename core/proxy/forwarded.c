@@ -1,6 +1,10 @@
 /* The believed client is the rightmost address in X-Forwarded-For (or Forwarded's for=) that is not itself one of
  * `trusted_proxies`: everything left of it could have been written by that client. A proxy that speaks the one passes
- * on what a client says in the other: where there is X-Forwarded-For, Forwarded is not asked. */
+ * on what a client says in the other: where there is X-Forwarded-For, Forwarded is not asked.
+ *
+ * Nor does it go on: some backends would believe it first. What the proxy said in the one field is said in the other, too
+ * (RFC 7239 7.4), so that both tell of the same hops, and whichever a backend reads it finds the client. What older
+ * fields cannot tell of each hop (host, proto, by) is lost then. */
 #include "proxy/forwarded.h"
 
 static bool is_trusted(const struct site *site, const struct addr *addr) {
@@ -94,6 +98,40 @@ static void remove_claims(struct headers *headers) {
     }
 }
 
+/* ---- the hops, told in both fields */
+
+/* An IPv6 address stands in brackets and quotes (RFC 7239 6). */
+static struct slice write_for(struct arena *arena, struct slice node) {
+    bool v6 = node.n && memchr(node.p, ':', node.n);
+    const struct slice parts[] = { SLICE("for="), v6 ? SLICE("\"[") : SLICE(""), node, v6 ? SLICE("]\"") : SLICE("") };
+    return arena_concat(arena, parts, sizeof parts / sizeof *parts);
+}
+
+/* Its address, or that it is not known. */
+static struct slice name_hop(struct arena *arena, struct slice hop) {
+    char text[ADDR_TEXT];
+    struct addr addr;
+    return parse_hop(hop, &addr) ? arena_copy(arena, addr_ip_text(&addr, text)) : SLICE("unknown");
+}
+
+/* Sets the field that the proxy does not speak. */
+static void translate_hops(struct exchange *x) {
+    struct slice hops[HOPS_MAX], parts[2 * HOPS_MAX];
+    struct headers *headers = &x->request.headers;
+    bool forwarded = speaks_forwarded(headers);
+    enum header_id other = forwarded ? HEADER_X_FORWARDED_FOR : HEADER_FORWARDED;
+    unsigned n = collect_hops(headers, hops), count = 0;
+    for (unsigned i = 0; i < n; i++) {
+        if (!hops[i].p) continue;
+        struct slice node = name_hop(&x->arena, hops[i]);
+        parts[count] = count ? SLICE(", ") : SLICE("");
+        parts[count + 1] = forwarded ? node : write_for(&x->arena, node);
+        count += 2;
+    }
+    if (count) headers_set_id(headers, other, arena_concat(&x->arena, parts, count));
+    else headers_remove_id(headers, other);
+}
+
 /* What is added behind a quoted string that does not end would be read as a part of it. */
 static bool is_closed(struct slice list) {
     bool quoted = false;
@@ -116,6 +154,8 @@ void forwarded_receive(struct exchange *x) {
         headers_remove_id(&x->request.headers, HEADER_FORWARDED);
     unsigned depth = believe_hops(x);
     x->forwarded_scheme = believed_scheme(x, depth ? depth : 1);
+    if (x->forward) remove_claims(&x->request.headers); /* believed, but no affair of targets */
+    else translate_hops(x);
 }
 
 /* Appends to a list field, or adds it. */
@@ -126,14 +166,11 @@ static void append_to_list(struct headers *headers, struct arena *arena, enum he
     headers_remove_doubles(headers, header_name_of(id));
 }
 
-/* One element of Forwarded; an IPv6 address stands in brackets and quotes (RFC 7239 6). */
+/* One element of Forwarded. */
 static struct slice forwarded_element(struct exchange *x, struct slice ip, struct slice host) {
-    bool unix_socket = x->stream->client->addr.u.sa.sa_family == AF_UNIX, v6 = !unix_socket && memchr(ip.p, ':', ip.n);
+    bool unix_socket = x->stream->client->addr.u.sa.sa_family == AF_UNIX;
     const struct slice parts[] = {
-        SLICE("for="),
-        v6 ? SLICE("\"[") : SLICE(""),
-        unix_socket ? SLICE("_unix") : ip,
-        v6 ? SLICE("]\"") : SLICE(""),
+        write_for(&x->arena, unix_socket ? SLICE("_unix") : ip),
         host.n ? SLICE(";host=\"") : SLICE(""),
         host,
         host.n ? SLICE("\"") : SLICE(""),

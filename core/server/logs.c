@@ -1,6 +1,9 @@
 /* Opening log files blocks (a disk, the supervisor's answer), so a helper does it; swapping them must not lose a line.
  * The old access sink is destroyed on the helper that writes for it: its queue is in order, so what the workers handed
- * over before is written by then. */
+ * over before is written by then.
+ *
+ * Before files are opened anew each worker hands over what it has gathered, so that a rotated file has all that came
+ * before the signal, and whoever packs or ships it misses nothing. */
 #include "server/logs.h"
 
 #include "base/must.h"
@@ -143,6 +146,7 @@ void logs_close(struct instance *instance) {
 /* ---- reopening */
 
 struct reopening {
+    struct round round; /* of handing over */
     struct job job;
     struct instance *instance;
     char *access_path, *error_path; /* copies; NULL: nothing to open */
@@ -175,6 +179,19 @@ static void logs_on_reopened(struct job *job, struct loop *loop) {
     free(r);
 }
 
+static void begin_reopening(struct reopening *r) {
+    if (helpers_ask(r->instance->helpers, HELP_FILES, &r->job)) return;
+    log_error("the log helper is stuck: the logs are not reopened");
+    r->job.done(&r->job, &r->instance->loop);
+}
+
+static void hand_over(struct round *round, struct worker_thread *t) {
+    access_log_hand_over(t->worker.access);
+    round_report(round, t);
+}
+
+static void logs_on_handed_over(struct round *round) { begin_reopening(container_of(round, struct reopening, round)); }
+
 void logs_reopen(struct instance *instance) {
     const char *access = instance->access_path;
     struct reopening *r = must_calloc(1, sizeof *r);
@@ -183,7 +200,8 @@ void logs_reopen(struct instance *instance) {
     r->access_path = access && !is_stderr(access) && !is_syslog(access) ? must_strdup(access) : NULL;
     r->error_path = instance->error_path ? must_strdup(instance->error_path) : NULL;
     r->job = (struct job){ .asker = &instance->mailbox, .work = reopen_files, .done = logs_on_reopened };
-    if (helpers_ask(instance->helpers, HELP_FILES, &r->job)) return;
-    log_error("the log helper is stuck: the logs are not reopened");
-    r->job.done(&r->job, &instance->loop);
+    r->round = (struct round){ .visit = hand_over, .done = logs_on_handed_over };
+    bool serves = instance->state == INSTANCE_SERVES || instance->state == INSTANCE_DRAINS;
+    if (serves) round_begin(&r->round, instance);
+    else begin_reopening(r);
 }

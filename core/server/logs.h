@@ -27,7 +27,7 @@ void logs_swap(const struct log_change *, struct worker_thread *);
 void logs_commit(struct log_change *, struct instance *);
 /* Instead: closes what was opened. Safe after logs_commit and on a zeroed one. */
 void logs_fini(struct log_change *);
-/* SIGUSR1: opens the same files anew, on a helper. */
+/* SIGUSR1: opens the same files anew, on a helper, when what workers have for the old ones is on its way there. */
 void logs_reopen(struct instance *);
 /* At the end, when no worker has an access log any more. */
 void logs_close(struct instance *);

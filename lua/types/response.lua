@@ -19,7 +19,7 @@
 ---@field status integer assignable: 200 to 599. In on_log 499 if the client left before there was an answer
 ---@field headers moongate.Headers
 ---nil for HEAD, 204 and 304. Assigning a string (nil: an empty one) replaces it, sets its length, and drops what told
----of the former one: ETag, Content-Encoding, ranges, digests
+---of the former one: ETag, Content-Encoding, ranges, digests. A 205 leaves without content, whatever it has here
 ---@field body moongate.Body?
 ---@field source "backend"|"cache"|"reply"|"error" where it comes from; read-only
 ---@field server string? address of the server that answered; read-only

@@ -165,6 +165,17 @@ describe("the pool of a server", function()
     exchange()
   end)
 
+  it("lets idle conns go before their server does, if it says when", function()
+    start()
+    local told = "HTTP/1.1 200 OK\r\nKeep-Alive: max=9, Timeout = %s\r\nContent-Length: 2\r\n\r\nok"
+    exchange(nil, told:format "0"):expect_eof()
+    local conn = exchange(nil, told:format "99999999999")
+    exchange(conn, told:format "nonsense")
+    exchange(conn, told:format "1")
+    conn:expect_eof()
+    exchange()
+  end)
+
   it("does not count the time of a request as idle", function()
     start 'keepalive = { max = 5, idle = "150ms" }'
     local conn = exchange()

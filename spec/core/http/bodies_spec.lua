@@ -257,7 +257,8 @@ describe("trailers", function()
     "If-Modified-Since",
     "Age", "Date", "Expires", "Location", "Retry-After", "Vary", "Warning", "X-Forwarded-For", "X-Forwarded-Proto",
     "X-Forwarded-Port",
-    "Forwarded", "Via", "Sec-WebSocket-Key", "X-Request-Id" } do
+    "Forwarded", "Via", "Sec-WebSocket-Key", "X-Request-Id", "Content_Length",
+    "x_forwarded_for", "Transfer_Encoding" } do
     it("never hold " .. name, function()
       local r = http.read_body("chunked", 0, ("0\r\nA: 1\r\n%s: 2\r\nB: 3\r\n\r\n"):format(name))
       assert.equal("done", r.result)

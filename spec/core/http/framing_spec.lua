@@ -260,6 +260,10 @@ describe("the framing of a response", function()
     local r = response "Content-Length: 5\nContent-Length: 5\n"
     assert.same({ "ok", "length", 5 }, { r.framing, r.kind, r.length })
     assert.same({ "Content-Length", "Content-Length" }, hops(r))
+    for _, list in ipairs { "5, 5", "5,5 , 05", "5\nContent-Length: 5, 5" } do
+      r = response("Content-Length: " .. list .. "\n")
+      assert.same({ "ok", "length", 5 }, { r.framing, r.kind, r.length }, list)
+    end
     assert.equal("bad_response", response "Content-Length: 5\nContent-Length: 6\n".framing)
   end)
 
@@ -267,7 +271,8 @@ describe("the framing of a response", function()
     "Transfer-Encoding: gzip\n",
     "Transfer-Encoding: chunked\nTransfer-Encoding: chunked\n", "Content-Length: x\n", "Content-Length: -1\n",
     "Content-Length:\n",
-    "Content-Length: 5, 6\n", "Content-Length: 5,\n", "Content-Length: 9223372036854775808\n",
+    "Content-Length: 5, 6\n", "Content-Length: 5,\n", "Content-Length: ,5\n", "Content-Length: 5,x\n",
+    "Content-Length: 5, 5\nContent-Length: 6\n", "Content-Length: 9223372036854775808\n",
     "Transfer-Encoding: identity\n" } do
     it("refuses " .. fields:gsub("\n", "; "), function() assert.equal("bad_response", response(fields).framing) end)
   end

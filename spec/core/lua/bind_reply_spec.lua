@@ -47,7 +47,9 @@ describe("gate.reply", function()
       for _ in pairs(reply.headers) do lines = lines + 1 end
       return reply.body, lines
     ]])
-    assert.equal("", probe.verdict("return gate.reply(204, '')").body)
+    for _, status in ipairs { 204, 205, 304 } do
+      assert.equal("", probe.verdict(("return gate.reply(%d, '')"):format(status)).body)
+    end
   end)
 
   it("takes the headers of a message, without what belongs to its connection", function()
@@ -81,6 +83,7 @@ describe("gate.reply", function()
     probe.raises("string expected", "gate.reply(200, 5)")
     probe.raises("string expected", "gate.reply(200, true)")
     probe.raises("has no body", "gate.reply(204, 'x')")
+    probe.raises("has no body", "gate.reply(205, 'x')")
     probe.raises("has no body", "gate.reply(304, 'x')")
   end)
 

@@ -406,6 +406,14 @@ describe("an absolute target", function()
     assert.matches("^1%.1 moongate%-%x+$", headers.Via)
   end)
 
+  it("does not tell targets whom a trusted proxy asks for", function()
+    local trusting = start 'trusted_proxies = "127.0.0.0/8"'
+    for _, name in ipairs { "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded" } do
+      http.get(trusting.port, "http://" .. server.address .. "/", { headers = { [name] = "for=192.0.2.1" } })
+      assert.is_nil(last().headers[name], name)
+    end
+  end)
+
   it("keeps client and server connections for the next", function()
     local conn, before = net.connect(gate.port), #server.requests
     for _ = 1, 3 do assert.equal(200, get("http://" .. server.address .. "/", nil, conn).status) end

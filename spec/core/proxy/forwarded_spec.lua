@@ -93,6 +93,26 @@ describe("forwarded fields", function()
     assert.same({ "http" }, headers:all "X-Forwarded-Proto")
   end)
 
+  it("of a trusted proxy that speaks the older fields tell the same in Forwarded, whatever stood there", function()
+    local headers = forwarded(gate.values.PORT2, "X-Forwarded-For: evil, 203.0.113.9:80\r\n" ..
+      "Forwarded: for=6.6.6.6;proto=https;host=evil\r\nX-Forwarded-For: 2001:db9::7, 10.0.0.1\r\n")
+    assert.same({ "evil, 203.0.113.9:80, 2001:db9::7, 10.0.0.1, 127.0.0.1" }, headers:all "X-Forwarded-For")
+    assert.same({ 'for=unknown, for=203.0.113.9, for="[2001:db9::7]", for=10.0.0.1, ' ..
+      'for=127.0.0.1;host="site.example:8080";proto=http' }, headers:all "Forwarded")
+  end)
+
+  it("of a trusted proxy that speaks RFC 7239 tell the same in X-Forwarded-For", function()
+    local headers = forwarded(gate.values.PORT2,
+      'Forwarded: for="[2001:db9::1]:4711";proto=https, for=_x, proto=http, For=10.0.0.1\r\n')
+    assert.same({ "2001:db9::1, unknown, 10.0.0.1, 127.0.0.1" }, headers:all "X-Forwarded-For")
+  end)
+
+  it("of a trusted proxy tell the last 32 hops in the field that it does not speak", function()
+    local headers = forwarded(gate.values.PORT2, "X-Forwarded-For: " .. ("x,"):rep(100) .. "10.0.0.1\r\n")
+    assert.equal(("for=unknown, "):rep(31) .. 'for=10.0.0.1, for=127.0.0.1;host="site.example:8080";proto=http',
+      headers.Forwarded)
+  end)
+
   it("of a trusted proxy are dropped where a quoted string does not end, which would swallow what is added", function()
     for _, value in ipairs { 'for="203.0.113.9', 'for=203.0.113.9;by="a\\"', 'for="[2001:db8::1]:80", for="\\' } do
       local headers = forwarded(gate.values.PORT2, "Forwarded: " .. value .. "\r\n")

@@ -198,6 +198,25 @@ describe("HTTP/1", function()
       exchange(get, ok, { client = client })
     end)
 
+    it("with status 205 have a length of 0, whoever gave them content", function()
+      for _, answered in ipairs {
+        "HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 205 Reset Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 205 Reset Content\r\nContent-Length: 3\r\nContent-Encoding: x\r\n\r\nyes",
+        "HTTP/1.1 205 Reset Content\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Become: 205\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Become: 205\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        "HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\nX-Become: 205\r\n\r\n",
+      } do
+        local response, _, client = exchange(get, answered)
+        assert.equal(205, response.status)
+        assert.same({ "0" }, response.headers:all "Content-Length")
+        assert.is_nil(response.headers["Transfer-Encoding"])
+        assert.is_nil(response.headers["Content-Encoding"])
+        exchange(get, ok, { client = client })
+      end
+    end)
+
     it("with status 304 keep what they tell of the body", function()
       local answered = "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 77\r\n\r\n"
       local response, _, client = exchange(get, answered)
@@ -323,6 +342,13 @@ describe("HTTP/1", function()
       local response, _, client = exchange(get, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
       assert.same({ "5" }, response.headers:all "Content-Length")
       assert.is_nil(response.headers["Transfer-Encoding"])
+      exchange(get, ok, { client = client })
+    end)
+
+    it("with the same length said twice in one line has it once", function()
+      local response, _, client = exchange(get, "HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello")
+      assert.same({ "5" }, response.headers:all "Content-Length")
+      assert.equal("hello", response.body)
       exchange(get, ok, { client = client })
     end)
 

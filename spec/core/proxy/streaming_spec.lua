@@ -2,7 +2,7 @@
 -- side leaves in the middle.
 
 local support = require "support"
-local it, http, net, moongate = support.it, support.http, support.net, support.moongate
+local it, h2, http, net, moongate = support.it, support.h2, support.http, support.net, support.moongate
 
 -- How much a transfer moves that is to show constant memory: many times what may be held anywhere.
 local preset = support.process.preset
@@ -29,6 +29,16 @@ describe("a body", function()
         site("127.0.0.1:$PORT3", { timeouts = { between = "300ms" } }),
         site("unix:$DIR/idle.sock", { timeouts = { idle = "100ms" } }),
       } }
+    ]] }
+  end)
+
+  local slow
+
+  support.setup(function()
+    slow = moongate.start { config = [[
+      local gate = require "moongate"
+      return { listen = { { "127.0.0.1:$PORT", h2c = true } }, drain = "2s", timeouts = { between = "300ms" },
+        on_request = gate.reply(200, ("x"):rep(12 << 20)) }
     ]] }
   end)
 
@@ -392,6 +402,34 @@ describe("a body", function()
       assert.equal("eight by", http.response(client).body)
     end)
   end)
+
+  for protocol, request in pairs {
+    ["HTTP/1"] = "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    ["HTTP/1, the last"] = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    ["HTTP/2"] = h2.preface ..
+      h2.frame("SETTINGS", 0, 0, (">I2I4"):pack(h2.settings.INITIAL_WINDOW_SIZE, 0x7fffffff)) ..
+      h2.frame("WINDOW_UPDATE", 0, 0, (">I4"):pack(1 << 30)) ..
+      h2.frame("HEADERS", h2.END_STREAM | h2.END_HEADERS, 1, h2.hpack.encode(h2.request_fields "/")),
+  } do
+    -- The socket holds megabytes for it and takes more when a third of them is gone, long after timeouts.between.
+    it_fills("that the client takes slowly lasts: " .. protocol, function()
+      local client = assert(require "socket".connect("127.0.0.1", slow.port))
+      client:settimeout(20)
+      assert(client:send(request))
+      local left = 12 << 20
+      local function take(n)
+        local bytes, why, some = client:receive(n)
+        left = left - #(bytes or some)
+        assert.is_nil(why)
+      end
+      for _ = 1, 20 do
+        take(48 << 10)
+        support.sleep(0.1)
+      end
+      while left > 0 do take(48 << 10) end
+      client:close()
+    end)
+  end
 
   it_fills("that the client does not take ends with timeouts.between", function()
     local client, conn = begun(nil, gate.values.PORT3)

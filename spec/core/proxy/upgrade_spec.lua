@@ -166,6 +166,8 @@ describe("an upgrade", function()
     ["to another HTTP"] = "Connection: Upgrade\r\nUpgrade: HTTP/2.0\r\n",
     ["that Connection does not name"] = "Upgrade: echo/1\r\n",
     ["to nothing"] = "Connection: Upgrade\r\n",
+    ["to an empty list"] = "Connection: Upgrade\r\nUpgrade: ,\r\n",
+    ["to names that are too long to pass on"] = "Connection: Upgrade\r\nUpgrade: echo/" .. ("1"):rep(600) .. "\r\n",
   } do
     it("is not asked for " .. name, function()
       local client, conn, request = asked("GET / HTTP/1.1\r\nHost: a\r\n" .. lines .. "\r\n")
@@ -185,6 +187,13 @@ describe("an upgrade", function()
   it("is not granted by a 101 that names no protocol", function()
     local client, conn = asked()
     conn:send "HTTP/1.1 101 Switching Protocols\r\n\r\n"
+    assert.equal(502, http.response(client).status)
+  end)
+
+  it("is not granted by a 101 whose protocol is too long to pass on", function()
+    local client, conn = asked()
+    local protocol = "echo/" .. ("1"):rep(600)
+    conn:send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " .. protocol .. "\r\n\r\n")
     assert.equal(502, http.response(client).status)
   end)
 
