@@ -2,7 +2,7 @@
 
 local support = require "support"
 local uv = require "luv"
-local it, net, http, moongate = support.it, support.net, support.http, support.moongate
+local it, net, http, moongate, process = support.it, support.net, support.http, support.moongate, support.process
 
 local function start(options)
   options = options or {}
@@ -61,6 +61,51 @@ describe("the control socket", function()
       conn:close()
     end
     assert.equal(0, (gate:command "reload"))
+  end)
+end)
+
+describe("a command that names no config", function()
+  local dir
+
+  -- As a user whose directory of sockets is his own; root's is the machine's.
+  local function run_as_user(...)
+    local argv = uv.getuid() == 0 and { "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups" } or {}
+    for _, part in ipairs { moongate.binary, ... } do argv[#argv + 1] = part end
+    return support.run(argv, { env = { XDG_RUNTIME_DIR = dir }, cwd = dir })
+  end
+
+  local function start_as_user(name)
+    local path = ("%s/%s"):format(dir, name)
+    process.write_file(path .. ".lua", ('return { listen = "unix:%s", workers = 1, on_request = 204 }'):format(path))
+    assert.equal(0, (run_as_user("run", path .. ".lua", "-D", "--pidfile", path .. ".pid")))
+  end
+
+  support.before_each(function()
+    dir = support.temp_dir()
+    if uv.getuid() == 0 then assert(uv.fs_chown(dir, 65534, 65534)) end
+  end)
+
+  it("means the only one that runs, whatever others left behind", function()
+    local status, _, err = run_as_user "status"
+    assert.equal(1, status)
+    assert.equal(("moongate: none runs (nobody answers in %s/moongate)\n"):format(dir), err)
+
+    start_as_user "killed"
+    uv.kill(tonumber(process.read_file(dir .. "/killed.pid")), "sigkill")
+    support.eventually("it is gone", function() return (run_as_user("status", "killed.lua")) == 1 end)
+    assert.is_table(uv.fs_lstat(dir .. "/moongate/killed.sock"))
+    start_as_user "one"
+    local out
+    status, out = run_as_user "status"
+    assert.equal(0, status)
+    assert.matches("/one%.lua\n", out)
+
+    start_as_user "two"
+    status, _, err = run_as_user "status"
+    assert.equal(1, status)
+    assert.equal(("moongate: 2 of them run (%s/moongate): name the config\n"):format(dir), err)
+    assert.equal(0, (run_as_user("stop", "two.lua")))
+    assert.equal(0, (run_as_user "stop"))
   end)
 end)
 
