@@ -4,6 +4,7 @@
 #include "lua/bind.h"
 
 #include "http/grammar.h"
+#include "http/message.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -238,6 +239,19 @@ uint64_t size_opt(lua_State *L, int arg, uint64_t missing) {
 }
 
 /* ---- options */
+const char *value_name_push(lua_State *L, int index) {
+    if (lua_type(L, index) == LUA_TNUMBER) {
+        lua_pushvalue(L, index);
+        return lua_tostring(L, -1);
+    }
+    if (lua_type(L, index) != LUA_TSTRING) return lua_pushfstring(L, "a %s", luaL_typename(L, index));
+    char text[64];
+    snprintf(text, sizeof text, "%s", lua_tostring(L, index));
+    return lua_pushfstring(L, "\"%s\"", text);
+}
+
+bool status_takes_content(int status) { return status != 205 && response_has_body(METHOD_GET, status); }
+
 
 static void check_option(lua_State *L, const char *what, const char *const names[]) {
     if (lua_type(L, -1) != LUA_TSTRING)

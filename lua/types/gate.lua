@@ -30,7 +30,7 @@ local Reply = {}
 
 ---Makes a reply. A body without a Content-Type is sent as `text/plain; charset=utf-8`.
 ---
----Raises for a status that is not 200 to 599, a body that is not a string or whose status has none (204, 304),
+---Raises for a status that is not 200 to 599, a body that is not a string or whose status has none (204, 205, 304),
 ---headers whose names are no tokens, whose values hold line breaks or control characters, or which are the core's own
 ---(Content-Length, Transfer-Encoding, Connection, Upgrade, TE, Trailer, Keep-Alive, Proxy-Connection).
 ---

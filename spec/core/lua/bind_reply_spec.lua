@@ -81,6 +81,7 @@ describe("gate.reply", function()
     probe.raises("string expected", "gate.reply(200, 5)")
     probe.raises("string expected", "gate.reply(200, true)")
     probe.raises("has no body", "gate.reply(204, 'x')")
+    probe.raises("has no body", "gate.reply(205, 'x')")
     probe.raises("has no body", "gate.reply(304, 'x')")
   end)
 

@@ -188,6 +188,14 @@ describe("gate.fetch with stream = true", function()
     assert.equal(text:upper(), response.body)
   end)
 
+  it("is relayed as a 205, whose content is framed like any other", function()
+    probe.answer = function() return 205, {}, "" end
+    assert.equal(205, probe.verdict([[
+      local res = gate.fetch("app", { stream = true })
+      return gate.reply(res.status, res.body, res.headers)
+    ]]).status)
+  end)
+
   it("is relayed with the coding it has", function()
     local bytes = coding.encode("gzip", "moon")
     probe.answer = function() return 200, { { "Content-Encoding", "gzip" } }, bytes end
