@@ -7,6 +7,7 @@
 #include "http/message.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 /* ---- objects */
@@ -238,7 +239,6 @@ uint64_t size_opt(lua_State *L, int arg, uint64_t missing) {
     return bytes;
 }
 
-/* ---- options */
 const char *value_name_push(lua_State *L, int index) {
     if (lua_type(L, index) == LUA_TNUMBER) {
         lua_pushvalue(L, index);
@@ -252,6 +252,7 @@ const char *value_name_push(lua_State *L, int index) {
 
 bool status_takes_content(int status) { return status != 205 && response_has_body(METHOD_GET, status); }
 
+/* ---- options */
 
 static void check_option(lua_State *L, const char *what, const char *const names[]) {
     if (lua_type(L, -1) != LUA_TSTRING)

@@ -178,8 +178,8 @@ static double assigned_seconds(lua_State *L) {
     double seconds = -1;
     if (lua_isnil(L, 3)) return seconds;
     if (!seconds_read(L, 3, &seconds))
-        luaL_error(L, "res.cache.%s is a number of seconds, or such as \"10m\", not a %s", lua_tostring(L, 2),
-                   luaL_typename(L, 3));
+        luaL_error(L, "res.cache.%s is a number of seconds, or such as \"10m\", not %s", lua_tostring(L, 2),
+                   value_name_push(L, 3));
     return seconds < SECONDS_MAX ? seconds : SECONDS_MAX;
 }
 
