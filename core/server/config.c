@@ -122,6 +122,14 @@ static void check_admin(struct reader *r) {
 }
 
 /* ---- reading */
+/* It would be a file of that name. */
+static void check_log(struct reader *r) {
+    const char *error = r->config->log.error;
+    struct spot root = { .up = NULL }, log = { .up = &root, .name = "log" }, at = { .up = &log, .name = "error" };
+    if (error && strcmp(error, "syslog") == 0)
+        reader_error(r, &at, "expected a path or \"stderr\", got \"syslog\", where only the access log goes");
+}
+
 
 static bool has_site_settings(const struct value *tree) {
     for (const struct setting *row = settings_table; row->name; row++)
@@ -144,6 +152,7 @@ static void read_tree(struct reader *r, const struct value *tree) {
     check_disks(r);
     check_admin(r);
     settings_check_tls(r);
+    check_log(r);
 }
 
 static size_t count_errors(const struct errors *errors) { return errors->count - errors->warnings; }

@@ -66,6 +66,7 @@ local wrong = {
     { site "log = { level = 'loud' }", 'log.level: expected "error", "warn", "info" or "debug", got "loud"' },
     { site "log = { access = true }", "log.access: expected a string, got true" },
     { site "log = { access = '' }", 'log.access: expected a string, got ""' },
+    { site "log = { error = 'syslog' }", 'log.error: expected a path or "stderr", got "syslog", where only the access log goes' },
     { site "log = { access_format = 'xml' }", 'log.access_format: expected "combined" or "json", got "xml"' },
     { site "lua = { memory = '1K' }", 'lua.memory: expected a size from 1M to 16G, got "1K"' },
     { site "lua = { hook_cpu = 0 }", "lua.hook_cpu: expected a time from 1ms to 10s, got 0" },
