@@ -377,8 +377,8 @@ static void read_site(lua_State *L, struct purge *p) {
     int type = option_push(L, 1, "site");
     if (type != LUA_TNIL && type != LUA_TSTRING) luaL_error(L, "gate.cache.purge: site is the name of a site");
     p->exchange = subject->exchange && subject->exchange->site ? subject->exchange : NULL;
-    bool own = type == LUA_TNIL && p->exchange && p->exchange->site->cache.cache;
-    p->site = own ? p->exchange->site : find_site(L);
+    bool own = type == LUA_TNIL && subject->site && subject->site->cache.cache;
+    p->site = own ? subject->site : find_site(L);
     p->cache = p->site->cache.cache;
     lua_pop(L, 1);
 }

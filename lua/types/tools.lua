@@ -274,7 +274,7 @@ gate.cache = {}
 ---@field key? string|string[] as `res.cache.key` tells it, with all variants
 ---@field all? boolean
 ---@field soft? boolean stale from now on, instead of gone: it may still be validated, or serve when the backend fails
----@field site? string the site's name; else that of the request, or the only one that has a cache
+---@field site? string the site's name; else that of the hook, or of what spawned it, or the only one with a cache
 
 ---Purges stored responses, at once and in all workers, those that are being fetched at this moment included. Anywhere
 ---but while the file is loaded. Raises for a site that has no cache. With a disk it waits, like gate.sleep, until that
