@@ -82,6 +82,7 @@ local wrong = {
     { "return { listen = 0 }", 'listen: expected an address such as "127.0.0.1:8080", 8080, "unix:/run/m.sock", got 0' },
     { "return { listen = 65536 }", 'listen: expected an address such as "127.0.0.1:8080", 8080, "unix:/run/m.sock", got 65536' },
     { "return { listen = '127.0.0.1' }", 'listen: expected an address such as "127.0.0.1:8080", 8080, "unix:/run/m.sock", got "127.0.0.1"' },
+    { "return { listen = 'unix:m.sock' }", 'listen: expected an address such as "127.0.0.1:8080", 8080, "unix:/run/m.sock", got "unix:m.sock"' },
     { "return { listen = 'unix:' }", 'listen: expected an address such as "127.0.0.1:8080", 8080, "unix:/run/m.sock", got "unix:"' },
     { "return { listen = 'example.com:80' }", 'listen: expected an address, got the host name "example.com:80"' },
     { "return { listen = {} }", "listen: expected at least one address" },
