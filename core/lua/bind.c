@@ -6,6 +6,7 @@
 #include "http/grammar.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 /* ---- objects */
@@ -235,6 +236,17 @@ uint64_t size_opt(lua_State *L, int arg, uint64_t missing) {
     if (!size_read(L, arg, &bytes))
         luaL_argerror(L, arg, "bytes expected, a whole number or such as \"64K\" or \"1M\"");
     return bytes;
+}
+
+const char *value_name_push(lua_State *L, int index) {
+    if (lua_type(L, index) == LUA_TNUMBER) {
+        lua_pushvalue(L, index);
+        return lua_tostring(L, -1);
+    }
+    if (lua_type(L, index) != LUA_TSTRING) return lua_pushfstring(L, "a %s", luaL_typename(L, index));
+    char text[64];
+    snprintf(text, sizeof text, "%s", lua_tostring(L, index));
+    return lua_pushfstring(L, "\"%s\"", text);
 }
 
 /* ---- options */

@@ -166,6 +166,9 @@ bool size_read(lua_State *L, int index, uint64_t *bytes);
 /* The same for an argument that may be missing. */
 double seconds_opt(lua_State *L, int arg, double missing);
 uint64_t size_opt(lua_State *L, int arg, uint64_t missing);
+/* How a value that was not expected is named: a number as it is, a text in quotes, cut short, others by their type.
+ * Pushed. */
+const char *value_name_push(lua_State *L, int index);
 
 /* Raises unless `arg` is nil or a table whose keys are all in `names` (ended by NULL). `what`: "gate.fetch". */
 void options_check(lua_State *L, int arg, const char *what, const char *const names[]);

@@ -212,8 +212,7 @@ void body_assign(lua_State *L, struct view *v) {
     struct slice text = { "", 0 };
     if (type == LUA_TSTRING) text = text_check(L, 3);
     if (!v->answer.made) luaL_error(L, "the body of a response that was validated is stored already");
-    if (text.n && !response_has_body(METHOD_GET, status))
-        luaL_error(L, "a response with status %d has no body", status);
+    if (text.n && !status_has_content(status)) luaL_error(L, "a response with status %d has no body", status);
     if (now && map_is_running(L, now)) luaL_error(L, "the function that changes a body cannot assign it");
     pipe_remove_watch(&v->bodies[SIDE_RESPONSE].watch);
     answer_set_body(&v->answer, text);

@@ -178,8 +178,8 @@ static double assigned_seconds(lua_State *L) {
     double seconds = -1;
     if (lua_isnil(L, 3)) return seconds;
     if (!seconds_read(L, 3, &seconds))
-        luaL_error(L, "res.cache.%s is a number of seconds, or such as \"10m\", not a %s", lua_tostring(L, 2),
-                   luaL_typename(L, 3));
+        luaL_error(L, "res.cache.%s is a number of seconds, or such as \"10m\", not %s", lua_tostring(L, 2),
+                   value_name_push(L, 3));
     return seconds < SECONDS_MAX ? seconds : SECONDS_MAX;
 }
 
@@ -377,8 +377,8 @@ static void read_site(lua_State *L, struct purge *p) {
     int type = option_push(L, 1, "site");
     if (type != LUA_TNIL && type != LUA_TSTRING) luaL_error(L, "gate.cache.purge: site is the name of a site");
     p->exchange = subject->exchange && subject->exchange->site ? subject->exchange : NULL;
-    bool own = type == LUA_TNIL && p->exchange && p->exchange->site->cache.cache;
-    p->site = own ? p->exchange->site : find_site(L);
+    bool own = type == LUA_TNIL && subject->site && subject->site->cache.cache;
+    p->site = own ? subject->site : find_site(L);
     p->cache = p->site->cache.cache;
     lua_pop(L, 1);
 }

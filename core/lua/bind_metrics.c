@@ -10,6 +10,7 @@
 #include "store/metrics.h"
 
 #include <math.h>
+#include <stdio.h>
 
 enum { NAME_MAX_BYTES = 200, HELP_MAX = 500, SERIES_DEFAULT = 1000, SERIES_MAX = 10000, NUMBER_BYTES = 32 };
 
@@ -20,6 +21,8 @@ struct figure {
     struct metric *only;          /* without labels: the series, once it has been used */
     unsigned label_count;
 };
+
+static const char DECLARED = 0; /* registry: name -> what it was declared as */
 
 static const struct handle_kind kinds[] = { { .name = "moongate.counter" },
                                             { .name = "moongate.gauge" },
@@ -231,6 +234,33 @@ static void push_names(lua_State *L, const struct metric_declaration *d) {
     }
 }
 
+/* What one declaration differs from another by, but for their names. Pushed. */
+static void push_shape(lua_State *L, const struct metric_declaration *d) {
+    luaL_Buffer shape;
+    char number[NUMBER_BYTES];
+    luaL_buffinit(L, &shape);
+    luaL_addchar(&shape, (char)('0' + d->kind));
+    for (unsigned i = 0; i < d->label_count; i++) {
+        luaL_addchar(&shape, ',');
+        luaL_addstring(&shape, d->labels[i]);
+    }
+    for (unsigned i = 0; i < d->bound_count; i++) {
+        snprintf(number, sizeof number, ";%.17g", d->bounds[i]);
+        luaL_addstring(&shape, number);
+    }
+    luaL_pushresult(&shape);
+}
+
+/* In a state a name stands for one declaration: a later one would hide what is added to the former. Leaves the table of
+ * them and the shape. */
+static void check_shape(lua_State *L, const struct metric_declaration *d) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &DECLARED);
+    push_shape(L, d);
+    if (lua_getfield(L, -2, d->name) != LUA_TNIL && !lua_rawequal(L, -1, -2))
+        luaL_error(L, "gate.metrics: %s was declared otherwise before", d->name);
+    lua_pop(L, 1);
+}
+
 static int declare(lua_State *L, enum metric_kind kind) {
     static const char *const names[] = { "name", "help", "labels", "series", NULL };
     static const char *const with_buckets[] = { "name", "help", "labels", "series", "buckets", NULL };
@@ -249,6 +279,7 @@ static int declare(lua_State *L, enum metric_kind kind) {
     if (kind == METRIC_HISTOGRAM) read_buckets(L, &d);
     read_limit(L, &d);
     budget_spend(L, 200);
+    check_shape(L, &d);
     struct figure *f = object_new(L, &kinds[kind], sizeof *f, 2);
     f->label_count = d.label_count;
     push_names(L, &d);
@@ -257,6 +288,9 @@ static int declare(lua_State *L, enum metric_kind kind) {
     lua_setiuservalue(L, -2, 2);
     f->family = metric_declare(&d, &conflict);
     if (conflict) return luaL_error(L, "gate.metrics: %s cannot be declared so: %s", d.name, conflict);
+    lua_insert(L, -3);
+    lua_setfield(L, -2, d.name);
+    lua_pop(L, 1);
     return 1;
 }
 
@@ -276,6 +310,8 @@ void bind_metrics_open(lua_State *L) {
     object_kind_open(L, &kinds[METRIC_COUNTER], NULL, metamethods, counter_methods);
     object_kind_open(L, &kinds[METRIC_GAUGE], NULL, metamethods, gauge_methods);
     object_kind_open(L, &kinds[METRIC_HISTOGRAM], NULL, metamethods, histogram_methods);
+    lua_newtable(L);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &DECLARED);
     luaL_newlib(L, functions);
     front_make(L, "gate.metrics");
     lua_setfield(L, -2, "metrics");

@@ -175,7 +175,7 @@ static void set_max_body(lua_State *L, void *view) {
     uint64_t most;
     view_check_request(L, view);
     if (!size_read(L, 3, &most))
-        luaL_error(L, "req.max_body is a whole number of bytes or such as \"64K\", not a %s", luaL_typename(L, 3));
+        luaL_error(L, "req.max_body is a whole number of bytes or such as \"64K\", not %s", value_name_push(L, 3));
     if (most < x->max_body) x->max_body = most;
 }
 

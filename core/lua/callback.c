@@ -9,6 +9,8 @@
 
 #include "store/metrics.h"
 
+#include <stdio.h>
+
 static void bury(struct grave *grave) {
     struct callback *cb = container_of(grave, struct callback, grave);
     arena_fini(&cb->arena);
@@ -27,6 +29,15 @@ static void log_failure(const struct callback *cb, const char *text) {
                                          "Functions of scripts for the bytes of a body that failed", SLICE(""));
     metric_add(failures, (int)cb->worker->index, 1);
     report_failure(&cb->subject, cb->ops->what, text);
+}
+
+/* It returned what it may not: told with the place of the function. */
+static void log_wrong(const struct callback *cb, const char *wrong) {
+    char place[128], text[384];
+    lua_rawgeti(cb->state->L, LUA_REGISTRYINDEX, cb->ref);
+    report_place(cb->state->L, place, sizeof place);
+    snprintf(text, sizeof text, "%s%s", place, wrong);
+    log_failure(cb, text);
 }
 
 static void fail(struct callback *cb, enum failure why) {
@@ -58,7 +69,7 @@ static void settle(struct callback *cb, enum run_status status) {
     if (!cb->state) {
         end(cb);
     } else if (wrong) {
-        log_failure(cb, wrong);
+        log_wrong(cb, wrong);
         fail(cb, FAIL_HOOK_FAILED);
     } else cb->ops->go_on(cb);
 }

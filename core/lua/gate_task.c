@@ -147,7 +147,7 @@ static int gate_all(lua_State *L) {
 
 /* gate.spawn(f, …): runs f(…) when the present hook has answered. True, or nil and why not. */
 static int gate_spawn(lua_State *L) {
-    subject_check(L, "gate.spawn");
+    const struct subject *spawner = subject_check(L, "gate.spawn");
     luaL_checktype(L, 1, LUA_TFUNCTION);
     struct state *state = state_of(L);
     int n = lua_gettop(L);
@@ -157,6 +157,7 @@ static int gate_spawn(lua_State *L) {
     bool script = state->memory.script;
     state->memory.script = false;
     struct errand *errand = errand_open(state, "a spawned task");
+    errand->subject.site = spawner->site; /* whose backends are meant by their names */
     state->memory.script = script;
     errand->args = n - 1;
     list_remove(&errand->node);

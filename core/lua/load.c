@@ -218,8 +218,11 @@ static bool call_file(struct state *state) {
     state->loading = false;
     budget_disarm(L);
     if (status == LUA_OK) return true;
-    errors_add_raised(state->rest->errors, state->rest->sources, NULL,
-                      lua_tostring(L, -1) ? lua_tostring(L, -1) : "out of memory");
+    const char *text = lua_tostring(L, -1);
+    if (status == LUA_ERRMEM)
+        text =
+            "not enough memory (the global `lua = { memory = \"256M\" }`, set at its beginning, gives the file more)";
+    errors_add_raised(state->rest->errors, state->rest->sources, NULL, text ? text : "out of memory");
     return false;
 }
 
@@ -241,21 +244,26 @@ static void push_own_globals(lua_State *L) {
     lua_replace(L, -2);
 }
 
-/* The global `unsafe` counts as if it stood in the table that was returned, so that `check` sees it. Environment and
- * result are on top. */
-static void merge_unsafe(lua_State *L) {
+/* The globals `unsafe` and `lua` count as if they stood in the table that was returned, so that the settings are read
+ * from there. Environment and result are on top. */
+static void merge_global(lua_State *L, const char *name) {
     int result = lua_gettop(L);
-    lua_pushliteral(L, "unsafe");
-    if (lua_rawget(L, result) != LUA_TNIL) sandbox_allow_listed(L, -1);
-    else {
-        lua_pushliteral(L, "unsafe");
+    lua_pushstring(L, name);
+    if (lua_rawget(L, result) == LUA_TNIL) {
+        lua_pushstring(L, name);
         environment_globals_push(L, result - 1);
-        lua_pushliteral(L, "unsafe");
+        lua_pushstring(L, name);
         lua_rawget(L, -2);
         lua_replace(L, -2);
         lua_rawset(L, result);
     }
     lua_settop(L, result);
+}
+
+static void allow_returned(lua_State *L) {
+    lua_pushliteral(L, "unsafe");
+    if (lua_rawget(L, -2) != LUA_TNIL) sandbox_allow_listed(L, -1);
+    lua_pop(L, 1);
 }
 
 /* Takes the environment and the result off the stack. */
@@ -272,7 +280,9 @@ static bool keep_result(struct state *state) {
                    luaL_typename(L, -1));
         return false;
     }
-    merge_unsafe(L);
+    merge_global(L, "unsafe");
+    merge_global(L, "lua");
+    allow_returned(L);
     lua_pushliteral(L, "sites");
     rest->listed = lua_rawget(L, -2) != LUA_TNIL;
     lua_pop(L, 1);

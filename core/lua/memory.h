@@ -27,7 +27,8 @@ struct memory {
 };
 
 void memory_init(struct memory *, size_t limit);
-void memory_fini(struct memory *);                                         /* after lua_close */
+void memory_allow(struct memory *, size_t limit); /* while a file is loaded: this is the limit from now on */
+void memory_fini(struct memory *);                /* after lua_close */
 void *memory_alloc(void *memory, void *old, size_t old_size, size_t size); /* a lua_Alloc */
 
 /* A stretch of a script begins, which may add so many bytes; and ends: how many it has added, at most `most`. */

@@ -70,5 +70,6 @@ void report_failure(const struct subject *subject, const char *what, const char 
 void report_place(lua_State *L, char *to, size_t size) {
     lua_Debug about;
     lua_getinfo(L, ">S", &about);
-    snprintf(to, size, "%s:%d: ", about.short_src, about.linedefined);
+    *to = 0;
+    if (about.linedefined > 0) snprintf(to, size, "%s:%d: ", about.short_src, about.linedefined);
 }

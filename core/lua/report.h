@@ -12,6 +12,6 @@ void report_headline_push(lua_State *L, lua_State *co, int index);
 /* "on_request of example.com failed (request 0123…): text". `what` and `text` as they come; the subject may have no
  * site. */
 void report_failure(const struct subject *, const char *what, const char *text);
-/* "file:line: " of the function on top of L, which is popped: for failures that are found after it returned. In `to`.
- */
+/* "file:line: " of the function on top of L, which is popped: for failures that are found after it returned. In `to`;
+ * "" for one of C's. */
 void report_place(lua_State *L, char *to, size_t size);

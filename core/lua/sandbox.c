@@ -15,6 +15,7 @@
 #include "lua/sandbox.h"
 
 #include "base/clock.h"
+#include "lua/bind.h"
 #include "lua/run.h"
 
 #include <lualib.h>
@@ -292,6 +293,28 @@ static void allow_list(lua_State *L, int index) {
 
 void sandbox_allow_listed(lua_State *L, int index) { allow_list(L, lua_absindex(L, index)); }
 
+/* ---- What `lua` allows, for the rest of a file that says it before it returns
+ *
+ * The first run of a config is what tells its limits; a worker's state has them from that. Values out of bounds are for
+ * the settings to tell. */
+
+static const uint64_t MEMORY_LEAST = 1 << 20, MEMORY_MOST = 1ull << 34;
+static const double CPU_LEAST = 0.1, CPU_MOST = 60;
+
+static void take_limits(lua_State *L, int index) {
+    struct state *state = state_of(L);
+    uint64_t bytes;
+    double seconds;
+    if (state->number >= 0) return;
+    if (option_push(L, index, "memory") != LUA_TNIL && size_read(L, -1, &bytes) && bytes >= MEMORY_LEAST &&
+        bytes <= MEMORY_MOST)
+        memory_allow(&state->memory, (size_t)bytes);
+    if (option_push(L, index, "load_cpu") != LUA_TNIL && seconds_read(L, -1, &seconds) && seconds >= CPU_LEAST &&
+        seconds <= CPU_MOST && !state->coverage)
+        state->meter.limit = (uint64_t)(seconds * 1e6);
+    lua_pop(L, 2);
+}
+
 /* ---- Environments */
 
 /* Upvalues: the table of globals, the file's name, whether it is the config. */
@@ -304,7 +327,9 @@ static int environment_newindex(lua_State *L) {
                           "or gate.shared)",
                           key);
     lua_settop(L, 3);
-    if (lua_toboolean(L, lua_upvalueindex(3)) && strcmp(key, "unsafe") == 0) allow_list(L, 3);
+    bool config = lua_toboolean(L, lua_upvalueindex(3));
+    if (config && strcmp(key, "unsafe") == 0) allow_list(L, 3);
+    if (config && strcmp(key, "lua") == 0 && lua_istable(L, 3)) take_limits(L, 3);
     lua_rawset(L, lua_upvalueindex(1));
     return 0;
 }

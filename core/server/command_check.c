@@ -52,8 +52,9 @@ static int check(const struct cli_args *args) {
     metrics_open(1);
     struct sources *sources = sources_create(args->file, ask_read);
     struct state *state = state_create(sources, -1, &limits, &errors);
-    if (state && config_check(&config, state, sources, &errors))
-        state_destroy(config_worker_state(&config, sources, 0, state, &errors));
+    bool read = state && config_check(&config, state, sources, &errors);
+    if (read && ask_is_open() && !args->values[OPTION_USER]) config_check_user(&config, &errors);
+    if (read) state_destroy(config_worker_state(&config, sources, 0, state, &errors));
     bool json = args->values[OPTION_JSON], ok = !errors_any(&errors);
     if (args->values[OPTION_STRICT] && errors.count) ok = false;
     if (json) print_json(&errors);

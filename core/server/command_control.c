@@ -8,15 +8,39 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+static bool is_same_file(const char *a, const char *b) {
+    struct stat one, other;
+    if (strcmp(a, b) == 0) return true;
+    return stat(a, &one) == 0 && stat(b, &other) == 0 && one.st_dev == other.st_dev && one.st_ino == other.st_ino;
+}
+
+/* Sockets go by the config's name without its directory: is it this config that is served there? Where nobody answers,
+ * or there is no such file, the command finds out. False: said so. */
+static bool is_meant(const char *path, const char *file) {
+    char *wanted = access(file, F_OK) == 0 ? cli_absolute(file) : NULL, *served = NULL, *why = NULL;
+    int status = 1;
+    bool answered = wanted && control_call(path, "config", &status, &served, &why) && status == 0;
+    bool meant = !answered || is_same_file(wanted, served);
+    if (!meant)
+        cli_fail(EXIT_FAILED, "%s: who answers there runs %s, not %s (--control PATH says whom you mean)", path, served,
+                 wanted);
+    free(wanted);
+    free(served);
+    free(why);
+    return meant;
+}
 
 char *cli_find_socket(const struct cli_args *args, const char *file) {
     const char *given = args->values[OPTION_CONTROL];
-    if (given || file) return control_path(given, file ? file : "");
-    char *why = NULL, *path = control_path_only(&why);
+    char *why = NULL, *path = given || file ? control_path(given, file ? file : "") : control_path_only(&why);
     if (!path) cli_fail(EXIT_FAILED, "%s", why);
     free(why);
-    return path;
+    if (given || !file || is_meant(path, file)) return path;
+    free(path);
+    return NULL;
 }
 
 /* Sends it and waits. False: said why; otherwise `*text` is the caller's. */

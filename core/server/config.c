@@ -10,6 +10,7 @@
 #include "base/must.h"
 #include "lua/inspect.h"
 #include "net/tls.h"
+#include "server/privilege.h"
 #include "server/settings.h"
 
 #include <stdio.h>
@@ -121,6 +122,14 @@ static void check_admin(struct reader *r) {
                          config->listeners[i].path);
 }
 
+/* It would be a file of that name. */
+static void check_log(struct reader *r) {
+    const char *error = r->config->log.error;
+    struct spot root = { .up = NULL }, log = { .up = &root, .name = "log" }, at = { .up = &log, .name = "error" };
+    if (error && strcmp(error, "syslog") == 0)
+        reader_error(r, &at, "expected a path or \"stderr\", got \"syslog\", where only the access log goes");
+}
+
 /* ---- reading */
 
 static bool has_site_settings(const struct value *tree) {
@@ -143,6 +152,7 @@ static void read_tree(struct reader *r, const struct value *tree) {
     check_forwards(r);
     check_disks(r);
     check_admin(r);
+    check_log(r);
     settings_check_tls(r);
 }
 
@@ -300,6 +310,14 @@ static void inspect_scripts(const struct config *config, bool read, struct state
     if (read) name_servers(config, sites, &arena);
     inspect(state, sources, sites, count, errors);
     arena_fini(&arena);
+}
+
+bool config_check_user(const struct config *config, struct errors *errors) {
+    const char *wrong = config->user ? privilege_user_wrong(config->user) : NULL;
+    if (!wrong) return true;
+    errors_add(errors, config->file, config_lines_find(config->lines, "user"), "user", "\"%s\": %s", config->user,
+               wrong);
+    return false;
 }
 
 bool config_check(struct config *config, struct state *state, struct sources *sources, struct errors *errors) {

@@ -116,6 +116,8 @@ void config_fini(struct config *);
 
 /* Asks state_hooks for every site and fills site->hooks. False: errors were added. */
 bool config_hooks(struct config *, struct state *, struct errors *);
+/* Where root starts it, and names no user: can the one whom the config names serve? False: errors were added. */
+bool config_check_user(const struct config *, struct errors *);
 /* All that can be told of a config without a running instance: config_read, config_hooks, and what its scripts say
  * (lua/inspect.h), as far as each can be done. False: errors were added. config_fini is due whatever was returned. */
 bool config_check(struct config *, struct state *, struct sources *, struct errors *);

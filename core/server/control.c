@@ -59,25 +59,6 @@ static bool is_socket_name(const char *name) {
     return n > 5 && strcmp(name + n - 5, ".sock") == 0;
 }
 
-char *control_path_only(char **why) {
-    char *directory = find_directory(), *found = NULL;
-    unsigned count = 0;
-    DIR *entries = opendir(directory);
-    for (struct dirent *e; entries && (e = readdir(entries));) {
-        if (!is_socket_name(e->d_name)) continue;
-        if (count++ == 0) found = must_printf("%s/%s", directory, e->d_name);
-    }
-    if (entries) closedir(entries);
-    if (count != 1) {
-        *why = count ? must_printf("%u of them run (%s): name the config", count, directory)
-                     : must_printf("none runs (there is no socket in %s)", directory);
-        free(found);
-        found = NULL;
-    }
-    free(directory);
-    return found;
-}
-
 static bool make_address(struct sockaddr_un *un, const char *path) {
     *un = (struct sockaddr_un){ .sun_family = AF_UNIX };
     if (strlen(path) >= sizeof un->sun_path) return false;
@@ -97,6 +78,35 @@ static int connect_to(const char *path) {
     close(fd);
     errno = error;
     return -1;
+}
+
+/* A supervisor that was killed leaves its socket behind; that is none that runs. One that may not be asked is. */
+static bool is_answered(const char *path) {
+    int fd = connect_to(path);
+    if (fd < 0) return errno != ECONNREFUSED && errno != ENOENT;
+    close(fd);
+    return true;
+}
+
+char *control_path_only(char **why) {
+    char *directory = find_directory(), *found = NULL;
+    unsigned count = 0;
+    DIR *entries = opendir(directory);
+    for (struct dirent *e; entries && (e = readdir(entries));) {
+        if (!is_socket_name(e->d_name)) continue;
+        char *path = must_printf("%s/%s", directory, e->d_name);
+        if (is_answered(path) && count++ == 0) found = path;
+        else free(path);
+    }
+    if (entries) closedir(entries);
+    if (count != 1) {
+        *why = count ? must_printf("%u of them run (%s): name the config", count, directory)
+                     : must_printf("none runs (nobody answers in %s)", directory);
+        free(found);
+        found = NULL;
+    }
+    free(directory);
+    return found;
 }
 
 /* ---- the supervisor's end: conns */

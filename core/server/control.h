@@ -13,7 +13,8 @@
 /* Where it is: `given` if not NULL, else /run/moongate/NAME.sock for root, $XDG_RUNTIME_DIR/moongate/NAME.sock or
  * /tmp/moongate-UID/NAME.sock for others; NAME is the config's file name without ".lua". malloc'd. */
 char *control_path(const char *given, const char *config);
-/* The only socket in that directory, when no config is named. NULL with `*why` (malloc'd): none, or more than one. */
+/* The only socket in that directory on which somebody answers, when no config is named. NULL with `*why` (malloc'd):
+ * none, or more than one. */
 char *control_path_only(char **why);
 
 /* ---- in the supervisor */

@@ -31,6 +31,13 @@ static char *find_path(const char *path, const char *config) {
     return must_printf("%.*s/%s", (int)(slash - config), config, path);
 }
 
+/* Of a log that could not be opened. What the serving user may not, the supervisor may refuse him, too (privilege.h). */
+static const char *why_closed(void) {
+    if (errno != EACCES || !ask_is_open()) return strerror(errno);
+    return "Permission denied for the user it serves as (the supervisor opens what ends in .log or lies below "
+           "/var/log)";
+}
+
 /* -1 with errno. Not for syslog. */
 static int open_access(const char *path) {
     return is_stderr(path) ? fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3) : ask_append(path, false);
@@ -42,7 +49,7 @@ static bool open_access_change(struct log_change *c, const struct config *config
     int fd = to_syslog ? -1 : open_access(c->access_path);
     if (fd < 0 && !to_syslog) {
         errors_add(errors, config->file, config_lines_find(config->lines, "log.access"), "log.access", "%s: %s",
-                   c->access_path, strerror(errno));
+                   c->access_path, why_closed());
         return false;
     }
     c->sink = access_sink_create(fd, to_syslog, c->format);
@@ -55,7 +62,7 @@ static bool open_error_change(struct log_change *c, const struct config *config,
     c->error_fd = ask_append(c->error_path, true);
     if (c->error_fd >= 0) return true;
     errors_add(errors, config->file, config_lines_find(config->lines, "log.error"), "log.error", "%s: %s",
-               c->error_path, strerror(errno));
+               c->error_path, why_closed());
     return false;
 }
 

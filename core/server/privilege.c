@@ -28,9 +28,10 @@
 bool privilege_present(void) { return geteuid() == 0; }
 bool privilege_user_exists(const char *name) { return getpwnam(name) != NULL; }
 
-bool privilege_is_root(const char *name) {
+const char *privilege_user_wrong(const char *name) {
     struct passwd *user = getpwnam(name);
-    return user && user->pw_uid == 0;
+    if (!user) return "there is no such user";
+    return user->pw_uid == 0 ? "root must be named by --user root" : NULL;
 }
 
 const char *privilege_own_name(void) {

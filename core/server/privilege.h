@@ -13,7 +13,8 @@
 bool privilege_present(void);
 /* Is there such a user? */
 bool privilege_user_exists(const char *name);
-bool privilege_is_root(const char *name);
+/* Why root does not become that user when a config names him; NULL: he does. */
+const char *privilege_user_wrong(const char *name);
 /* The name of who we are, or the number. In a static buffer. */
 const char *privilege_own_name(void);
 /* Becomes that user with his groups, for good: no_new_privs, no way back. False and `*why` (static) if it cannot. */

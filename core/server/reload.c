@@ -20,6 +20,7 @@
 #include "lua/state.h"
 #include "server/ask.h"
 #include "server/config.h"
+#include "server/config_lines.h"
 #include "server/held.h"
 #include "server/instance.h"
 #include "server/listeners.h"
@@ -431,8 +432,8 @@ static unsigned choose_workers(const struct reload *r) {
 static void check_workers(struct reload *r) {
     unsigned wanted = choose_workers(r), present = r->instance->worker_count;
     if (wanted != present && !r->instance->setup.workers && r->config.workers)
-        errors_warn(&r->errors, r->config.file, 0, "workers", "%u takes effect at a restart; it is %u now", wanted,
-                    present);
+        errors_warn(&r->errors, r->config.file, config_lines_find(r->config.lines, "workers"), "workers",
+                    "%u takes effect at a restart; it is %u now", wanted, present);
 }
 
 /* True: the process ends, to be started again as the user whom the config names. */
@@ -440,15 +441,17 @@ static bool changes_user(struct reload *r) {
     const struct setup *setup = &r->instance->setup;
     const char *wanted = r->config.user, *present = privilege_own_name();
     if (!wanted || setup->user_fixed || strcmp(wanted, present) == 0) return false;
+    int line = config_lines_find(r->config.lines, "user");
     if (!setup->user) {
-        errors_add(&r->errors, r->config.file, 0, "user", "only root can become \"%s\"; this is \"%s\"", wanted,
+        errors_add(&r->errors, r->config.file, line, "user", "only root can become \"%s\"; this is \"%s\"", wanted,
                    present);
     } else if (is_first(r)) {
+        if (!config_check_user(&r->config, &r->errors)) return false;
         channel_say(r->instance->orders, MESSAGE_USER, 0, 0, wanted);
         return true;
     } else {
-        errors_warn(&r->errors, r->config.file, 0, "user", "\"%s\" takes effect at a restart; it is \"%s\" now", wanted,
-                    present);
+        errors_warn(&r->errors, r->config.file, line, "user", "\"%s\" takes effect at a restart; it is \"%s\" now",
+                    wanted, present);
     }
     return false;
 }

@@ -74,16 +74,35 @@ bool serving_start(struct supervisor *s, struct serving **as) {
 
 /* ---- ready */
 
-static void write_pidfile(const char *path) {
+/* False: errno says why. */
+static bool write_pidfile(const char *path) {
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
-    if (fd < 0 || dprintf(fd, "%d\n", (int)getpid()) < 0) log_error("%s: %s", path, strerror(errno));
-    if (fd >= 0) close(fd);
+    if (fd < 0) return false;
+    bool written = dprintf(fd, "%d\n", (int)getpid()) > 0;
+    int error = errno;
+    close(fd);
+    errno = error;
+    return written;
+}
+
+/* Who looks for the pid there would look in vain: it does not start without. One that served before an upgrade goes on. */
+static bool tell_pid(struct supervisor *s) {
+    const struct run_options *o = s->options;
+    if (!o->pidfile || write_pidfile(o->pidfile)) return true;
+    if (o->resume_fd >= 0) {
+        log_error("--pidfile %s: %s", o->pidfile, strerror(errno));
+        return true;
+    }
+    fprintf(stderr, "moongate: --pidfile %s: %s\n", o->pidfile, strerror(errno));
+    s->status = 1;
+    supervisor_stop(s, true);
+    return false;
 }
 
 static void announce(struct supervisor *s, const char *addresses) {
     const struct run_options *o = s->options;
+    if (!tell_pid(s)) return;
     s->was_ready = true;
-    if (o->pidfile) write_pidfile(o->pidfile);
     printf("moongate: ready, pid %d, listening on %s\n", (int)getpid(), *addresses ? addresses : "nothing");
     fflush(stdout);
     if (!o->detached || o->ready_fd < 0) return;

@@ -54,12 +54,12 @@ static void give_up(struct supervisor *s, int status) {
 static void mourn_current(struct supervisor *s, const struct serving *p, int status) {
     char how[96];
     if (p->changes_user) {
-        if (privilege_user_exists(s->user) && !privilege_is_root(s->user)) {
+        const char *wrong = privilege_user_wrong(s->user); /* the serving process says so, too; it is not believed */
+        if (!wrong) {
             restart_serving(s);
             return;
         }
-        fprintf(stderr, "%s: user: %s\n", s->options->file,
-                privilege_user_exists(s->user) ? "root must be named by --user root" : "there is no such user");
+        fprintf(stderr, "%s: user: \"%s\": %s\n", s->options->file, s->user, wrong);
         give_up(s, 1);
         return;
     }

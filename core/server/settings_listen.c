@@ -10,12 +10,17 @@
 
 #define ADDRESS_FORMS "an address such as \"127.0.0.1:8080\", 8080, \"unix:/run/m.sock\""
 
+/* The supervisor makes the file, opens it to all, and removes it: none that would lie wherever it was started. */
+static bool is_relative(struct slice address) {
+    return slice_starts_with(address, SLICE("unix:")) && address.p[5] != '/' && address.p[5] != '@';
+}
+
 /* A port alone is all addresses of both families, as "8080" is. Port 0, "127.0.0.1:0", is a free one that the system
  * picks; the ready line tells which. */
 static bool parse_address(const struct value *v, struct addr *addr) {
     char text[32];
     int64_t port;
-    if (v->kind == VALUE_STRING) return addr_parse(addr, v->string);
+    if (v->kind == VALUE_STRING) return addr_parse(addr, v->string) && !is_relative(v->string);
     if (!value_whole(v, &port) || port < 1 || port > 65535) return false;
     snprintf(text, sizeof text, "%d", (int)port);
     return addr_parse(addr, slice_of(text));

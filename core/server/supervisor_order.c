@@ -38,6 +38,10 @@ void supervisor_on_command(struct control *control, uint32_t id, const char *com
         if (running || (stop_now && s->state != SUPERVISOR_STOPS)) supervisor_stop(s, stop_now);
         return; /* answered when all has ended */
     }
+    if (strcmp(command, "config") == 0) {
+        control_answer(control, id, 0, s->options->file);
+        return;
+    }
     struct slice rest = slice_of(command), word = slice_cut(&rest, ' ');
     bool trace = rest.p && slice_equal(word, SLICE("trace")), profile = rest.p && slice_equal(word, SLICE("profile"));
     if (running && (trace || profile)) {

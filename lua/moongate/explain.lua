@@ -3,6 +3,7 @@
 
 local core = require "moongate_kit"
 local testing = require "moongate.testing"
+local wire = require "moongate.testing.wire"
 
 local explain = {}
 
@@ -15,12 +16,15 @@ local function parse_answer(text)
   return { error = text }
 end
 
--- "NAME=ANSWER"; URLs may have "=" in them, answers only behind a space.
+-- "NAME=ANSWER"; URLs may have "=" in them, answers only behind a space, which URLs do not have.
 local function parse_pair(option, text)
-  local name, answer = text:match "^(.+)=([%l_]+)$"
+  local name, answer = text:match "^([^ ]-)=(%d%d%d .*)$"
+  if not name then name, answer = text:match "^(.+)=([%l_]+)$" end
   if not name then name, answer = text:match "^(.-)=(%d%d%d.*)$" end
-  if not name then error(("%s %s: expected NAME=ANSWER"):format(option, text), 0) end
-  return name, parse_answer(answer)
+  if not name then
+    error(("%s %s: expected NAME=ANSWER, a status, perhaps with a text, or what fails"):format(option, text), 0)
+  end
+  return name, wire.normalise(parse_answer(answer), ("%s %s"):format(option, text))
 end
 
 -- What each option does to the plan.
@@ -48,11 +52,15 @@ end
 
 options["--stub"] = function(plan, text)
   local url, answer = parse_pair("--stub", text)
+  if not url:find "^https?://." then error(("--stub %s: expected URL=ANSWER, http or https"):format(text), 0) end
   plan.stubs[url] = answer
 end
 
 -- "http://host/path" names the host as well.
 local function set_target(request, target)
+  if not target:find "^/" and not target:find "^https?://" and target ~= "*" and request.method ~= "CONNECT" then
+    error(("explain: %s is no TARGET: expected /path, a URL or *"):format(target), 0)
+  end
   local host, path = target:match "^https?://([^/?#]+)(.*)$"
   if host then
     request.host = host
@@ -69,8 +77,8 @@ local function read_plan(args)
   }
   for _, said in ipairs(args) do options[said[1]](plan, said[2]) end
   if #operands == 1 then error("explain needs a TARGET: moongate explain FILE /path", 0) end
-  set_target(plan.request, operands[#operands])
   if #operands == 3 then plan.request.method = operands[2] end
+  set_target(plan.request, operands[#operands])
   return plan
 end
 

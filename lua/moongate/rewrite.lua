@@ -40,8 +40,8 @@ end
 ---@param headers moongate.Headers
 ---@return string?
 function rewrite.type_of(headers)
-  local text = headers["Content-Type"]
-  return text and text:match("^%s*([^%s;]+)"):lower()
+  local name = (headers["Content-Type"] or ""):match "^%s*([^%s;]+)"
+  return name and name:lower()
 end
 
 ---A kind of option (moongate.options): a list of media types, such as { "text/html", "text/*", "*/*" }.

@@ -85,16 +85,25 @@ local function note_fetch(kit, entry)
   return entry
 end
 
--- What answers a socket to that address: by the address, or by the name that it was made up for.
-local function find_socket(kit, server)
-  if kit.sockets[server] then return kit.sockets[server] end
+-- The address of a socket, as it may be named: by the names that it was resolved or made up for, and by itself.
+local function names_of_socket(kit, server)
   local ip, port = server:match "^(.*):(%d+)$"
+  local found = {}
   for _, names in ipairs { kit.made_up, kit.names } do
     for name, addresses in pairs(names) do
       for _, address in ipairs(addresses or {}) do
-        if address == ip and kit.sockets[name .. ":" .. port] then return kit.sockets[name .. ":" .. port] end
+        if address == ip then found[#found + 1] = name .. ":" .. port end
       end
     end
+  end
+  found[#found + 1] = server
+  return found
+end
+
+local function find_socket(kit, server)
+  if kit.sockets[server] then return kit.sockets[server] end
+  for _, name in ipairs(names_of_socket(kit, server)) do
+    if kit.sockets[name] then return kit.sockets[name] end
   end
 end
 
@@ -102,7 +111,8 @@ local function connect_socket(kit, server)
   local answer = find_socket(kit, server)
   if type(answer) == "table" then return answer.error end
   if answer then return nil end
-  miss(kit, ("nothing is stubbed for the socket to %s: kit:socket(%q, …)"):format(server, server))
+  local name = names_of_socket(kit, server)[1]
+  miss(kit, ("nothing is stubbed for the socket to %s: kit:socket(%q, …)"):format(name, name))
   return "connect_refused"
 end
 
@@ -435,6 +445,9 @@ end
 -- Time and the rest ---------------------------------------------------------------------------------------------------
 
 function Kit:advance(seconds)
+  if not math.type(seconds) or not (seconds >= 0 and seconds < 1e9) then
+    error(("kit:advance: expected seconds, from 0 to below 1e9, got %s"):format(tostring(seconds)), 2)
+  end
   local ok, problem = pcall(self.rehearsal.advance, self.rehearsal, seconds)
   if not ok then error(problem, 2) end
   take_notes(self)

@@ -267,8 +267,9 @@ function gate.sleep(seconds) end
 ---@return any ...
 function gate.all(...) end
 
----Runs a function once the present hook has answered, apart from the request: `req` and `res` cannot be used in it.
----What it raises is logged. World failure: `overloaded`, there are 1000 under way in this worker.
+---Runs a function once the present hook has answered, apart from the request: `req` and `res` cannot be used in it. It
+---is of the hook's site: backends are meant by name as in the hook. What it raises is logged. World failure:
+---`overloaded`, there are 1000 under way in this worker.
 ---
 ---```lua
 ---gate.spawn(notify, req.id, res.status)

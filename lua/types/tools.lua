@@ -274,7 +274,7 @@ gate.cache = {}
 ---@field key? string|string[] as `res.cache.key` tells it, with all variants
 ---@field all? boolean
 ---@field soft? boolean stale from now on, instead of gone: it may still be validated, or serve when the backend fails
----@field site? string the site's name; else that of the request, or the only one that has a cache
+---@field site? string the site's name; else that of the hook, or of what spawned it, or the only one with a cache
 
 ---Purges stored responses, at once and in all workers, those that are being fetched at this moment included. Anywhere
 ---but while the file is loaded. Raises for a site that has no cache. With a disk it waits, like gate.sleep, until that
@@ -495,7 +495,8 @@ local Gauge = {}
 ---@class moongate.Histogram
 local Histogram = {}
 
----Finds or makes the counter of that name. Raises when one that has been used was declared otherwise.
+---Finds or makes the counter of that name. Raises when it was declared otherwise: in this config, or
+---before, if it has been used.
 ---
 ---```lua
 ---local orders = gate.metrics.counter { name = "orders_total", help = "Orders", labels = { "tier" } }
@@ -504,7 +505,8 @@ local Histogram = {}
 ---@return moongate.Counter
 function gate.metrics.counter(options) end
 
----Finds or makes the gauge of that name. Raises when one that has been used was declared otherwise.
+---Finds or makes the gauge of that name. Raises when it was declared otherwise: in this config, or
+---before, if it has been used.
 ---
 ---```lua
 ---local depth = gate.metrics.gauge { name = "queue_depth", help = "Jobs that wait" }
@@ -513,7 +515,8 @@ function gate.metrics.counter(options) end
 ---@return moongate.Gauge
 function gate.metrics.gauge(options) end
 
----Finds or makes the histogram of that name. Raises when one that has been used was declared otherwise.
+---Finds or makes the histogram of that name. Raises when it was declared otherwise: in this config, or
+---before, if it has been used.
 ---
 ---```lua
 ---local sizes = gate.metrics.histogram { name = "upload_bytes", help = "Uploads", buckets = { 1e3, 1e6, 1e9 } }

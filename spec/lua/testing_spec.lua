@@ -46,7 +46,7 @@ describe("kit.load", function()
     local kit = load(text, { stubs = { ["http://config.test/"] = "from afar", ["http://*"] = "else" } })
     assert.equal("from afar", kit:request("/").body)
     raises("attempt to index a nil value", load, text)
-    raises('this config has no backend "b"; it has app', load, site(), { backends = { b = 1 } })
+    raises('this config has no backend "b"; it has app', load, site(), { backends = { b = 204 } })
     raises("config.lua:4: on_load: sorry", load, site [[
       -- a comment
       function site.on_load() error "sorry" end]])
@@ -113,6 +113,26 @@ describe("a request of the kit", function()
     kit:stub("http://x.test/*", "")
     assert.equal(204, kit:request("/f").status)
     raises('this config has no backend "ap"; it has app', kit.backend, kit, "ap", "")
+  end)
+
+  it("names the socket that nothing is stubbed for as the policy does", function()
+    local kit = load(site [[
+      function site.on_request() return gate.socket.connect("redis.test", 6379) and 200 or 503 end]])
+    raises('the socket to redis.test:6379: kit:socket("redis.test:6379", …)', kit.request, kit, "/")
+    kit:socket("redis.test:6379", function() end)
+    assert.equal(200, kit:request("/").status)
+  end)
+
+  it("refuses an answer that is none where it is given", function()
+    local kit = load(site())
+    for answer, problem in pairs {
+      [5] = "kit:backend: status: expected 100 to 999, got 5",
+      [{ status = "200" }] = "kit:backend: status: expected 100 to 999, got 200",
+      [{ headers = "X-A: 1" }] = "kit:backend: headers: expected a table of names and values, got string",
+      [{ headers = { ["a b"] = "c" } }] = 'kit:backend: header name "a b" is no token',
+      [{ trailers = { a = "b\r\n" } }] = "kit:backend: header a: expected a string or number without line breaks",
+      [{ error = "gone" }] = 'kit:backend: unknown error "gone"',
+    } do raises(problem, kit.backend, kit, "app", answer) end
   end)
 
   it("passes errors of a stub's function on", function()
@@ -310,6 +330,14 @@ describe("a request of the kit", function()
 end)
 
 describe("the kit's time", function()
+  it("advances by seconds, and by nothing else", function()
+    local kit = load(site())
+    for _, seconds in ipairs { -1, 1e9, "1m", 0 / 0 } do
+      raises("kit:advance: expected seconds, from 0 to below 1e9, got", kit.advance, kit, seconds)
+    end
+    raises("kit:advance: expected seconds", kit.advance, kit, nil)
+  end)
+
   it("passes only as far as something waits for it", function()
     local kit = load(site "function site.on_request(req) gate.sleep(2) return 204 end", { now = 1000 })
     local began = os.clock()

@@ -43,6 +43,14 @@ describe("scripts.body_rewrite", function()
     end
   end)
 
+  it("takes a type that says nothing for none", function()
+    for _, kind in ipairs { "", " ", ";", "; charset=utf-8" } do
+      local kit = load('{ response = { replace = { a = "b" } }, request = { replace = { a = "b" } } }', page("a", kind))
+      local res = kit:request { body = "a", headers = { ["Content-Type"] = kind } }
+      assert.same({ 200, "a", "a" }, { res.status, res.body, res.fetched[1].body }, kind)
+    end
+  end)
+
   it("changes requests", function()
     local kit = load('{ request = { types = { "application/json" }, replace = { old = "new" } } }', "ok")
     local res = kit:request { body = '{"a":"old"}', headers = { ["Content-Type"] = "application/json" } }

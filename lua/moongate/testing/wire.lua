@@ -55,6 +55,9 @@ end
 -- The lines of a table name -> value or list of values, sorted, and the names in lower case.
 local function write_headers(headers)
   local lines, names, given = {}, {}, {}
+  if headers ~= nil and type(headers) ~= "table" then
+    error(("headers: expected a table of names and values, got %s"):format(type(headers)), 0)
+  end
   for name in pairs(headers or {}) do names[#names + 1] = name end
   table.sort(names, function(a, b) return tostring(a) < tostring(b) end)
   for _, name in ipairs(names) do
@@ -94,17 +97,28 @@ wire.connect_errors = wire.set_of "connect_refused connect_failed connect_timeou
 local stream_errors = wire.set_of "reset first_byte_timeout between_timeout truncated bad_response"
 wire.answer_fields = wire.set_of "status headers body trailers delay error raw"
 
+local function check_answer(answer)
+  local status, failure = answer.status, answer.error
+  if failure and not wire.connect_errors[failure] and not stream_errors[failure] then
+    error(("unknown error %q"):format(tostring(failure)), 0)
+  end
+  if status ~= nil and (math.type(status) ~= "integer" or status < 100 or status > 999) then
+    error(("status: expected 100 to 999, got %s"):format(tostring(status)), 0)
+  end
+  write_headers(answer.headers)
+  write_headers(answer.trailers)
+end
+
 -- Whatever a test gives as an answer, as a table.
 function wire.normalise(answer, what)
   if type(answer) == "string" then return { body = answer } end
-  if math.type(answer) == "integer" then return { status = answer } end
+  if math.type(answer) == "integer" then answer = { status = answer } end
   if type(answer) ~= "table" then
     error(("%s: expected a body, a status or a table, got %s"):format(what, type(answer)), 0)
   end
   wire.check_names(what, answer, wire.answer_fields)
-  if answer.error and not wire.connect_errors[answer.error] and not stream_errors[answer.error] then
-    error(("%s: unknown error %q"):format(what, tostring(answer.error)), 0)
-  end
+  local ok, problem = pcall(check_answer, answer)
+  if not ok then error(("%s: %s"):format(what, problem), 0) end
   return answer
 end
 
@@ -121,7 +135,6 @@ end
 local function write_answer(answer, method)
   local status = answer.status or 200
   local body, steps = answer.body or "", {}
-  if math.type(status) ~= "integer" or status < 100 or status > 999 then error("status is no HTTP status", 0) end
   local lines, given = write_headers(answer.headers)
   local framing = ""
   if type(body) == "table" then

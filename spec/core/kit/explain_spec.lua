@@ -48,8 +48,8 @@ describe("explain", function()
 
   it("takes answers for backends and URLs", function()
     local out = explain("/who", "--backend", "app=connect_refused", "--backend", "spare=418 a teapot",
-      "--stub", "http://auth.test/who=200 ann")
-    has(out, 'req.headers["X-User"]  nil -> "ann"', "connect: connect_refused", "spare/127.0.0.1:9002", ": 418",
+      "--stub", "http://auth.test/who?x=1=200 ann=x")
+    has(out, 'req.headers["X-User"]  nil -> "ann=x"', "connect: connect_refused", "spare/127.0.0.1:9002", ": 418",
       'answer: 418, from spare/127.0.0.1:9002', 'body: "a teapot"')
   end)
 
@@ -88,8 +88,11 @@ describe("explain", function()
       [{ "explain", file }] = "explain needs a TARGET",
       [{ "explain", file, "/", "-H", "nothing" }] = "expected 'Name: value'",
       [{ "explain", file, "/", "--backend", "app" }] = "expected NAME=ANSWER",
+      [{ "explain", file, "/", "--backend", "app=99" }] = "--backend app=99: expected NAME=ANSWER",
+      [{ "explain", file, "/", "--stub", "x=200" }] = "--stub x=200: expected URL=ANSWER",
+      [{ "explain", file, "GET" }] = "explain: GET is no TARGET: expected /path, a URL or *",
       [{ "explain", file, "/", "--backend", "ap=503" }] = 'this config has no backend "ap"',
-      [{ "explain", file, "/", "--backend", "app=tired" }] = 'unknown error "tired"',
+      [{ "explain", file, "/", "--backend", "app=tired" }] = 'moongate: --backend app=tired: unknown error "tired"',
       [{ "explain", file, "/", "--body", "@/nonexistent" }] = "/nonexistent: No such file",
       [{ "explain", file, "/", "--client", "me" }] = "moongate: client.ip is no IP address",
       [{ "explain", file, "/", "--site", "b.test" }] = 'moongate: there is no site "b.test"',
@@ -100,7 +103,7 @@ describe("explain", function()
     for args, sentence in pairs(mistakes) do
       status, out, err = moongate.run(args)
       -- As with all commands: 2 where the command line is wrong, 1 where what it names is.
-      local named = sentence:find "No such file" or sentence:find "has no backend" or sentence:find "unknown error"
+      local named = sentence:find "No such file" or sentence:find "has no backend"
       assert.same({ named and 1 or 2, "" }, { status, out }, table.concat(args, " "))
       has(err, sentence)
     end

@@ -228,6 +228,9 @@ describe("res.body", function()
     probe.answer = "something"
     assert(probe.response("res.body = 5"):find("not a number", 1, true))
     assert(probe.response("res.body = {}"):find("not a table", 1, true))
-    assert(probe.response("res.status = 204 res.body = 'x'"):find("has no body", 1, true))
+    for _, status in ipairs { 204, 205, 304 } do
+      local said = probe.response(("res.status = %d res.body = 'x'"):format(status))
+      assert(said:find("a response with status " .. status .. " has no body", 1, true), said)
+    end
   end)
 end)

@@ -105,8 +105,9 @@ describe("res.cache", function()
 
   it("refuses what makes no sense", function()
     local wrong = {
-      ["res.cache.ttl = -1"] = "res.cache.ttl is a number of seconds",
+      ["res.cache.ttl = -1"] = "res.cache.ttl is a number of seconds, or such as \"10m\", not -1",
       ["res.cache.ttl = 0/0"] = "res.cache.ttl is a number of seconds",
+      ["res.cache.ttl = '1 week'"] = "res.cache.ttl is a number of seconds, or such as \"10m\", not \"1 week\"",
       ["res.cache.stale = true"] = "res.cache.stale is a number of seconds, or such as \"10m\", not a boolean",
       ["res.cache.tags = 'a'"] = "res.cache.tags is a list of strings, not a string",
       ["res.cache.tags = { 1 }"] = "the one at 1 is a number",

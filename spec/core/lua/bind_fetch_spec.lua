@@ -1,5 +1,6 @@
 local support = require "support"
 local probe = require "core.lua.probe"
+local testing = require "moongate.testing"
 local it, http, net = support.it, support.http, support.net
 
 describe("gate.fetch", function()
@@ -234,5 +235,49 @@ describe("gate.fetch", function()
     fetched [["app", { path = "/a\r\nX-Evil: 1", query = "b\r\nX-Evil: 1", args = { ["c\r\n"] = "d\r\nX-Evil: 1" } }]]
     assert.equal("/a%0D%0AX-Evil:%201?b%0D%0AX-Evil:%201&c%0D%0A=d%0D%0AX-Evil%3A%201", last().target)
     assert.equal("nil", tostring(last().headers["X-Evil"]))
+  end)
+end)
+
+describe("a backend whose name several sites have", function()
+  local function load(body)
+    local kit = testing.load { text = ([[
+      local gate = require "moongate"
+      local function site(name, address)
+        local self = { listen = 8080, hosts = { name }, cache = { memory = "1M" }, backends = { app = { address } } }
+        %s
+        return self
+      end
+      return { sites = { site("one.test", "127.0.0.1:9001"), site("two.test", "127.0.0.1:9002") } }
+    ]]):format(body) }
+    return kit:backend("app", { headers = { ["Cache-Control"] = "max-age=60" }, body = "x" })
+  end
+
+  it("is that of the site, in what its hooks spawn as well", function()
+    local kit = load [[
+      function self.on_request()
+        gate.spawn(function() gate.fetch("app") gate.spawn(gate.fetch, gate.backend "app") end)
+        return 204
+      end]]
+    for host, server in pairs { ["one.test"] = "127.0.0.1:9001", ["two.test"] = "127.0.0.1:9002" } do
+      local before = #kit:fetched()
+      kit:request { path = "/", host = host }
+      kit:advance(1)
+      local fetched = kit:fetched()
+      assert.same({ 2, server, server }, { #fetched - before, fetched[#fetched - 1].server, fetched[#fetched].server })
+    end
+  end)
+
+  it("is on a site whose cache a spawned task purges by itself", function()
+    local kit = load [[
+      function self.on_request(req)
+        if req.path == "/purge" then gate.spawn(gate.cache.purge, { all = true }) return 204 end
+      end]]
+    local function cached(host) return kit:request({ path = "/", host = host }).cache end
+    cached "one.test"
+    cached "two.test"
+    assert.same({ "hit", "hit" }, { cached "one.test", cached "two.test" })
+    kit:request { path = "/purge", host = "one.test" }
+    kit:advance(1)
+    assert.same({ "miss", "hit" }, { cached "one.test", cached "two.test" })
   end)
 end)

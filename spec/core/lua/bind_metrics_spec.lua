@@ -110,6 +110,22 @@ describe("gate.metrics", function()
     shows 'queue_depth{line="a"} 1'
   end)
 
+  it("has one declaration in a config, whether it is used or not", function()
+    for script, right in pairs {
+      ["metrics.counter { name = 'twice', help = 'y', labels = { 'a', 'b' }, series = 5 }"] = true,
+      ["metrics.gauge { name = 'twice', help = 'x', labels = { 'a', 'b' } }"] = false,
+      ["metrics.counter { name = 'twice', help = 'x' }"] = false,
+      ["metrics.counter { name = 'twice', help = 'x', labels = { 'b', 'a' } }"] = false,
+    } do
+      local said = run("metrics.counter { name = 'twice', help = 'x', labels = { 'a', 'b' } } " .. script)
+      assert.equal(right, said == "true", script)
+      if not right then assert.truthy(said:find("gate.metrics: twice was declared otherwise before", 1, true), said) end
+    end
+    local said = run [[
+      metrics.histogram { name = "sizes", help = "x" } metrics.histogram { name = "sizes", help = "x", buckets = { 1, 2 } }]]
+    assert.truthy(said:find("sizes was declared otherwise before", 1, true), said)
+  end)
+
   it("can be declared in a hook, once per name", function()
     assert.equal("true", run "metrics.counter { name = 'lazy_total', help = 'x' }:add(1) metrics.counter { name = 'lazy_total', help = 'x' }:add(1)")
     shows "lazy_total 2"
@@ -134,7 +150,5 @@ describe("gate.metrics", function()
       local said = run(script)
       assert.truthy(said:find "^false|" and said:find(sentence, 1, true), script .. " -> " .. said)
     end
-    run "plain:add(1)"
-    assert.truthy(run("metrics.gauge { name = 'plain_total', help = '' }"):find "of another kind")
   end)
 end)

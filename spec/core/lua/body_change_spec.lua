@@ -187,7 +187,7 @@ describe("body:map", function()
       assert.equal(502, response.status)
     end
     probe.proxy:wait_log "body:map of .* failed .*oops"
-    probe.proxy:wait_log "returned a number; expected a string or nil"
+    probe.proxy:wait_log "body:map of .* failed .*:%d+: the function returned a number; expected a string or nil"
   end)
 
   it("has a hook's budget for each call", function()

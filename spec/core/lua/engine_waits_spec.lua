@@ -276,7 +276,7 @@ describe("a wait", function()
       local state = open "gate.spawn(function() error 'oh' end)"
       state:call "on_request"
       state:turn(3)
-      assert.matches("a spawned task failed: nowhere/config.lua:%d+: oh", engine.log())
+      assert.matches("a spawned task of site1 failed: nowhere/config.lua:%d+: oh", engine.log())
     end)
 
     it("is closed when the state stops", function()

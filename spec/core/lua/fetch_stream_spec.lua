@@ -188,6 +188,15 @@ describe("gate.fetch with stream = true", function()
     assert.equal(text:upper(), response.body)
   end)
 
+  it("is relayed as a 205, whose content is cut off", function()
+    probe.answer = function() return 205, {}, "content" end
+    local response = probe.verdict [[
+      local res = gate.fetch("app", { stream = true })
+      return gate.reply(res.status, res.body, res.headers)
+    ]]
+    assert.same({ 205, "", "0" }, { response.status, response.body, response.headers["Content-Length"] })
+  end)
+
   it("is relayed with the coding it has", function()
     local bytes = coding.encode("gzip", "moon")
     probe.answer = function() return 200, { { "Content-Encoding", "gzip" } }, bytes end

@@ -25,6 +25,26 @@ describe("moongate check", function()
     assert.equal(0, status)
   end)
 
+  it("lets a file say first how much it takes to load it", function()
+    local config = [[%s
+      local big = {}
+      for i = 1, 40 do big[i] = ("x"):rep(1048576 - i) end
+      return { listen = 8080, on_request = function() return #big end, %s }]]
+    local status, err = check(config:format("lua = { memory = '64M' }", ""))
+    assert.same({ 0, "" }, { status, err })
+    status, err = check(config:format("", "lua = { memory = '64M' }"))
+    assert.equal(1, status)
+    assert.equal('site.lua: not enough memory (the global `lua = { memory = "256M" }`, set at its beginning, gives the file more)\n', err)
+    status, err = check(config:format("lua = { memory = '64M' }", "lua = { memory = '8M' }"))
+    assert.equal(1, status)
+    assert.matches("not enough memory", err)
+    status, err = check "lua = { load_cpu = '200ms' } while true do end"
+    assert.equal(1, status)
+    assert.matches("^site.lua:1: over its CPU budget %(200 ms%)", err)
+    status, err = check "lua = { memory = '1K' } return { listen = 8080, on_request = 204 }"
+    assert.same({ 1, 'site.lua:1: lua.memory: expected a size from 1M to 16G, got "1K"\n' }, { status, err })
+  end)
+
   -- As root, the serving user may not look into this folder: the supervisor opens what stands below the config.
   it("reads modules below a config that is named without its folder", function()
     local dir = support.temp_dir()

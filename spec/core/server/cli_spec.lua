@@ -210,6 +210,21 @@ describe("run", function()
     end)
   end)
 
+  it("does not start when its pid cannot be written, and leaves nothing", function()
+    local dir = support.temp_dir()
+    local path, control, pidfile = dir .. "/moongate.lua", dir .. "/c.sock", dir .. "/nowhere/pid"
+    local port = support.free_port()
+    process.write_file(path, (good:gsub("127.0.0.1:1", "127.0.0.1:" .. port)))
+    for _, how in ipairs { {}, { "-D" } } do
+      local command = { "run", path, "--pidfile", pidfile, "--control", control, table.unpack(how) }
+      local status, out, err = moongate.run(command)
+      assert.same({ 1, "" }, { status, out })
+      assert.truthy(err:find(("moongate: --pidfile %s: No such file or directory\n"):format(pidfile), 1, true), err)
+      assert.is_nil((support.net.try_connect(port)))
+      assert.is_nil(io.open(control))
+    end
+  end)
+
   it("fails in the foreground when -D cannot become ready", function()
     local path = config "return { listen = 'nowhere' }"
     local status, out, err = moongate.run { "run", path, "-D", "--control", support.temp_dir() .. "/c.sock" }

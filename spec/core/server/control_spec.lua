@@ -2,7 +2,7 @@
 
 local support = require "support"
 local uv = require "luv"
-local it, net, http, moongate = support.it, support.net, support.http, support.moongate
+local it, net, http, moongate, process = support.it, support.net, support.http, support.moongate, support.process
 
 local function start(options)
   options = options or {}
@@ -61,6 +61,77 @@ describe("the control socket", function()
       conn:close()
     end
     assert.equal(0, (gate:command "reload"))
+  end)
+end)
+
+-- As a user whose sockets are in a directory of his own; root's are the machine's.
+local function run_as_user(dir, ...)
+  local argv = uv.getuid() == 0 and { "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups" } or {}
+  for _, part in ipairs { moongate.binary, ... } do argv[#argv + 1] = part end
+  return support.run(argv, { env = { XDG_RUNTIME_DIR = dir }, cwd = dir })
+end
+
+describe("a command that names no config", function()
+  local dir
+
+  local function start_as_user(name)
+    local path = ("%s/%s"):format(dir, name)
+    process.write_file(path .. ".lua", ('return { listen = "unix:%s", workers = 1, on_request = 204 }'):format(path))
+    assert.equal(0, (run_as_user(dir, "run", path .. ".lua", "-D", "--pidfile", path .. ".pid")))
+  end
+
+  support.before_each(function()
+    dir = support.temp_dir()
+    if uv.getuid() == 0 then assert(uv.fs_chown(dir, 65534, 65534)) end
+  end)
+
+  it("means the only one that runs, whatever others left behind", function()
+    local status, _, err = run_as_user(dir, "status")
+    assert.equal(1, status)
+    assert.equal(("moongate: none runs (nobody answers in %s/moongate)\n"):format(dir), err)
+
+    start_as_user "killed"
+    uv.kill(tonumber(process.read_file(dir .. "/killed.pid")), "sigkill")
+    support.eventually("it is gone", function() return (run_as_user(dir, "status", "killed.lua")) == 1 end)
+    assert.is_table(uv.fs_lstat(dir .. "/moongate/killed.sock"))
+    start_as_user "one"
+    local out
+    status, out = run_as_user(dir, "status")
+    assert.equal(0, status)
+    assert.matches("/one%.lua\n", out)
+
+    start_as_user "two"
+    status, _, err = run_as_user(dir, "status")
+    assert.equal(1, status)
+    assert.equal(("moongate: 2 of them run (%s/moongate): name the config\n"):format(dir), err)
+    assert.equal(0, (run_as_user(dir, "stop", "two.lua")))
+    assert.equal(0, (run_as_user(dir, "stop")))
+  end)
+end)
+
+describe("a command that names a config", function()
+  it("does not reach one that serves another of that name", function()
+    local dir = support.temp_dir()
+    local one, other, link = dir .. "/one.lua", dir .. "/other/one.lua", dir .. "/link"
+    assert(uv.fs_mkdir(dir .. "/other", tonumber("700", 8)))
+    assert(uv.fs_symlink(dir, link))
+    process.write_file(one, ('return { listen = "unix:%s/s", workers = 1, on_request = 204 }'):format(dir))
+    process.write_file(other, process.read_file(one))
+    local function run(...) return run_as_user(dir, ...) end
+    if uv.getuid() == 0 then
+      for _, path in ipairs { dir, dir .. "/other", one, other } do assert(uv.fs_chown(path, 65534, 65534)) end
+    end
+    assert.equal(0, (run("run", one, "-D")))
+    for _, command in ipairs { "status", "reload", "stop", "trace", "profile" } do
+      local status, out, err = run(command, other)
+      assert.same({ 1, "" }, { status, out })
+      local said = ("who answers there runs %s, not %s (--control PATH says whom you mean)\n"):format(one, other)
+      assert.equal(("moongate: %s/moongate/one.sock: %s"):format(dir, said), err)
+    end
+    assert.equal(0, (run("status", other, "--control", dir .. "/moongate/one.sock")))
+    assert.equal(0, (run("status", link .. "/one.lua")))
+    assert.equal(0, (run("status", "nowhere/one.lua")))
+    assert.equal(0, (run("stop", "one.lua")))
   end)
 end)
 
