@@ -86,23 +86,19 @@ const char *caching_word(const struct caching *);
  * http/freshness.h, or "no-room". p NULL: none did. */
 struct slice caching_rule(const struct caching *);
 
-/* ---- for its other files */
+/* ---- how a request is named */
 struct target caching_target(const struct exchange *); /* of its request, as stored responses are named */
+struct cache_key caching_key(struct exchange *);
+struct slice caching_url(struct exchange *);    /* scheme://host/path?query */
+struct slice caching_origin(struct exchange *); /* "scheme://host" */
+
+/* ---- for its other files */
 void caching_stop_settling(struct caching *);
 
-/* ---- for fill.c */
+/* ---- for fill.c and storing.c */
 /* What was stored answers the exchange, if it still waits: before the first byte is stored, lest it miss any. */
 void caching_take_filled(struct exchange *);
 int64_t caching_now(void);                            /* Unix ms */
 struct headers cached_headers(const struct cached *); /* to read only */
-struct slice caching_url(struct exchange *);          /* scheme://host/path?query */
-/* "scheme://host" of its request */
-struct slice caching_origin(struct exchange *);
-/* What the site says for answers that do not say it themselves: freshness by status, how long they serve when stale.
- * `told` is of the answer. */
-enum cache_rule caching_adjust(const struct exchange *, enum cache_rule, const struct response *,
-                               const struct cache_control *told, struct freshness *);
-/* The response varies by a field that we write and that is not in the key: nobody knows whom else it fits. */
-bool caching_varies_by_ours(const struct headers *response);
 double caching_pass_seconds(const struct exchange *, enum cache_rule, int status);
 void caching_tags(struct exchange *, const struct headers *, struct cache_draft *);
