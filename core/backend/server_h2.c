@@ -1,8 +1,8 @@
 /* The server's side of HTTP/2: one conn, many streams, each lent to a borrower of its own.
  *
  * A conn is in its worker's pool as long as it takes new streams, lent or not; borrowers may come while it is still
- * connecting. Frames are written by the task, at the end of the turn. An upgrade is not sent here: it wants a connection
- * of its own (server_conn_borrow). */
+ * connecting. Frames are written by the task, at the end of the turn. An upgrade is not sent here: it wants a
+ * connection of its own (server_conn_borrow). */
 #include "backend/server_conn.h"
 #include "base/must.h"
 #include "base/slab.h"

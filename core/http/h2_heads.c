@@ -1,7 +1,7 @@
 /* Two bounds on a section. Beyond the first, the limits of the site, its fields are no longer kept, and the request is
- * answered with what is wrong. Beyond the second, a multiple of the first, the peer is told to go: by HPACK one byte can
- * stand for 4 KiB, and each of them is looked at again every time it is named. Or it stands for a field of no size, which
- * costs as much as another; so from the first bound on a field counts more than its bytes.
+ * answered with what is wrong. Beyond the second, a multiple of the first, the peer is told to go: by HPACK one byte
+ * can stand for 4 KiB, and each of them is looked at again every time it is named. Or it stands for a field of no size,
+ * which costs as much as another; so from the first bound on a field counts more than its bytes.
  *
  * A cookie may come in as many crumbs as there are cookies, so that HPACK finds them again (RFC 9113 8.2.3). They count
  * as one field, and are joined once, when all are there. */

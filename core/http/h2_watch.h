@@ -1,5 +1,5 @@
-/* Reads the headers of a client's HTTP/2 frames beside nghttp2, and finds the errors that it lets pass, since it forgets
- * streams once they are closed and PRIORITY as soon as it is told to (RFC 9113 5.1, 5.1.1, 6.3). Sans-I/O. */
+/* Reads the headers of a client's HTTP/2 frames beside nghttp2, and finds the errors that it lets pass, since it
+ * forgets streams once they are closed and PRIORITY as soon as it is told to (RFC 9113 5.1, 5.1.1, 6.3). Sans-I/O. */
 #pragma once
 
 #include "base/slice.h"

@@ -3,9 +3,9 @@
  * the backend, and it is us, or we wait for him (`join`). Who waited once and still has nothing asks for himself: a
  * response that is good for one use only would otherwise serve its waiters one after the other.
  *
- * Vary is matched on the fields as on_request left them, not as forwarded: what we add to a request on its way is either
- * part of the key already (scheme, host) or different for each client; a response that varies by such a field is stored
- * for nobody (storing.c). */
+ * Vary is matched on the fields as on_request left them, not as forwarded: what we add to a request on its way is
+ * either part of the key already (scheme, host) or different for each client; a response that varies by such a field is
+ * stored for nobody (storing.c). */
 #include "proxy/caching.h"
 
 #include "base/clock.h"
@@ -221,8 +221,8 @@ static void heed_outcome(struct caching *c, enum cache_outcome outcome) {
     cache_unfollow(&c->follower);
 }
 
-/* The last answer for this key was not for others. The next one may be: it is asked for as the request has it, and nobody
- * waits, but what comes is stored if it can be. */
+/* The last answer for this key was not for others. The next one may be: it is asked for as the request has it, and
+ * nobody waits, but what comes is stored if it can be. */
 static bool is_passed(const struct exchange *x) {
     const struct caching *c = x->caching;
     return c->found && c->found->pass && !x->cache_refresh;

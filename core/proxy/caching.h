@@ -1,5 +1,6 @@
-/* What an exchange has to do with the cache of its site (RFC 9111): whether it is asked, what is looked up, what is done
- * with what is found, and what the answer says of it (Age, Cache-Status). exchange.c calls these from its steps. */
+/* What an exchange has to do with the cache of its site (RFC 9111): whether it is asked, what is looked up, what is
+ * done with what is found, and what the answer says of it (Age, Cache-Status). exchange.c calls these from its
+ * steps. */
 #pragma once
 
 #include "http/cache_status.h"
@@ -48,8 +49,8 @@ enum caching_answer {
 
 /* After cache_key. Asked again after a wake. */
 enum caching_answer caching_look_up(struct exchange *);
-/* What a look-up would come to, for who asks about it: nothing is waited for or begun. Where the cache would not be asked
- * the verdict means nothing; `caching` stays NULL where there is none. */
+/* What a look-up would come to, for who asks about it: nothing is waited for or begun. Where the cache would not be
+ * asked the verdict means nothing; `caching` stays NULL where there is none. */
 enum reuse_verdict caching_try(struct exchange *);
 /* Begins the fill that CACHING_FILLS spoke of: the request is final now. */
 void caching_fill(struct exchange *);
@@ -65,8 +66,8 @@ bool caching_adopt(struct exchange *);
 bool caching_is_settled(const struct caching *);
 /* Before the head leaves, after on_response: conditions, ranges, Cache-Status. */
 void caching_apply(struct exchange *);
-/* The answer is to have that coding, and it is stored: its body becomes the coded form that is kept, and its framing what
- * that has. False: it is coded on its way. */
+/* The answer is to have that coding, and it is stored: its body becomes the coded form that is kept, and its framing
+ * what that has. False: it is coded on its way. */
 bool caching_take_form(struct exchange *, enum coding, int level);
 /* How long it is, if it is kept, whole. */
 bool caching_form_length(struct exchange *, enum coding, uint64_t *length);

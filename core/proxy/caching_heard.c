@@ -1,9 +1,9 @@
-/* What the answer to a request that was not for the cache does to what is stored: an unsafe one makes it invalid (RFC 9111
- * 4.4), a HEAD's tells of what a GET would get (4.3.5).
+/* What the answer to a request that was not for the cache does to what is stored: an unsafe one makes it invalid (RFC
+ * 9111 4.4), a HEAD's tells of what a GET would get (4.3.5).
  *
- * Where a disk has what became invalid, the answer's head waits for the disk's journal: who has been told that his change
- * is made must not see what was before, though the process be killed at that moment. That costs a millisecond or some for
- * writes to resources that are stored on disk, and nothing for others. */
+ * Where a disk has what became invalid, the answer's head waits for the disk's journal: who has been told that his
+ * change is made must not see what was before, though the process be killed at that moment. That costs a millisecond or
+ * some for writes to resources that are stored on disk, and nothing for others. */
 #include "http/uri.h"
 #include "proxy/exchange.h"
 #include "store/disk.h"

@@ -1,6 +1,6 @@
-/* How a request is named in the cache: by its URL, which purges and people name it by, and by its key, which tells apart
- * what must not answer each other. The key is the URL, or what cache_key returned in place of its path and query; a backend
- * that is told of another host may write that into its links, so it is part of the key, too. */
+/* How a request is named in the cache: by its URL, which purges and people name it by, and by its key, which tells
+ * apart what must not answer each other. The key is the URL, or what cache_key returned in place of its path and query;
+ * a backend that is told of another host may write that into its links, so it is part of the key, too. */
 #include "http/uri.h"
 #include "proxy/exchange.h"
 
@@ -21,7 +21,8 @@ struct slice caching_origin(struct exchange *x) {
     return arena_concat(&x->arena, parts, sizeof parts / sizeof *parts);
 }
 
-/* What forwarded_send will say of the host, where that is not the one in the key: backends write it into their links. */
+/* What forwarded_send will say of the host, where that is not the one in the key: backends write it into their
+ * links. */
 static struct slice other_host(const struct exchange *x, struct slice authority) {
     struct slice host = headers_joined_id(&x->request.headers, HEADER_X_FORWARDED_HOST);
     if (!host.p && x->target_changed) host = x->received_host;

@@ -1,8 +1,9 @@
 /* The story of a fill. Its engine is small: the fetch is asked for a head (`hear`); policy says what it wants of it
- * (`on_store`); it is stored, freshens what is there, or is not for others; then bytes go from the fetch's body, through
- * what policy makes of them, into the store until the end of either.
+ * (`on_store`); it is stored, freshens what is there, or is not for others; then bytes go from the fetch's body,
+ * through what policy makes of them, into the store until the end of either.
  *
- * What of an answer may be stored is judged in storing.c; how it is joined to a part that is there stands in fill_part.c.
+ * What of an answer may be stored is judged in storing.c; how it is joined to a part that is there stands in
+ * fill_part.c.
  *
  * What is not for others is no loss: the exchange takes over the fetch, as if it had made it for itself, and those who
  * waited are told to ask for themselves, all at once. */

@@ -55,8 +55,8 @@ struct fill_options {
 /* The place and the references go over. The exchange's request is final. The exchange is woken when the state changes,
  * and when it is over. */
 void fill_begin(struct fill *, struct exchange *, const struct fill_options *);
-/* The same with a fetch that the exchange made for itself, and whose head is there: its response is what a GET would get
- * (RFC 9110 9.3.3). Fetch and place go over. */
+/* The same with a fetch that the exchange made for itself, and whose head is there: its response is what a GET would
+ * get (RFC 9110 9.3.3). Fetch and place go over. */
 void fill_adopt(struct fill *, struct exchange *, struct fetch *, struct cache_fill *place);
 static inline bool fill_runs(const struct fill *f) { return f->exchange && !f->over; }
 /* The policy of its exchange ends. */

@@ -1,5 +1,5 @@
-/* A stored part, and more of the same representation (RFC 9111 3.4, RFC 9110 15.3.7.3): asked for is only what it lacks at
- * its end; what comes is stored behind its bytes, and if nothing is lacking then, as a 200. */
+/* A stored part, and more of the same representation (RFC 9111 3.4, RFC 9110 15.3.7.3): asked for is only what it lacks
+ * at its end; what comes is stored behind its bytes, and if nothing is lacking then, as a 200. */
 #include "proxy/fill.h"
 
 #include "http/conditions.h"

@@ -1,6 +1,7 @@
-/* A response about to be stored, as policy sees and changes it in on_store, and what is to become of it: which rule lets it
- * be stored or not, and for how long it is fresh. It is judged by its fields, then by what the site says for answers that
- * do not say it themselves, then by what on_store wishes (`res.cache`). What is done about that is the fill's (fill.h). */
+/* A response about to be stored, as policy sees and changes it in on_store, and what is to become of it: which rule
+ * lets it be stored or not, and for how long it is fresh. It is judged by its fields, then by what the site says for
+ * answers that do not say it themselves, then by what on_store wishes (`res.cache`). What is done about that is the
+ * fill's (fill.h). */
 #pragma once
 
 #include "proxy/content.h"
