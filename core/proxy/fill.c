@@ -82,6 +82,21 @@ static void ask(struct fill *f) {
     fetch_start(f->fetch);
 }
 
+/* What came is of no use for what is stored: that is forgotten, and all is asked for. */
+static void ask_anew(struct fill *f) {
+    storing_stop(f->storing);
+    storing_fini(f->storing);
+    f->storing = NULL;
+    fetch_close(f->fetch);
+    cached_unref(f->old);
+    cached_unref(f->part);
+    f->old = f->part = NULL;
+    f->joined = false;
+    f->state = FILL_ASKING;
+    make_request(f, false);
+    ask(f);
+}
+
 /* ---- the answer is not stored */
 
 /* What it came from, unless the exchange is answered without it. */
@@ -89,9 +104,19 @@ static void note_fetch(struct fill *f) {
     if (!f->behind) exchange_note_fetch(f->exchange, f->fetch);
 }
 
+/* What it brings is the rest of a part, and cannot be joined to that: nobody asked for the rest alone. */
+static bool has_rest_only(const struct fill *f) {
+    return f->completes && f->fetch->state != FETCH_REPLY && f->fetch->response.status == 206;
+}
+
 /* The exchange takes the fetch, if it still waits for an answer. */
 static void hand_over(struct fill *f) {
     struct exchange *x = f->exchange;
+    if (has_rest_only(f)) {
+        f->place = cache_fill_alone(x->caching->cache, &x->caching->key, &x->caching->asked_headers);
+        ask_anew(f);
+        return;
+    }
     fetch_waiter_forget(&f->waiter);
     if (f->behind || !exchange_takes_fetch(x, f->fetch)) fetch_close(f->fetch);
     f->fetch = NULL;
@@ -179,7 +204,7 @@ static void store(struct fill *f) {
     caching_tags(x, &r->headers, &draft);
     bool known = describe_part(&draft, r);
     uint64_t begins = draft.first;
-    if (known && draft.length != UINT64_MAX && fill_may_join(f, r)) fill_join(f, &draft, &kept, r);
+    if (known && fill_may_join(f, r)) fill_join(f, &draft, &kept, r);
     if (known) f->stored = cache_fill_store(f->place, &draft);
     else cache_fill_fail(f->place);
     f->place = NULL;
@@ -228,16 +253,6 @@ static void freshen(struct fill *f) {
     f->stored = cache_fill_freshen(f->place, f->old, &draft);
     f->place = NULL;
     keep_old(f);
-}
-
-/* It speaks of something else: what is stored is not to be used, and all is asked for anew. */
-static void ask_anew(struct fill *f) {
-    fetch_close(f->fetch);
-    cached_unref(f->old);
-    cached_unref(f->part);
-    f->old = f->part = NULL;
-    make_request(f, false);
-    ask(f);
 }
 
 /* ---- policy changes the body: what fails before its first bytes is no answer that others should get */

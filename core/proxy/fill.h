@@ -73,7 +73,8 @@ void fill_date(const struct fill *, struct headers *);
 void fill_ask_for_rest(struct fill *);
 /* Is it the rest that was asked for, and all of it? */
 bool fill_is_rest(const struct fill *, const struct response *);
-/* Does it begin within the part or right behind it, go on where that ends, and is it of the same representation? */
+/* Does it begin within the part or right behind it, go on where that ends, say how long it is, and is it of the same
+ * representation? */
 bool fill_may_join(const struct fill *, const struct response *);
 /* `draft` and `kept`, its fields, tell of both from now on. */
 void fill_join(struct fill *, struct cache_draft *draft, struct headers *kept, const struct response *);

@@ -29,7 +29,8 @@ void fill_ask_for_rest(struct fill *f) {
 bool fill_may_join(const struct fill *f, const struct response *r) {
     struct byte_range range;
     uint64_t total;
-    if (!f->part || r->status != 206 || !content_range_of(&r->headers, &range, &total)) return false;
+    if (!f->part || r->status != 206 || r->framing.kind != FRAMING_LENGTH) return false;
+    if (!content_range_of(&r->headers, &range, &total)) return false;
     struct headers stored = cached_headers(f->part);
     bool touches = range.first >= f->part->first && range.first <= end_of(f->part) && range.last >= end_of(f->part);
     return touches && total == f->part->total && partial_combines(&stored, &r->headers);
