@@ -20,16 +20,14 @@ static void adjust_stale(const struct cache_policy *p, const struct cache_contro
         fresh->stale_if_error = (int64_t)(p->stale_if_error * 1000);
 }
 
-/* What the site says for answers that do not say it themselves: freshness by status, how long they serve when stale. */
-static enum cache_rule adjust(const struct cache_policy *p, enum cache_rule rule, const struct response *r,
-                              const struct cache_control *told, struct freshness *fresh) {
-    int status = r->status;
+enum cache_rule storing_adjust(const struct cache_policy *p, enum cache_rule rule, int status,
+                               const struct headers *headers, const struct cache_control *told,
+                               struct freshness *fresh) {
     adjust_stale(p, told, fresh);
     bool silent = rule == CACHE_RULE_NO_FRESHNESS || rule == CACHE_RULE_VALIDATOR || rule == CACHE_RULE_HEURISTIC;
     for (unsigned i = 0; silent && i < p->negative_count; i++) {
         if (p->negative[i].status != status && !(p->negative[i].status == 0 && status >= 400)) continue;
-        if (headers_find_id(&r->headers, HEADER_SET_COOKIE) && !(told->present & CC_PUBLIC))
-            return CACHE_RULE_SET_COOKIE;
+        if (headers_find_id(headers, HEADER_SET_COOKIE) && !(told->present & CC_PUBLIC)) return CACHE_RULE_SET_COOKIE;
         fresh->lifetime = (int64_t)(p->negative[i].seconds * 1000);
         return CACHE_RULE_HEURISTIC;
     }
@@ -62,7 +60,7 @@ static void measure(struct storing *s) {
         f->rule = freshness_measure(fresh, r->status, &r->headers, &f->told, f->asked_at, f->heard_at);
         cache_update_forbidden(&f->rule, &x->request, &x->caching->asked, &r->headers, &f->told);
     }
-    f->rule = adjust(&x->site->cache, f->rule, r, &f->told, fresh);
+    f->rule = storing_adjust(&x->site->cache, f->rule, r->status, &r->headers, &f->told, fresh);
     if (cache_rule_stores(f->rule) && varies_by_ours(&r->headers)) f->rule = CACHE_RULE_VARY_ANY;
 }
 

@@ -8,6 +8,7 @@
 #include "proxy/hook.h"
 #include "store/cache.h"
 
+struct cache_policy;
 struct fill;
 
 /* What on_store says of a response (`res.cache`). */
@@ -49,3 +50,8 @@ void storing_let_go(struct storing *);
 /* Policy is not asked any more, its handles are of no use. */
 void storing_stop(struct storing *); /* NULL is ignored */
 void storing_fini(struct storing *); /* behind the readers of its body; NULL is ignored */
+
+/* What the site says for answers that do not say it themselves: freshness by status, how long they serve when stale.
+ * `told` is of the answer, `fresh` what its fields make; the rule may become another. */
+enum cache_rule storing_adjust(const struct cache_policy *, enum cache_rule, int status, const struct headers *,
+                               const struct cache_control *told, struct freshness *fresh);

@@ -274,6 +274,17 @@ describe("the cache", function()
     assert.equal('"1"', plain.headers.ETag)
   end)
 
+  it("keeps to what the site says of stale answers when a HEAD updates them (RFC 9111 4.3.5)", function()
+    local status = 200
+    routes["/head-stale"] = function()
+      return status, { ETag = '"1"', ["Cache-Control"] = status == 200 and "max-age=0" or nil }, "all"
+    end
+    get "/head-stale"
+    assert.equal(200, get("/head-stale", nil, "HEAD").status)
+    status = 503
+    assert.equal(200, get("/head-stale").status)
+  end)
+
   it("asks for all when a backend sends less of the rest than there is (RFC 9111 3.4)", function()
     local body = ("0123456789"):rep(100)
     routes["/rest"] = function(request)
