@@ -322,6 +322,33 @@ describe("a connection that many share", function()
     assert.equal(2, backend.accepted)
   end)
 
+  for what, breach in pairs {
+    ["content on a stream that nobody opened"] = function(peer, stream) peer:data(stream + 100, "x") end,
+    ["content before a head"] = function(peer, stream) peer:data(stream, "x", true) end,
+    ["a promise"] = function(peer, stream)
+      peer:send("PUSH_PROMISE", h2.END_HEADERS, stream, "\0\0\0\2" .. h2.hpack.encode(h2.request_fields "/"))
+    end,
+    ["fields that cannot be decoded"] = function(peer, stream) peer:send("HEADERS", h2.END_HEADERS, stream, "\x80") end,
+  } do
+    it("that breaks the protocol by " .. what .. " is told so, and its requests are sent again on one other", function()
+      local backend = net.listen()
+      local gate = start(backend)
+      local first = get(gate, "/0")
+      local peer = accept(backend)
+      peer:respond(peer:accept().stream, 200, nil, "ok")
+      first:join()
+      local tasks = { get(gate, "/1"), get(gate, "/2") }
+      local stream = peer:accept().stream
+      peer:accept()
+      breach(peer, stream)
+      assert.not_equal("NO_ERROR", peer:expect("GOAWAY").error)
+      local other = accept(backend)
+      for _ = 1, 2 do other:respond(other:accept().stream, 200, nil, "again") end
+      for i = 1, 2 do assert.equal("again", tasks[i]:join().body) end
+      peer.conn:expect_eof()
+    end)
+  end
+
   it("on which a request waited in vain while nothing came at all gets no others", function()
     local backend = net.listen()
     local gate = start(backend, "retry = { on = {} }", "timeouts = { first_byte = 0.3 }")
