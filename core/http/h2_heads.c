@@ -150,6 +150,7 @@ void h2_finish_response(struct h2_stream *s, bool end) {
     struct response *r = s->message.response;
     r->version = HTTP_2;
     r->reason = status_reason(r->status);
+    if (r->status < 100 || r->status > 599) fail_head(s, FAIL_BAD_RESPONSE); /* RFC 9110 15, as in h1_scan.c */
     if (framing_of_response(r, s->method) != FAIL_NONE) fail_head(s, FAIL_BAD_RESPONSE);
     if (end && r->framing.kind == FRAMING_UNTIL_CLOSE) r->framing = (struct framing){ .kind = FRAMING_NONE };
     if (r->framing.kind == FRAMING_UNTIL_CLOSE) r->framing.kind = FRAMING_CHUNKED; /* streams have ends of their own */

@@ -167,6 +167,8 @@ describe("a backend with h2", function()
       { "x-big", ("a"):rep(15000) }, { "x-big", ("a"):rep(15000) }, { "x-big", ("a"):rep(15000) } },
     ["malformed"] = { { ":status", 200 }, { "Upper", "1" } },
     ["of an upgrade"] = { { ":status", 101 } },
+    ["of no status that there is"] = { { ":status", "099" } },
+    ["of a status beyond all that there are"] = { { ":status", "600" } },
   } do
     it("that sends a head that is " .. what .. " makes a 502", function()
       local backend = net.listen()
