@@ -286,10 +286,10 @@ static void on_store(struct fill *f) {
     const struct store_wish *wish = &f->storing->wish;
     enum verdict verdict = storing_ask(f->storing);
     if (verdict == VERDICT_WAIT) return;
-    if (verdict == VERDICT_FAILED) refuse(f, 0);
-    else if (wish->pass >= 0) refuse(f, wish->pass);
-    else if (f->validated && may_freshen(f->rule)) freshen(f);
-    else if (f->validated) refuse(f, 0);
+    bool failed = verdict == VERDICT_FAILED;
+    if (wish->pass >= 0 && !failed) refuse(f, wish->pass);
+    else if (failed || (f->validated && !may_freshen(f->rule))) refuse(f, 0);
+    else if (f->validated) freshen(f);
     else if (cache_rule_stores(f->rule)) make(f);
     else pass(f, caching_pass_seconds(f->exchange, f->rule, f->status));
 }

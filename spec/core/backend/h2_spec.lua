@@ -4,7 +4,7 @@ local support = require "support"
 local it, http, net, h2, moongate = support.it, support.http, support.net, support.h2, support.moongate
 local tls = support.tls
 
--- In the hard build one byte of a last word leaves before a conn is closed.
+-- In the hard build bytes go one by one, and but one of a last word leaves before a conn is closed.
 local hard = support.process.preset == "hard"
 
 -- A proxy whose backend, of these settings, speaks HTTP/2; `site` is more of its site.
@@ -451,7 +451,6 @@ end)
 
 describe("nghttpd", function()
   it("is a server of HTTP/2", function()
-    local hard = support.process.preset == "hard"
     local size, times = hard and 3000 or 300000, hard and 50 or 500
     local dir = support.temp_dir()
     local file = assert(io.open(dir .. "/page", "wb"))
