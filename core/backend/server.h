@@ -39,7 +39,8 @@ struct server {
     unsigned in_a_row;      /* checks against the present state; the keeper's */
 };
 
-/* Finds or makes; the caller owns one reference. `tunnel` may be NULL. `workers` is fixed for the life of the process. */
+/* Finds or makes; the caller owns one reference. `tunnel` may be NULL. `workers` is fixed for the life of the
+ * process. */
 struct server *server_get(struct slice backend, const struct addr *, const char *tunnel, unsigned workers);
 struct server *server_ref(struct server *);
 /* The last reference takes it out of the registry; its pools are empty by then or are emptied (each worker drops its

@@ -84,7 +84,8 @@ static inline struct server_conn *server_conn_of(struct conn *c) { return contai
 void server_conn_become(struct server_conn *, const struct server_protocol *, struct borrower *b);
 /* Others who had borrowed of it get a connection of their own, made in the same way. */
 void server_conn_open_another(struct server_conn *, struct borrower *b);
-/* The connection stands, to the server itself: goes on with TLS, if there is to be any, or is ready for its protocol. */
+/* The connection stands, to the server itself: goes on with TLS, if there is to be any, or is ready for its
+ * protocol. */
 void server_conn_stands(struct server_conn *);
 /* Logs why TLS broke it, if it did. */
 void server_conn_complain(const struct server_conn *, enum failure why);

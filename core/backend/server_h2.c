@@ -1,8 +1,8 @@
 /* The server's side of HTTP/2: one conn, many streams, each lent to a borrower of its own.
  *
  * A conn is in its worker's pool as long as it takes new streams, lent or not; borrowers may come while it is still
- * connecting. Frames are written by the task, at the end of the turn. An upgrade is not sent here: it wants a connection
- * of its own (server_conn_borrow). */
+ * connecting. Frames are written by the task, at the end of the turn. An upgrade is not sent here: it wants a
+ * connection of its own (server_conn_borrow). */
 #include "backend/server_conn.h"
 #include "base/must.h"
 #include "base/slab.h"
@@ -268,6 +268,32 @@ static const struct server_stream_ops stream_ops = {
 
 /* ---- the conn */
 
+/* Nothing more comes on it. What it had received whole can still be taken. */
+static void break_stream(struct h2_server_stream *s, enum failure why) {
+    struct h2_server *h = s->owner;
+    if (!s->over) h->stream_count--;
+    s->over = true;
+    s->h2.id = 0;
+    if (!s->stream.borrower) end_stream(s, h->conn->conn.loop);
+    else if (!s->whole) tell_broken(s, why);
+}
+
+/* The conn is gone under its streams. */
+static void break_streams(struct h2_server *h, enum failure why) {
+    h->leaving = true;
+    list_each_safe(node, &h->streams) break_stream(of_node(node), why);
+}
+
+/* The protocol has ended, most likely for a breach of it: nothing is read any more, though the conn still stands. What
+ * was not sent yet is refused when somebody tries (send_head). */
+static void end_sent(struct h2_server *h) {
+    h->leaving = true;
+    conn_flush(&h->conn->conn); /* the GOAWAY */
+    list_each_safe(node, &h->streams) {
+        if (of_node(node)->h2.id) break_stream(of_node(node), FAIL_RESET);
+    }
+}
+
 static void advance(struct task *t) {
     struct h2_server *h = container_of(t, struct h2_server, task);
     struct conn *conn = &h->conn->conn;
@@ -275,24 +301,11 @@ static void advance(struct task *t) {
     size_t before = conn->out.size;
     if (h->h2 && conn_room(conn)) h2_write(h->h2, &conn->out, conn->out_limit);
     if (conn->out.size != before) conn_wrote(conn);
-    if (h->h2 && h2_over(h->h2)) h->leaving = true;
+    if (h->h2 && h2_over(h->h2)) end_sent(h);
     settle(h);
 }
 
 static struct h2_server *of_conn(struct conn *c) { return server_conn_of(c)->h2; }
-
-/* The conn is gone under its streams. What they had received whole can still be taken. */
-static void break_streams(struct h2_server *h, enum failure why) {
-    h->leaving = true;
-    list_each_safe(node, &h->streams) {
-        struct h2_server_stream *s = of_node(node);
-        if (!s->over) h->stream_count--;
-        s->over = true;
-        s->h2.id = 0;
-        if (!s->stream.borrower) end_stream(s, h->conn->conn.loop);
-        else if (!s->whole) tell_broken(s, why);
-    }
-}
 
 static void end_conn(struct h2_server *h, enum failure why) {
     break_streams(h, why);

@@ -27,8 +27,8 @@ struct buffer {
 void buffer_init(struct buffer *);
 void buffer_fini(struct buffer *); /* drops everything; usable afterwards */
 
-/* Appends. `append` copies; `append_static` keeps the pointer, whose bytes must outlive every buffer; `append_held` keeps
- * it until no buffer has any of the bytes, and then calls release(owner), in this thread. */
+/* Appends. `append` copies; `append_static` keeps the pointer, whose bytes must outlive every buffer; `append_held`
+ * keeps it until no buffer has any of the bytes, and then calls release(owner), in this thread. */
 void buffer_append(struct buffer *, const void *bytes, size_t n);
 void buffer_append_static(struct buffer *, const void *bytes, size_t n);
 void buffer_append_held(struct buffer *, const void *bytes, size_t n, void (*release)(void *owner), void *owner);

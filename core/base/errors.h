@@ -27,7 +27,8 @@ void errors_warn(struct errors *, const char *file, int line, const char *path, 
     __attribute__((format(printf, 5, 6)));
 /* True when there is an error that is not a warning. */
 bool errors_any(const struct errors *);
-/* Those from index `from` on in the order of their lines; those without a line stay behind what they were found after. */
+/* Those from index `from` on in the order of their lines; those without a line stay behind what they were found
+ * after. */
 void errors_sort(struct errors *, size_t from);
 /* All of them, a line each: `file:line: path: text` (parts that are missing left out). malloc'd, never NULL. */
 char *errors_text(const struct errors *);

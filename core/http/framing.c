@@ -156,8 +156,8 @@ static bool is_chunked(const struct findings *found) {
     return !found->coding_repeated && slice_equal_nocase(found->coding->value, SLICE("chunked"));
 }
 
-/* Behind chunked nothing may follow (RFC 9112 6.3), nor chunked again (6.1): nobody could tell where such a message ends.
- * What else is in the list is a coding that we do not know. */
+/* Behind chunked nothing may follow (RFC 9112 6.3), nor chunked again (6.1): nobody could tell where such a message
+ * ends. What else is in the list is a coding that we do not know. */
 static enum failure refuse_coding(const struct headers *headers, const struct header *first) {
     bool chunked = false;
     for (const struct header *h = first; h; h = headers_next(headers, h)) {

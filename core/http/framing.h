@@ -6,8 +6,8 @@
 #include "http/message.h"
 
 /* Fills request->framing and marks hop fields. Refuses: Content-Length beside Transfer-Encoding, lengths that differ
- * or are no digits, Transfer-Encoding other than exactly "chunked" (BAD_CODING 501; if anything stands behind "chunked",
- * 400) or in HTTP/1.0, more than one Host
+ * or are no digits, Transfer-Encoding other than exactly "chunked" (BAD_CODING 501; if anything stands behind
+ * "chunked", 400) or in HTTP/1.0, more than one Host
  * or none in 1.1 (BAD_HOST), an Expect other than 100-continue (EXPECTATION), Connection-nominated fields that would
  * strip what framing and routing need (Host, Content-Length, …: kept, not stripped). */
 enum failure framing_of_request(struct request *);

@@ -232,8 +232,8 @@ static bool is_explicit(enum cache_rule rule) {
     return rule == CACHE_RULE_S_MAXAGE || rule == CACHE_RULE_MAX_AGE || rule == CACHE_RULE_EXPIRES;
 }
 
-/* A cookie that is stored is given to everybody (7.3). Who gives the answer freshness has said that he means this: RFC 9111
- * knows no other word for it, and a cache that drops the cookie or the answer is wrong for him. */
+/* A cookie that is stored is given to everybody (7.3). Who gives the answer freshness has said that he means this: RFC
+ * 9111 knows no other word for it, and a cache that drops the cookie or the answer is wrong for him. */
 static bool gives_away_cookie(enum cache_rule rule, const struct freshness *f, const struct headers *headers,
                               const struct cache_control *told) {
     if (!headers_find_id(headers, HEADER_SET_COOKIE)) return false;

@@ -72,9 +72,9 @@ struct freshness {
 enum cache_rule freshness_of(struct freshness *, const struct request *, const struct cache_control *asked,
                              const struct response *, const struct cache_control *told, int64_t request_time,
                              int64_t response_time);
-/* May the fields of this answer to a validation, or to a HEAD, become those of what is stored for all? What keeps a whole
- * response from being stored keeps them out, too. `told` is of the updated head for a 304, so that what the stored one
- * permits (public) holds on. True: no, and `*why`. */
+/* May the fields of this answer to a validation, or to a HEAD, become those of what is stored for all? What keeps a
+ * whole response from being stored keeps them out, too. `told` is of the updated head for a 304, so that what the
+ * stored one permits (public) holds on. True: no, and `*why`. */
 bool cache_update_forbidden(enum cache_rule *why, const struct request *, const struct cache_control *asked,
                             const struct headers *update, const struct cache_control *told);
 /* Only how fresh: for a stored head that a 304 or HEAD has just updated (cache_update). `told` is of the updated head.

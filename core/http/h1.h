@@ -1,8 +1,8 @@
 /* HTTP/1.0 and 1.1 on the wire (RFC 9112), sans-I/O: bytes in, messages out, and back.
  *
  * Heads: we find the end and refuse every byte outside the grammar; of what is clean http-parser then reads the start
- * line and the fields that frame a message. Bodies: chunked coding and trailers are ours. What is written is made afresh
- * from the parsed message. */
+ * line and the fields that frame a message. Bodies: chunked coding and trailers are ours. What is written is made
+ * afresh from the parsed message. */
 #pragma once
 
 #include "http/message.h"

@@ -1,12 +1,13 @@
 /* HTTP/2 over nghttp2.
  *
- * Windows. Each stream's is opened as its content is taken. The connection's is opened as content arrives. From a client
- * only as long as not too much lies here untaken over all its streams, lest many fill our memory; a server's serves
- * many clients, of whom one that does not read must not stop the others, so there the number of streams is the bound.
+ * Windows. Each stream's is opened as its content is taken. The connection's is opened as content arrives. From a
+ * client only as long as not too much lies here untaken over all its streams, lest many fill our memory; a server's
+ * serves many clients, of whom one that does not read must not stop the others, so there the number of streams is the
+ * bound.
  *
- * Sending content. nghttp2 asks how much of a stream it may send, and then for the bytes, which are moved from `out` into
- * the connection's buffer behind their frame header: no copy. Heads and trailers are copied, since they are coded only
- * when their turn comes, when the exchange's memory may be gone.
+ * Sending content. nghttp2 asks how much of a stream it may send, and then for the bytes, which are moved from `out`
+ * into the connection's buffer behind their frame header: no copy. Heads and trailers are copied, since they are coded
+ * only when their turn comes, when the exchange's memory may be gone.
  *
  * Abuse. What costs us more than it costs the other side is counted, and who goes on with it is sent away with
  * ENHANCE_YOUR_CALM: streams that end badly by the client's doing, whether it resets them (CVE-2023-44487) or makes us
@@ -37,8 +38,8 @@ enum {
     NV_ON_STACK = 64
 };
 
-/* So many within so many seconds are too many. A stream that is reset counts 2, one that ends well takes 1 back; a frame
- * with content, or that makes a stream, takes back some that brought nothing. */
+/* So many within so many seconds are too many. A stream that is reset counts 2, one that ends well takes 1 back; a
+ * frame with content, or that makes a stream, takes back some that brought nothing. */
 enum { RESETS_MAX = 800, RESETS_SECONDS = 8, IDLE_MAX = 10000, IDLE_SECONDS = 10 };
 enum { RESET_COUNTS = 2, STREAM_ALLOWS = 10, CONTENT_ALLOWS = 2 };
 

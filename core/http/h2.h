@@ -121,8 +121,8 @@ void h2_abort(struct h2_stream *, enum h2_error);
 /* Nothing more of what comes is wanted, nor told; when our side is complete, the other learns that it need not go on
  * (RFC 9113 8.1: RST_STREAM with NO_ERROR). */
 void h2_dismiss(struct h2_stream *);
-/* Drops what lies in it. Its memory may go when it is over (on_close was called, or h2_close). After h2_close, `h2` must
- * be NULL. */
+/* Drops what lies in it. Its memory may go when it is over (on_close was called, or h2_close). After h2_close, `h2`
+ * must be NULL. */
 void h2_stream_fini(struct h2_stream *);
 /* Client: how many streams may be open at a time; 0: it takes no new ones. */
 uint32_t h2_most_streams(const struct h2 *);

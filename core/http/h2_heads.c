@@ -1,7 +1,7 @@
 /* Two bounds on a section. Beyond the first, the limits of the site, its fields are no longer kept, and the request is
- * answered with what is wrong. Beyond the second, a multiple of the first, the peer is told to go: by HPACK one byte can
- * stand for 4 KiB, and each of them is looked at again every time it is named. Or it stands for a field of no size, which
- * costs as much as another; so from the first bound on a field counts more than its bytes.
+ * answered with what is wrong. Beyond the second, a multiple of the first, the peer is told to go: by HPACK one byte
+ * can stand for 4 KiB, and each of them is looked at again every time it is named. Or it stands for a field of no size,
+ * which costs as much as another; so from the first bound on a field counts more than its bytes.
  *
  * A cookie may come in as many crumbs as there are cookies, so that HPACK finds them again (RFC 9113 8.2.3). They count
  * as one field, and are joined once, when all are there. */
@@ -150,6 +150,7 @@ void h2_finish_response(struct h2_stream *s, bool end) {
     struct response *r = s->message.response;
     r->version = HTTP_2;
     r->reason = status_reason(r->status);
+    if (r->status < 100 || r->status > 599) fail_head(s, FAIL_BAD_RESPONSE); /* RFC 9110 15, as in h1_scan.c */
     if (framing_of_response(r, s->method) != FAIL_NONE) fail_head(s, FAIL_BAD_RESPONSE);
     if (end && r->framing.kind == FRAMING_UNTIL_CLOSE) r->framing = (struct framing){ .kind = FRAMING_NONE };
     if (r->framing.kind == FRAMING_UNTIL_CLOSE) r->framing.kind = FRAMING_CHUNKED; /* streams have ends of their own */

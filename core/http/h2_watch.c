@@ -3,8 +3,9 @@
  * of its connection. Streams that we ended are another matter: their frames may have been under way. */
 #include "http/h2_watch.h"
 
-enum { PREFACE = 24, HEAD = 9, PRIORITY_PAYLOAD = 5 };
-enum { FRAME_DATA = 0, FRAME_HEADERS = 1, FRAME_PRIORITY = 2, FRAME_RST_STREAM = 3, FLAG_END_STREAM = 1 };
+enum { PREFACE = 24, HEAD = 9, PRIORITY_PAYLOAD = 5, STREAM_ID = 4 };
+enum { FRAME_DATA = 0, FRAME_HEADERS = 1, FRAME_PRIORITY = 2, FRAME_RST_STREAM = 3, FRAME_PRIORITY_UPDATE = 16 };
+enum { FLAG_END_STREAM = 1 };
 enum { NO_ERROR = 0, PROTOCOL_ERROR = 1, STREAM_CLOSED = 5 };
 
 static uint32_t read_u32(const uint8_t *p) {
@@ -59,17 +60,25 @@ static unsigned check_frame(struct h2_watch *w) {
     case FRAME_PRIORITY:
         if (id == 0 || (read_u32(w->head + HEAD) & INT32_MAX) == id) return PROTOCOL_ERROR;
         return NO_ERROR;
+    case FRAME_PRIORITY_UPDATE: return read_u32(w->head + HEAD) & INT32_MAX ? NO_ERROR : PROTOCOL_ERROR;
     default: return NO_ERROR;
     }
 }
 
-/* How much of the present frame is wanted here. A PRIORITY of a wrong size is nghttp2's to refuse. */
+/* How much of the present frame is wanted here. A priority of a wrong size is nghttp2's to refuse. */
 static uint8_t wanted(const struct h2_watch *w) {
-    if (w->head_n < HEAD || w->head[3] != FRAME_PRIORITY) return HEAD;
-    return (read_u32(w->head) >> 8) == PRIORITY_PAYLOAD ? HEAD + PRIORITY_PAYLOAD : HEAD;
+    if (w->head_n < HEAD) return HEAD;
+    uint32_t length = read_u32(w->head) >> 8;
+    switch (w->head[3]) {
+    case FRAME_PRIORITY: return length == PRIORITY_PAYLOAD ? HEAD + PRIORITY_PAYLOAD : HEAD;
+    case FRAME_PRIORITY_UPDATE: return length >= STREAM_ID ? HEAD + STREAM_ID : HEAD;
+    default: return HEAD;
+    }
 }
 
-static bool is_odd_priority(const struct h2_watch *w) { return w->head[3] == FRAME_PRIORITY && w->head_n == HEAD; }
+static bool is_odd_priority(const struct h2_watch *w) {
+    return (w->head[3] == FRAME_PRIORITY || w->head[3] == FRAME_PRIORITY_UPDATE) && w->head_n == HEAD;
+}
 
 static unsigned finish_head(struct h2_watch *w) {
     w->left = (read_u32(w->head) >> 8) - (w->head_n - HEAD);

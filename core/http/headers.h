@@ -74,9 +74,9 @@ enum header_id header_id_of(struct slice name);
 struct slice header_name_of(enum header_id); /* with the case of the table */
 /* RFC 9110 5.6.2 token, 1 to 256 bytes. */
 bool header_name_valid(struct slice name);
-/* Has `other` underscores where `name` has hyphens, and else the same letters? To HTTP these are two names. Servers that
- * make variables of names (CGI, WSGI, Rack, PHP) take one for the other: an X_User would pass for the X-User that policy
- * vouches for. */
+/* Has `other` underscores where `name` has hyphens, and else the same letters? To HTTP these are two names. Servers
+ * that make variables of names (CGI, WSGI, Rack, PHP) take one for the other: an X_User would pass for the X-User that
+ * policy vouches for. */
 bool header_doubles(struct slice other, struct slice name);
 /* RFC 9110 5.5: no CR, LF, NUL, no other control but HTAB; no white space at its ends is not demanded. */
 bool header_value_valid(struct slice value);

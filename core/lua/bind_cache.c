@@ -1,5 +1,5 @@
-/* What scripts see of the cache: `req.cache`, what policy wants of it for a request; `res.cache`, what came of that, and
- * in on_store what is stored; gate.cache, purges.
+/* What scripts see of the cache: `req.cache`, what policy wants of it for a request; `res.cache`, what came of that,
+ * and in on_store what is stored; gate.cache, purges.
  *
  *     req.cache.bypass = true          neither answered from it nor stored in it
  *     req.cache.refresh = true         not answered from it, but the new answer is stored

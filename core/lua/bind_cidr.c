@@ -1,8 +1,9 @@
 /* gate.cidr: sets of IP prefixes, with or without values (store/prefix_table.h).
  *
- * A set that a script writes out keeps its values as Lua has them, in a list beside the table: the number that the table
- * gives is the place. A set that is read from a file has texts, which lie with the table and are shared by all workers.
- * A file is read outside of Lua's memory and budget, since the operator chose it: 128 MiB, 4 million prefixes. */
+ * A set that a script writes out keeps its values as Lua has them, in a list beside the table: the number that the
+ * table gives is the place. A set that is read from a file has texts, which lie with the table and are shared by all
+ * workers. A file is read outside of Lua's memory and budget, since the operator chose it: 128 MiB, 4 million
+ * prefixes. */
 #include "lua/data_file.h"
 
 #include "base/map.h"

@@ -1,10 +1,11 @@
 /* gate.jwt: JSON Web Tokens (RFC 7519) as compact JWS (RFC 7515).
  *
- *     local claims, word = gate.jwt.verify(token, { keys = keys, algorithms = { "ES256" }, issuer = "https://id.example" })
+ *     local claims, word = gate.jwt.verify(token, {
+ *         keys = keys, algorithms = { "ES256" }, issuer = "https://id.example" })
  *
- * What decides is the verifier, never the token (RFC 8725): `algorithms` must be given, "none" is none of them, and a key
- * verifies only what its kind can, so that a public key is never taken for the secret of an HMAC. A key that names its
- * algorithm keeps to it. Nothing of the claims is looked at before the signature is good. */
+ * What decides is the verifier, never the token (RFC 8725): `algorithms` must be given, "none" is none of them, and a
+ * key verifies only what its kind can, so that a public key is never taken for the secret of an HMAC. A key that names
+ * its algorithm keeps to it. Nothing of the claims is looked at before the signature is good. */
 #include "lua/jwt_inside.h"
 
 #include "base/base64.h"

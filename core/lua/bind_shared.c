@@ -1,5 +1,5 @@
-/* gate.shared(name, { max = "16M", evict = "lru" }): a dictionary that all workers and generations see (store/shared.h).
- * Values are booleans, numbers, strings, and tables of these.
+/* gate.shared(name, { max = "16M", evict = "lru" }): a dictionary that all workers and generations see
+ * (store/shared.h). Values are booleans, numbers, strings, and tables of these.
  *
  * The store gives bytes as copies: short ones on the stack of the C function, longer ones malloc'd. Those belong to the
  * handle until they have become a Lua value, for that may be refused.

@@ -1,6 +1,6 @@
 /* A compiled Lua function taken apart, for who wants to know what a script says without running it (flow.h). What
- * lua_dump writes is no interface that Lua promises, but it is fixed for a minor version, and says in its head which one
- * it is: what does not look like 5.4's is refused, and then nothing is known.
+ * lua_dump writes is no interface that Lua promises, but it is fixed for a minor version, and says in its head which
+ * one it is: what does not look like 5.4's is refused, and then nothing is known.
  *
  * Everything lies in the arena, strings in the dump: both must live as long as the prototype. */
 #pragma once

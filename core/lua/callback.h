@@ -13,8 +13,8 @@ struct callback_ops {
     const char *what; /* "body:map": for the log */
     /* Pushes the arguments of the next call; their number. Outside of scripts: must not raise. */
     int (*push)(struct callback *, lua_State *L);
-    /* The call returned `results` values, all there is on L. NULL: they are taken; else what is wrong with them, for the
-     * log ("returned a number; …"). Must not raise, nor call out. */
+    /* The call returned `results` values, all there is on L. NULL: they are taken; else what is wrong with them, for
+     * the log ("returned a number; …"). Must not raise, nor call out. */
     const char *(*take)(struct callback *, lua_State *L, int results);
     /* Follows a take that was right. May close the callback. */
     void (*go_on)(struct callback *);

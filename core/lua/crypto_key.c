@@ -1,8 +1,8 @@
 /* Keys from PEM and JWK, and back.
  *
  * Accepted is what policy has a use for: RSA of 2048 to 8192 bits, the three NIST curves, Ed25519. Smaller RSA is
- * broken or soon will be, larger takes a worker's time; the bounds hold for every way in, certificates included, so that
- * nobody behind needs to ask again. */
+ * broken or soon will be, larger takes a worker's time; the bounds hold for every way in, certificates included, so
+ * that nobody behind needs to ask again. */
 #include "lua/crypto.h"
 
 #include "base/must.h"

@@ -1,5 +1,5 @@
-/* Objects that are made of a file beside the config, while it is loaded: gate.cidr and gate.mmdb. A file is read once in
- * a load, with the supervisor's help where it takes privilege; all workers share what was made of it. */
+/* Objects that are made of a file beside the config, while it is loaded: gate.cidr and gate.mmdb. A file is read once
+ * in a load, with the supervisor's help where it takes privilege; all workers share what was made of it. */
 #pragma once
 
 #include "lua/bind.h"

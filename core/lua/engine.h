@@ -2,10 +2,12 @@
  * this folder includes it. The engine implements it (state.c, handle.c); the bindings (bind_*.c) stand on it.
  *
  * A script only ever runs inside a run (run.h) or while the file is loaded. Where C stands then:
- *   - C functions called by a script may raise and may be refused memory: own what you allocate before anything can throw.
+ *   - C functions called by a script may raise and may be refused memory: own what you allocate before anything can
+ *     throw.
  *   - Everything else (event callbacks, wait cancels, `pointer` owners) runs outside of Lua: it must not raise. Pushing
- *     values, making handles and tables is fine there, since the allocator refuses only while a script runs; what can raise
- *     for another reason (metamethods, lua_error, luaL_check*) has no business there: C enters scripts through runs. */
+ *     values, making handles and tables is fine there, since the allocator refuses only while a script runs; what can
+ *     raise for another reason (metamethods, lua_error, luaL_check*) has no business there: C enters scripts through
+ *     runs. */
 #pragma once
 
 #include "base/failure.h"
@@ -120,8 +122,8 @@ int fail_world_with(lua_State *L, const char *word, const char *format, ...) __a
  * A handle is a userdata that holds a pointer to something of C, which C nulls when that ends: from then on any use
  * raises "the exchange has ended" (or what kind->ended says). The handles of a subject are made on first use and kept
  * in numbered slots, so that `req` is one object through all hooks of an exchange. A fetch shares the handles (also
- * `ctx`) of its exchange; so does a fill, but for `res` and its parts: they stand for what it is about to store, and end
- * with on_store. */
+ * `ctx`) of its exchange; so does a fill, but for `res` and its parts: they stand for what it is about to store, and
+ * end with on_store. */
 
 struct handle_kind {
     const char *name;  /* "moongate.req": what tostring, type errors and state_config say */
@@ -205,8 +207,8 @@ static inline const struct recalled *recall_find(lua_State *L, const void *scope
 /* The string at index 2 is a key of UPVALUE_NAMES and means this. Ignored if it is not short. */
 void recall_keep(lua_State *L, const void *scope, lua_Integer meaning);
 
-/* Ties to the subject whose script calls (proxy/hook.h): an exchange, with its fetches, or what errand.h runs. To a run:
- * run_tie (run.h); both end also where no <close> handler runs. */
+/* Ties to the subject whose script calls (proxy/hook.h): an exchange, with its fetches, or what errand.h runs. To a
+ * run: run_tie (run.h); both end also where no <close> handler runs. */
 void subject_tie(lua_State *L, struct tie *);
 
 bool handle_kind_known(lua_State *L, const void *kind);

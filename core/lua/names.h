@@ -49,7 +49,7 @@ bool names_object_keeps(const struct object_kind *, struct slice field); /* it i
 /* Is there such a global, now that all is loaded? */
 bool names_is_set(struct names *, struct slice name);
 
-/* The name most like that one: of a field of a library, of an object, of a global ("foo"). NULL: none is like it. In the
- * arena. */
+/* The name most like that one: of a field of a library, of an object, of a global ("foo"). NULL: none is like it. In
+ * the arena. */
 const char *names_like_missing(struct names *, const char *path);
 const char *names_like_field(struct names *, const struct object_kind *, struct slice field);

@@ -6,8 +6,8 @@
 
 enum { JSON_LEVELS = 32 };
 
-/* Pushes the object that a text is; NULL. Else pushes nothing, and says why not (static, or in `room`, of 160 bytes). A null
- * is an absent member; within a list there is none. May raise for lack of memory. */
+/* Pushes the object that a text is; NULL. Else pushes nothing, and says why not (static, or in `room`, of 160 bytes). A
+ * null is an absent member; within a list there is none. May raise for lack of memory. */
 const char *json_push_object(lua_State *L, struct slice text, char room[160]);
 
 /* Pushes the text of the table at `index`: an object, or a list where it is a sequence of at least one. Members of the

@@ -18,8 +18,8 @@ const char *sources_text(const struct sources *, size_t i, size_t *size);
 /* The text of a file that the config names, relative to the config's folder: read now or before. NULL: `why` (static)
  * says why not. */
 const char *sources_file(struct sources *, const char *name, size_t *size, const char **why);
-/* Could anybody but its owner read that file when it was read, or write to it? What root owns its group may read: that is
- * how a key is given to one group (Debian's ssl-cert). */
+/* Could anybody but its owner read that file when it was read, or write to it? What root owns its group may read: that
+ * is how a key is given to one group (Debian's ssl-cert). */
 bool sources_file_open_to_others(struct sources *, const char *name);
 
 struct state;

@@ -1,5 +1,5 @@
-/* A conn: one byte stream, plain or TLS (net/tls.h), either side. It reads into `in`, writes from `out`, watches what its
- * state calls for, and tells its owner what happened. It knows no HTTP.
+/* A conn: one byte stream, plain or TLS (net/tls.h), either side. It reads into `in`, writes from `out`, watches what
+ * its state calls for, and tells its owner what happened. It knows no HTTP.
  *
  * A conn is embedded in what it serves (client, server_conn, control session); the owner finds itself with
  * container_of. It belongs to one loop. Handlers run in the gather phase, and what follows from a write (on_room,
@@ -34,8 +34,8 @@ struct conn_handlers {
     void (*on_hello)(struct conn *, struct slice name);
     /* The handshake is over that early data had overtaken (conn_tls_early). May be NULL where none is taken. */
     void (*on_secured)(struct conn *);
-    /* After conn_tls_accept, instead of a handshake: what came (it lies in `in`) is no TLS, but may be HTTP. The conn is
-     * open, and plain. */
+    /* After conn_tls_accept, instead of a handshake: what came (it lies in `in`) is no TLS, but may be HTTP. The conn
+     * is open, and plain. */
     void (*on_plain)(struct conn *);
     /* A connect has succeeded (only after conn_connect), and its TLS handshake if there is one; or the
      * handshake of conn_tls_accept. May be NULL. */

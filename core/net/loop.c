@@ -22,8 +22,8 @@
 /* What is advanced in one turn before sockets are looked at again, seconds. */
 static const double ADVANCE_FOR = 0.005;
 enum { TASKS_PER_LOOK = 8, TASKS_ON_STAGE = 1000 };
-/* After so many what they have to send is sent, before others add to it: a herd of a thousand that goes on at once would
- * take 16 KiB each for its heads, and nobody would see a byte until the last had written his. */
+/* After so many what they have to send is sent, before others add to it: a herd of a thousand that goes on at once
+ * would take 16 KiB each for its heads, and nobody would see a byte until the last had written his. */
 enum { TASKS_AT_ONCE = 64 };
 /* libev's and our reading of the clock differ by less; a timer that is early by so little counts as fired. */
 static const double CLOCK_SLACK = 0.0001;

@@ -1,5 +1,5 @@
-/* The header by which a load balancer says for whom it connects (the PROXY protocol of HAProxy, versions 1 and 2): bytes
- * in, an address out. */
+/* The header by which a load balancer says for whom it connects (the PROXY protocol of HAProxy, versions 1 and 2):
+ * bytes in, an address out. */
 #pragma once
 
 #include "base/buffer.h"

@@ -1,8 +1,8 @@
 /* Sockets of scripts. Connecting is a walk: name, addresses, one conn after the other in the same place, each with its
  * share of the time that is left, so that an address that swallows what is sent to it leaves some to the next one.
  *
- * TLS begins under the same roof, in place of the plain conn or on top of one that is open: on_connected comes after its
- * handshake. try_next is the one place where it is decided which address is connected to.
+ * TLS begins under the same roof, in place of the plain conn or on top of one that is open: on_connected comes after
+ * its handshake. try_next is the one place where it is decided which address is connected to.
  *
  * Pools are found by a key that the caller makes of all in which two conns may differ. The newest is taken first, so
  * that the oldest expire. An idle conn that speaks, ends or breaks is closed at once: whatever it said, nobody asked.

@@ -3,22 +3,22 @@
  * OpenSSL reads and writes the socket through a BIO of ours, so that writes raise no SIGPIPE, several records leave by
  * one call, and the hard build can cut bytes anywhere. Memory BIOs, the other way, would copy every byte once more.
  *
- * Reading takes as much from the socket as OpenSSL's buffer holds (read ahead): a record costs one call, not two. What is
- * left in that buffer no event announces; tls_has_more says so, and the conn comes again.
+ * Reading takes as much from the socket as OpenSSL's buffer holds (read ahead): a record costs one call, not two. What
+ * is left in that buffer no event announces; tls_has_more says so, and the conn comes again.
  *
- * Writing: a small push is gathered into one record and goes straight to the socket. A larger one makes several records,
- * which are collected and leave together. What the socket refuses stays encrypted in `unsent`; its plain bytes count as
- * written only when all of it has left. So `out` of a conn is empty when nothing is owed to the other side, with TLS as
- * without, and nobody above needs to know of bytes in between. OpenSSL could hold the unsent record itself, but only
- * one, and wants it written again with the same bytes.
+ * Writing: a small push is gathered into one record and goes straight to the socket. A larger one makes several
+ * records, which are collected and leave together. What the socket refuses stays encrypted in `unsent`; its plain bytes
+ * count as written only when all of it has left. So `out` of a conn is empty when nothing is owed to the other side,
+ * with TLS as without, and nobody above needs to know of bytes in between. OpenSSL could hold the unsent record itself,
+ * but only one, and wants it written again with the same bytes.
  *
- * The kernel may encrypt instead (kTLS, where the service asks for it and the kernel can). Then OpenSSL hands it the keys at
- * the end of the handshake, over a socket BIO of its own that stands behind ours, and what is written goes to the socket
- * as it is: referenced memory is read once, where it lies. OpenSSL still reads, and still says what is no content:
- * tickets, alerts, close_notify. Two things are lost. Keys cannot be changed any more: a client that asks for new ones
- * (KeyUpdate, RFC 8446 4.6.3) is sent away, since OpenSSL would go on with keys that the kernel does not have. And the
- * kernel says to have written what it only holds back for want of room, and forgets it when the socket closes; so
- * close_notify, which leaves after it, waits until there is room for both (end_in_kernel).
+ * The kernel may encrypt instead (kTLS, where the service asks for it and the kernel can). Then OpenSSL hands it the
+ * keys at the end of the handshake, over a socket BIO of its own that stands behind ours, and what is written goes to
+ * the socket as it is: referenced memory is read once, where it lies. OpenSSL still reads, and still says what is no
+ * content: tickets, alerts, close_notify. Two things are lost. Keys cannot be changed any more: a client that asks for
+ * new ones (KeyUpdate, RFC 8446 4.6.3) is sent away, since OpenSSL would go on with keys that the kernel does not have.
+ * And the kernel says to have written what it only holds back for want of room, and forgets it when the socket closes;
+ * so close_notify, which leaves after it, waits until there is room for both (end_in_kernel).
  *
  * Early data. A conn whose client takes up a session with requests in its first flight opens before the handshake is
  * over (tls_is_early): reading goes on with the handshake by itself, and what is written goes to a client of whom
@@ -26,8 +26,8 @@
  *
  * The buffers go back to malloc whenever they are empty (SSL_MODE_RELEASE_BUFFERS): an idle session keeps none.
  *
- * A FIN without close_notify is an end like any other to OpenSSL here (SSL_OP_IGNORE_UNEXPECTED_EOF), else nothing could
- * be written any more; that it was a truncation is remembered, for whoever delimits a body by it. */
+ * A FIN without close_notify is an end like any other to OpenSSL here (SSL_OP_IGNORE_UNEXPECTED_EOF), else nothing
+ * could be written any more; that it was a truncation is remembered, for whoever delimits a body by it. */
 #include "base/must.h"
 #include "base/slab.h"
 #include "net/conn.h"

@@ -17,7 +17,8 @@ struct loop;
 struct ossl_lib_ctx_st;
 struct tls;
 
-/* This thread's OpenSSL (an OSSL_LIB_CTX), made when it is first asked for; never NULL, lives as long as the process. */
+/* This thread's OpenSSL (an OSSL_LIB_CTX), made when it is first asked for; never NULL, lives as long as the
+ * process. */
 struct ossl_lib_ctx_st *tls_library(void);
 
 /* Bits of protocol versions; older ones are not spoken. */
@@ -59,8 +60,8 @@ struct tls_certificates;
 struct tls_certificates *tls_certificates_create(void);                   /* one reference */
 struct tls_certificates *tls_certificates_ref(struct tls_certificates *); /* NULL stays NULL */
 void tls_certificates_unref(struct tls_certificates *);                   /* NULL is ignored */
-/* Adds one, from PEM; `key` p NULL: it stands beside the certificate. `ocsp`: an answer to be stapled, DER; p NULL: none.
- * False: a sentence that begins with "cert: ", "key: " or "ocsp: ". */
+/* Adds one, from PEM; `key` p NULL: it stands beside the certificate. `ocsp`: an answer to be stapled, DER; p NULL:
+ * none. False: a sentence that begins with "cert: ", "key: " or "ocsp: ". */
 bool tls_certificates_add(struct tls_certificates *, struct slice cert, struct slice key, struct slice ocsp, char *why,
                           size_t size);
 unsigned tls_certificates_count(const struct tls_certificates *);
@@ -92,8 +93,8 @@ struct tls_service;
 struct tls_service *tls_service_get(const struct tls_service_settings *, char *why, size_t size);
 struct tls_service *tls_service_ref(struct tls_service *); /* NULL stays NULL */
 void tls_service_unref(struct tls_service *);              /* NULL is ignored */
-/* Has the kernel TLS, to encrypt itself (kTLS)? Asked once; whether it knows a cipher, too, each handshake finds out. Any
- * thread. */
+/* Has the kernel TLS, to encrypt itself (kTLS)? Asked once; whether it knows a cipher, too, each handshake finds out.
+ * Any thread. */
 bool tls_kernel_there(void);
 
 /* ---- Conns, in their thread */
@@ -131,10 +132,10 @@ bool conn_tls_early_refused(const struct conn *); /* it sent some, which was not
 bool conn_tls_verified(const struct conn *);      /* it showed a certificate, and that is good */
 double conn_tls_not_after(const struct conn *);   /* of its certificate, Unix seconds; 0: it showed none */
 
-/* Makes the conn's bytes pass through TLS, as the client: on a conn that is connecting or open, whose `in` and `out` are
- * empty. on_connected follows after the handshake, or on_broken with TLS_FAILED or CERTIFICATE; never from inside this
- * call. The deadline is the owner's. Holds a reference to the trust. `name`: the server's, a host name (sent as SNI) or
- * an address, which its certificate must bear; empty only with an unverified trust. */
+/* Makes the conn's bytes pass through TLS, as the client: on a conn that is connecting or open, whose `in` and `out`
+ * are empty. on_connected follows after the handshake, or on_broken with TLS_FAILED or CERTIFICATE; never from inside
+ * this call. The deadline is the owner's. Holds a reference to the trust. `name`: the server's, a host name (sent as
+ * SNI) or an address, which its certificate must bear; empty only with an unverified trust. */
 void conn_tls_connect(struct conn *, struct tls_trust *, struct slice name, enum tls_alpn alpn);
 /* On a stage (net/stage.h), in its place: on_connected follows as after a handshake, and bytes go plainly. */
 void conn_tls_pretend(struct conn *);
@@ -168,8 +169,8 @@ void tls_present(struct tls *, struct tls_certificates *, struct slice name);
 enum tls_shake tls_shake(struct tls *, int fd, enum failure *why);
 /* As readv. 0: the other side said that it ends (close_notify), or its FIN came without that (tls_truncated). */
 ssize_t tls_pull(struct tls *, const struct iovec *, int count);
-/* As sendmsg, but what it says to have written has left for the socket, encrypted. Bytes it did not take must come again
- * as they were, with more behind them or not. */
+/* As sendmsg, but what it says to have written has left for the socket, encrypted. Bytes it did not take must come
+ * again as they were, with more behind them or not. */
 ssize_t tls_push(struct tls *, const struct iovec *, int count);
 /* Bytes have been read from the socket that tls_pull has not yet given: no event will tell of them. */
 bool tls_has_more(const struct tls *);

@@ -1,15 +1,15 @@
-/* Early data comes once (RFC 8446 8). It is encrypted, but whoever recorded the first flight of a client can send it again,
- * and no handshake has yet shown that the client is there. What protects:
+/* Early data comes once (RFC 8446 8). It is encrypted, but whoever recorded the first flight of a client can send it
+ * again, and no handshake has yet shown that the client is there. What protects:
  *
  * - OpenSSL takes early data only from a ClientHello that says to be at most some ten seconds old, by the age of its
  *   ticket, which the binder vouches for.
  * - For longer than that, every ClientHello whose early data was taken is remembered here, by its random bytes, which
  *   the binder vouches for, too. One that comes again shakes hands as if it had sent none.
- * - Tickets are sealed with keys that one process made and shares with none. So nobody else takes what was meant for us,
- *   and what was meant for a process that is gone is good for nothing.
+ * - Tickets are sealed with keys that one process made and shares with none. So nobody else takes what was meant for
+ *   us, and what was meant for a process that is gone is good for nothing.
  *
- * OpenSSL's own protection, tickets that are used once, needs a cache of sessions in each worker: a client would be known
- * only to the one that it met before.
+ * OpenSSL's own protection, tickets that are used once, needs a cache of sessions in each worker: a client would be
+ * known only to the one that it met before.
  *
  * Two halves take turns, each as long as a hello can be fresh, so what leaves with the older one is stale; by the wall
  * clock, as OpenSSL counts. If that is set back, `forgotten` holds the door shut until it is right again. A half that

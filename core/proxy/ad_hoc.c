@@ -1,7 +1,7 @@
-/* Ad hoc backends: made from a URL that a script fetches or a target that a client names, so that it has pools and a name
- * kept fresh like any other. Each worker has its own; one that nobody has used for a minute is closed, and there are no
- * more than AD_HOC_MOST, or who asks for ever new hosts would grow the process: the one that was used least recently
- * makes room. */
+/* Ad hoc backends: made from a URL that a script fetches or a target that a client names, so that it has pools and a
+ * name kept fresh like any other. Each worker has its own; one that nobody has used for a minute is closed, and there
+ * are no more than AD_HOC_MOST, or who asks for ever new hosts would grow the process: the one that was used least
+ * recently makes room. */
 #include "base/must.h"
 #include "net/tls.h"
 #include "proxy/fetch.h"

@@ -3,17 +3,15 @@
  * the backend, and it is us, or we wait for him (`join`). Who waited once and still has nothing asks for himself: a
  * response that is good for one use only would otherwise serve its waiters one after the other.
  *
- * Vary is matched on the fields as on_request left them, not as forwarded: what we add to a request on its way is either
- * part of the key already (scheme, host) or different for each client; a response that varies by such a field is stored
- * for nobody (caching_varies_by_ours). */
+ * Vary is matched on the fields as on_request left them, not as forwarded: what we add to a request on its way is
+ * either part of the key already (scheme, host) or different for each client; a response that varies by such a field is
+ * stored for nobody (storing.c). */
 #include "proxy/caching.h"
 
 #include "base/clock.h"
 #include "base/must.h"
 #include "http/conditions.h"
 #include "http/ranges.h"
-#include "http/uri.h"
-#include "http/vary.h"
 #include "proxy/exchange.h"
 #include "store/disk.h"
 
@@ -26,52 +24,6 @@ struct headers cached_headers(const struct cached *c) {
 static struct worker *worker_of_exchange(const struct exchange *x) { return x->subject.worker; }
 
 static const struct cache_policy *policy_of(const struct exchange *x) { return &x->site->cache; }
-
-/* ---- the key (DESIGN 5) */
-
-struct target caching_target(const struct exchange *x) {
-    struct target t = x->request.target;
-    if (!x->forward) t.scheme = x->forwarded_scheme;
-    return t;
-}
-
-struct slice caching_url(struct exchange *x) {
-    struct target t = caching_target(x);
-    return target_url(&x->arena, &t);
-}
-
-struct slice caching_origin(struct exchange *x) {
-    struct target t = caching_target(x);
-    const struct slice parts[] = { t.scheme, SLICE("://"), authority_write(&x->arena, &t) };
-    return arena_concat(&x->arena, parts, sizeof parts / sizeof *parts);
-}
-
-/* What forwarded_send will say of the host, where that is not the one in the key: backends write it into their links. */
-static struct slice other_host(const struct exchange *x, struct slice authority) {
-    struct slice host = headers_joined_id(&x->request.headers, HEADER_X_FORWARDED_HOST);
-    if (!host.p && x->target_changed) host = x->received_host;
-    return x->forward || !host.p || slice_equal_nocase(host, authority) ? slice_make("", 0) : host;
-}
-
-static struct cache_key make_key(struct exchange *x) {
-    struct target t = caching_target(x);
-    bool own = x->cache_key.p != NULL;
-    struct slice authority = authority_write(&x->arena, &t), other = other_host(x, authority);
-    const struct slice parts[] = {
-        t.scheme,
-        SLICE("://"),
-        authority,
-        own ? SLICE("#") : t.path,
-        own         ? x->cache_key
-        : t.query.p ? SLICE("?")
-                    : SLICE(""),
-        own || !t.query.p ? SLICE("") : t.query,
-        other.n ? SLICE("\n@")
-                : SLICE(""), /* none of the others has a line's end but in own parts, whose lengths are told */
-        other,
-    };
-    return cache_key_of(arena_concat(&x->arena, parts, sizeof parts / sizeof *parts));
-}
 
 /* ---- is it for the cache? */
 
@@ -94,7 +46,7 @@ static struct caching *begin(struct exchange *x) {
         return c;
     }
     cache_control_of_request(&c->asked, &x->request.headers);
-    c->key = make_key(x);
+    c->key = caching_key(x);
     return c;
 }
 
@@ -269,8 +221,8 @@ static void heed_outcome(struct caching *c, enum cache_outcome outcome) {
     cache_unfollow(&c->follower);
 }
 
-/* The last answer for this key was not for others. The next one may be: it is asked for as the request has it, and nobody
- * waits, but what comes is stored if it can be. */
+/* The last answer for this key was not for others. The next one may be: it is asked for as the request has it, and
+ * nobody waits, but what comes is stored if it can be. */
 static bool is_passed(const struct exchange *x) {
     const struct caching *c = x->caching;
     return c->found && c->found->pass && !x->cache_refresh;
@@ -417,7 +369,7 @@ bool caching_adopt(struct exchange *x) {
     struct fetch *fetch = x->fetch;
     cache_control_of_request(&c->asked, &x->request.headers);
     c->asked_headers = x->request.headers;
-    c->key = make_key(x);
+    c->key = caching_key(x);
     fetch_waiter_forget(&x->fetch_waiter);
     x->fetch = NULL;
     x->body = NULL;
@@ -482,40 +434,6 @@ void caching_take_changes(struct exchange *x) {
     x->response_content = s->content;
     if (s->made) x->body = x->reply_body = s->made;
     s->made = NULL;
-}
-
-static void adjust_stale(const struct cache_policy *p, const struct cache_control *told, struct freshness *fresh) {
-    if (fresh->flags & (FRESHNESS_NEVER_STALE | FRESHNESS_VALIDATE)) return;
-    if (!(told->present & CC_STALE_WHILE_REVALIDATE)) fresh->stale_while_revalidate = (int64_t)(p->stale * 1000);
-    if (!(told->present & CC_STALE_IF_ERROR) && p->has_stale_if_error)
-        fresh->stale_if_error = (int64_t)(p->stale_if_error * 1000);
-}
-
-enum cache_rule caching_adjust(const struct exchange *x, enum cache_rule rule, const struct response *r,
-                               const struct cache_control *told, struct freshness *fresh) {
-    const struct cache_policy *p = policy_of(x);
-    int status = r->status;
-    adjust_stale(p, told, fresh);
-    bool silent = rule == CACHE_RULE_NO_FRESHNESS || rule == CACHE_RULE_VALIDATOR || rule == CACHE_RULE_HEURISTIC;
-    for (unsigned i = 0; silent && i < p->negative_count; i++) {
-        if (p->negative[i].status != status && !(p->negative[i].status == 0 && status >= 400)) continue;
-        if (headers_find_id(&r->headers, HEADER_SET_COOKIE) && !(told->present & CC_PUBLIC))
-            return CACHE_RULE_SET_COOKIE;
-        fresh->lifetime = (int64_t)(p->negative[i].seconds * 1000);
-        return CACHE_RULE_HEURISTIC;
-    }
-    return rule;
-}
-
-bool caching_varies_by_ours(const struct headers *response) {
-    static const struct slice ours[] = {
-        { "X-Forwarded-For", 15 }, { "Forwarded", 9 }, { "Via", 3 }, { "Early-Data", 10 }
-    };
-    struct slice rest = headers_joined(response, SLICE("Vary")), name;
-    while (rest.p && header_list_next(&rest, &name))
-        for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
-            if (slice_equal_nocase(name, ours[i])) return true;
-    return false;
 }
 
 /* Is it the one request, rather than what is asked for, that keeps the answer from others? */

@@ -1,5 +1,6 @@
-/* What an exchange has to do with the cache of its site (RFC 9111): whether it is asked, what is looked up, what is done
- * with what is found, and what the answer says of it (Age, Cache-Status). exchange.c calls these from its steps. */
+/* What an exchange has to do with the cache of its site (RFC 9111): whether it is asked, what is looked up, what is
+ * done with what is found, and what the answer says of it (Age, Cache-Status). exchange.c calls these from its
+ * steps. */
 #pragma once
 
 #include "http/cache_status.h"
@@ -48,8 +49,8 @@ enum caching_answer {
 
 /* After cache_key. Asked again after a wake. */
 enum caching_answer caching_look_up(struct exchange *);
-/* What a look-up would come to, for who asks about it: nothing is waited for or begun. Where the cache would not be asked
- * the verdict means nothing; `caching` stays NULL where there is none. */
+/* What a look-up would come to, for who asks about it: nothing is waited for or begun. Where the cache would not be
+ * asked the verdict means nothing; `caching` stays NULL where there is none. */
 enum reuse_verdict caching_try(struct exchange *);
 /* Begins the fill that CACHING_FILLS spoke of: the request is final now. */
 void caching_fill(struct exchange *);
@@ -65,8 +66,8 @@ bool caching_adopt(struct exchange *);
 bool caching_is_settled(const struct caching *);
 /* Before the head leaves, after on_response: conditions, ranges, Cache-Status. */
 void caching_apply(struct exchange *);
-/* The answer is to have that coding, and it is stored: its body becomes the coded form that is kept, and its framing what
- * that has. False: it is coded on its way. */
+/* The answer is to have that coding, and it is stored: its body becomes the coded form that is kept, and its framing
+ * what that has. False: it is coded on its way. */
 bool caching_take_form(struct exchange *, enum coding, int level);
 /* How long it is, if it is kept, whole. */
 bool caching_form_length(struct exchange *, enum coding, uint64_t *length);
@@ -86,23 +87,19 @@ const char *caching_word(const struct caching *);
  * http/freshness.h, or "no-room". p NULL: none did. */
 struct slice caching_rule(const struct caching *);
 
-/* ---- for its other files */
+/* ---- how a request is named */
 struct target caching_target(const struct exchange *); /* of its request, as stored responses are named */
+struct cache_key caching_key(struct exchange *);
+struct slice caching_url(struct exchange *);    /* scheme://host/path?query */
+struct slice caching_origin(struct exchange *); /* "scheme://host" */
+
+/* ---- for its other files */
 void caching_stop_settling(struct caching *);
 
-/* ---- for fill.c */
+/* ---- for fill.c and storing.c */
 /* What was stored answers the exchange, if it still waits: before the first byte is stored, lest it miss any. */
 void caching_take_filled(struct exchange *);
 int64_t caching_now(void);                            /* Unix ms */
 struct headers cached_headers(const struct cached *); /* to read only */
-struct slice caching_url(struct exchange *);          /* scheme://host/path?query */
-/* "scheme://host" of its request */
-struct slice caching_origin(struct exchange *);
-/* What the site says for answers that do not say it themselves: freshness by status, how long they serve when stale.
- * `told` is of the answer. */
-enum cache_rule caching_adjust(const struct exchange *, enum cache_rule, const struct response *,
-                               const struct cache_control *told, struct freshness *);
-/* The response varies by a field that we write and that is not in the key: nobody knows whom else it fits. */
-bool caching_varies_by_ours(const struct headers *response);
 double caching_pass_seconds(const struct exchange *, enum cache_rule, int status);
 void caching_tags(struct exchange *, const struct headers *, struct cache_draft *);

@@ -1,6 +1,6 @@
-/* The last look at an answer from the cache, before its head leaves: what policy has seen and perhaps changed is whole, and
- * what the client asked for may be less: nothing, if it has the same (RFC 9110 13), or ranges of it (RFC 9110 14), cut out
- * of the stored body by the hit (hit.h). And what Cache-Status says of it. */
+/* The last look at an answer from the cache, before its head leaves: what policy has seen and perhaps changed is whole,
+ * and what the client asked for may be less: nothing, if it has the same (RFC 9110 13), or ranges of it (RFC 9110 14),
+ * cut out of the stored body by the hit (hit.h). And what Cache-Status says of it. */
 #include "base/clock.h"
 #include "http/conditions.h"
 #include "http/ranges.h"

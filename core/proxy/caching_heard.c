@@ -1,9 +1,9 @@
-/* What the answer to a request that was not for the cache does to what is stored: an unsafe one makes it invalid (RFC 9111
- * 4.4), a HEAD's tells of what a GET would get (4.3.5).
+/* What the answer to a request that was not for the cache does to what is stored: an unsafe one makes it invalid (RFC
+ * 9111 4.4), a HEAD's tells of what a GET would get (4.3.5).
  *
- * Where a disk has what became invalid, the answer's head waits for the disk's journal: who has been told that his change
- * is made must not see what was before, though the process be killed at that moment. That costs a millisecond or some for
- * writes to resources that are stored on disk, and nothing for others. */
+ * Where a disk has what became invalid, the answer's head waits for the disk's journal: who has been told that his
+ * change is made must not see what was before, though the process be killed at that moment. That costs a millisecond or
+ * some for writes to resources that are stored on disk, and nothing for others. */
 #include "http/uri.h"
 #include "proxy/exchange.h"
 #include "store/disk.h"
@@ -25,6 +25,32 @@ static bool head_is_for_all(const struct caching *c, const struct exchange *x, c
     return !cache_update_forbidden(&why, &x->request, &c->asked, heard, told);
 }
 
+/* The stored head, with the fields of this one. */
+static void update(struct exchange *x, const struct headers *stored) {
+    struct caching *c = x->caching;
+    struct cache_control told;
+    struct headers kept;
+    int64_t now = caching_now();
+    cache_control_of_response(&told, &x->response.headers, true);
+    if (!head_is_for_all(c, x, stored, &told)) return;
+    headers_init(&kept, &x->arena);
+    headers_copy(&kept, stored);
+    cache_update(&kept, &x->response.headers, &told);
+    cache_control_of_response(&told, &kept, true);
+    struct cache_draft draft = { .status = c->found->status,
+                                 .version = c->found->version,
+                                 .reason = c->found->reason,
+                                 .headers = &kept,
+                                 .url = caching_url(x),
+                                 .vary = c->found->vary };
+    struct freshness *fresh = &draft.freshness;
+    draft.rule = freshness_measure(fresh, draft.status, &kept, &told, now, now);
+    draft.rule = storing_adjust(&x->site->cache, draft.rule, draft.status, &kept, &told, fresh);
+    caching_tags(x, &kept, &draft);
+    struct cache_fill *place = cache_fill_alone(c->cache, &c->key, &x->request.headers);
+    cached_unref(cache_fill_freshen(place, c->found, &draft));
+}
+
 /* A HEAD's answer tells of what a GET would get (RFC 9111 4.3.5). */
 static void heed_head(struct exchange *x) {
     struct caching *c = x->caching;
@@ -34,27 +60,7 @@ static void heed_head(struct exchange *x) {
         cache_head_effect(&stored, cache_body_expected(c->found->body), x->response.status, &x->response.headers);
     if (effect == HEAD_INVALIDATES) cache_purge_key(c->cache, &c->key, true);
     bool policy = x->site->hooks & 1u << HOOK_ON_STORE; /* what it said of the stored one would be lost */
-    if (effect == HEAD_UPDATES && !policy) {
-        struct cache_control told;
-        struct headers kept;
-        cache_control_of_response(&told, &x->response.headers, true);
-        if (!head_is_for_all(c, x, &stored, &told)) return;
-        headers_init(&kept, &x->arena);
-        headers_copy(&kept, &stored);
-        cache_update(&kept, &x->response.headers, &told);
-        cache_control_of_response(&told, &kept, true);
-        struct cache_draft draft = { .status = c->found->status,
-                                     .version = c->found->version,
-                                     .reason = c->found->reason,
-                                     .headers = &kept,
-                                     .url = caching_url(x),
-                                     .vary = c->found->vary };
-        int64_t now = caching_now();
-        draft.rule = freshness_measure(&draft.freshness, c->found->status, &kept, &told, now, now);
-        caching_tags(x, &kept, &draft);
-        struct cache_fill *place = cache_fill_alone(c->cache, &c->key, &x->request.headers);
-        cached_unref(cache_fill_freshen(place, c->found, &draft));
-    }
+    if (effect == HEAD_UPDATES && !policy) update(x, &stored);
 }
 
 /* ---- unsafe methods */

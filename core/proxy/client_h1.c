@@ -64,8 +64,8 @@ static void note_tls(const struct client *c) {
     log_debug("%s: %.*s speaks TLS, which this listener does not", c->listener->name, FMT(addr_text(&c->addr, text)));
 }
 
-/* Whoever begins a connection with TLS where none is spoken, or one that may speak HTTP/2 with something that is neither,
- * would not understand a page of ours. */
+/* Whoever begins a connection with TLS where none is spoken, or one that may speak HTTP/2 with something that is
+ * neither, would not understand a page of ours. */
 static void refuse_bytes(struct client *c, struct exchange *x, enum failure why) {
     bool first = c->h1.requests == 0, tls = first && is_tls(c);
     if (!tls && !(first && c->may_speak_h2)) {

@@ -1,5 +1,5 @@
-/* The client's side of HTTP/2: many streams on one conn, each with its exchange. http/h2.c speaks the protocol; here its
- * events become what exchanges know, and what they answer becomes frames.
+/* The client's side of HTTP/2: many streams on one conn, each with its exchange. http/h2.c speaks the protocol; here
+ * its events become what exchanges know, and what they answer becomes frames.
  *
  * Frames are written in one place, the task, after the exchanges of the turn have had their say, and no further than
  * conn.out has room: so what nghttp2 sends next is decided late, by priority, and a client that does not read costs one
@@ -208,7 +208,8 @@ static void grant_upgrade(struct h2_client_stream *s, struct response *r) {
 }
 
 /* Whoever knows nothing of an upgrade answers as if it had not been asked for. To an extended CONNECT that answer, too,
- * would say that the tunnel stands (RFC 8441 4); what it does say is 501, as RFC 9220 3 has it for unknown protocols. */
+ * would say that the tunnel stands (RFC 8441 4); what it does say is 501, as RFC 9220 3 has it for unknown
+ * protocols. */
 static bool is_taken_for_grant(const struct h2_client_stream *s, const struct response *r) {
     return s->h2.protocol.p && r->status >= 200 && r->status < 300;
 }

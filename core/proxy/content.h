@@ -65,9 +65,9 @@ enum content_state content_await(const struct answer *);
 /* The answer's head is about to leave: what was taken off is put on again, or the site's `compress` puts it on. The
  * head of an answer that is changed waits for the first bytes (WAITS: exchange is woken), so that a change that fails
  * at once is a page and not a torn answer; and so that a short one has a length. FAILED: x->body->why. */
+enum content_state content_settle_answer(struct exchange *);
 /* Before a 200 becomes a 304: the Vary and the ETag that its coding would have given it (RFC 9110 15.4.5). */
 void content_suit_unchanged(struct exchange *);
-enum content_state content_settle_answer(struct exchange *);
 
 /* ---- `compress`, a site's */
 

@@ -108,8 +108,8 @@ static enum verdict ask(struct exchange *x, enum hook hook, const void *detail, 
 
 /* ---- 1. take head: the protocol has read it and refused what is ambiguous */
 
-/* Early data may be a replay (RFC 8470): what is not safe to repeat waits for the end of the handshake, which shows that
- * it was none. Others are forwarded with a mark (mark_early). */
+/* Early data may be a replay (RFC 8470): what is not safe to repeat waits for the end of the handshake, which shows
+ * that it was none. Others are forwarded with a mark (mark_early). */
 static bool is_too_early(const struct exchange *x) {
     bool safe = method_is_safe(x->request.method) && !x->stream->body_unread && !x->request.framing.upgrade;
     return !safe && conn_tls_early(&x->stream->client->conn);

@@ -1,17 +1,14 @@
 /* The story of a fill. Its engine is small: the fetch is asked for a head (`hear`); policy says what it wants of it
- * (`on_store`); it is stored, freshens what is there, or is not for others; then bytes go from the fetch's body, through
- * what policy makes of them, into the store until the end of either.
+ * (`on_store`); it is stored, freshens what is there, or is not for others; then bytes go from the fetch's body,
+ * through what policy makes of them, into the store until the end of either.
  *
- * What counts is the response as on_store left it: its fields are judged once more, then what it says in `res.cache`
- * goes before them.
+ * What of an answer may be stored is judged in storing.c; how it is joined to a part that is there stands in
+ * fill_part.c.
  *
  * What is not for others is no loss: the exchange takes over the fetch, as if it had made it for itself, and those who
  * waited are told to ask for themselves, all at once. */
 #include "proxy/fill.h"
 
-#include "base/clock.h"
-#include "base/log.h"
-#include "http/conditions.h"
 #include "http/date.h"
 #include "http/ranges.h"
 #include "http/uri.h"
@@ -49,27 +46,6 @@ static void add_conditions(struct headers *h, const struct headers *stored) {
     if (modified) headers_add(h, SLICE("If-Modified-Since"), modified->value);
 }
 
-/* What If-Range may say (RFC 9110 13.1.5); p NULL: the part has no strong validator. */
-static struct slice strong_validator(const struct headers *stored) {
-    struct etag etag;
-    const struct header *modified = headers_find(stored, SLICE("Last-Modified"));
-    if (etag_of(stored, &etag)) return etag.weak ? slice_make(NULL, 0) : headers_get_id(stored, HEADER_ETAG);
-    return modified && last_modified_is_strong(stored) ? modified->value : slice_make(NULL, 0);
-}
-
-static uint64_t end_of(const struct cached *part) { return part->first + cache_body_length(part->body); }
-
-/* RFC 9111 3.4: all is wanted, and the beginning is there. */
-static void ask_for_rest(struct fill *f) {
-    struct headers stored = cached_headers(f->part);
-    struct slice validator = strong_validator(&stored);
-    if (!validator.p || f->part->first > 0) return;
-    f->completes = true;
-    unsigned long long from = end_of(f->part);
-    headers_add(&f->request.headers, SLICE("Range"), arena_printf(&f->exchange->arena, "bytes=%llu-", from));
-    headers_add(&f->request.headers, SLICE("If-Range"), validator);
-}
-
 static void make_request(struct fill *f, bool as_it_is) {
     struct exchange *x = f->exchange;
     f->request = x->request;
@@ -77,7 +53,7 @@ static void make_request(struct fill *f, bool as_it_is) {
     headers_copy(&f->request.headers, &x->request.headers);
     if (!as_it_is) remove_conditions(&f->request.headers);
     f->completes = false;
-    if (f->part && !as_it_is) ask_for_rest(f);
+    if (f->part && !as_it_is) fill_ask_for_rest(f);
     if (!f->old) return;
     struct headers stored = cached_headers(f->old);
     add_conditions(&f->request.headers, &stored);
@@ -106,6 +82,21 @@ static void ask(struct fill *f) {
     fetch_start(f->fetch);
 }
 
+/* What came is of no use for what is stored: that is forgotten, and all is asked for. */
+static void ask_anew(struct fill *f) {
+    storing_stop(f->storing);
+    storing_fini(f->storing);
+    f->storing = NULL;
+    fetch_close(f->fetch);
+    cached_unref(f->old);
+    cached_unref(f->part);
+    f->old = f->part = NULL;
+    f->joined = false;
+    f->state = FILL_ASKING;
+    make_request(f, false);
+    ask(f);
+}
+
 /* ---- the answer is not stored */
 
 /* What it came from, unless the exchange is answered without it. */
@@ -113,9 +104,19 @@ static void note_fetch(struct fill *f) {
     if (!f->behind) exchange_note_fetch(f->exchange, f->fetch);
 }
 
+/* What it brings is the rest of a part, and cannot be joined to that: nobody asked for the rest alone. */
+static bool has_rest_only(const struct fill *f) {
+    return f->completes && f->fetch->state != FETCH_REPLY && f->fetch->response.status == 206;
+}
+
 /* The exchange takes the fetch, if it still waits for an answer. */
 static void hand_over(struct fill *f) {
     struct exchange *x = f->exchange;
+    if (has_rest_only(f)) {
+        f->place = cache_fill_alone(x->caching->cache, &x->caching->key, &x->caching->asked_headers);
+        ask_anew(f);
+        return;
+    }
     fetch_waiter_forget(&f->waiter);
     if (f->behind || !exchange_takes_fetch(x, f->fetch)) fetch_close(f->fetch);
     f->fetch = NULL;
@@ -155,11 +156,10 @@ static void choose_fields(struct fill *f, struct headers *kept, const struct hea
         true;
 }
 
-/* RFC 9110 6.6.1 */
-static void date_it(struct fill *f, struct headers *headers, int64_t now) {
+void fill_date(const struct fill *f, struct headers *headers) {
     if (headers_find_id(headers, HEADER_DATE)) return;
     char text[30];
-    date_write(text, (time_t)(now / 1000));
+    date_write(text, (time_t)(f->heard_at / 1000));
     headers_add_id(headers, HEADER_DATE, arena_copy(&f->exchange->arena, slice_of(text)));
 }
 
@@ -183,69 +183,13 @@ static bool describe_part(struct cache_draft *d, const struct response *r) {
     return true;
 }
 
-/* ---- it is joined to the part that is there (RFC 9111 3.4, RFC 9110 15.3.7.3) */
-
-/* What comes begins within the part or right behind it, goes on where that ends, and is of the same representation. */
-static bool may_join(const struct fill *f, const struct response *r) {
-    struct byte_range range;
-    uint64_t total;
-    if (!f->part || r->status != 206 || !content_range_of(&r->headers, &range, &total)) return false;
-    struct headers stored = cached_headers(f->part);
-    bool touches = range.first >= f->part->first && range.first <= end_of(f->part) && range.last >= end_of(f->part);
-    return touches && total == f->part->total && partial_combines(&stored, &r->headers);
-}
-
-/* The rest that was asked for, and all of it. */
-static bool is_rest(const struct fill *f, const struct response *r) {
-    struct byte_range range;
-    uint64_t total;
-    return may_join(f, r) && content_range_of(&r->headers, &range, &total) && range.last + 1 == total;
-}
-
-/* `d` and `kept` tell of both from now on. */
-static void join_part(struct fill *f, struct cache_draft *d, struct headers *kept, const struct response *r) {
-    struct headers stored = cached_headers(f->part);
-    uint64_t end = d->first + d->length;
-    headers_init(kept, &f->exchange->arena);
-    headers_copy(kept, &stored);
-    cache_update(kept, &r->headers, &f->told);
-    date_it(f, kept, f->heard_at);
-    f->joined = true;
-    d->first = f->part->first;
-    d->length = end - d->first;
-    if (d->first > 0 || end < d->total) return;
-    headers_remove_id(kept, HEADER_CONTENT_RANGE);
-    d->partial = false;
-    d->total = 0;
-    d->status = 200;
-    d->reason = status_reason(200);
-}
-
-static void never_told(struct cache_reader *r) { (void)r; }
-
-/* Its bytes are whole and in memory: they are copied, once. */
-static void write_part(struct fill *f, uint64_t n) {
-    struct cache_reader reader;
-    bool passing;
-    cache_reader_open(&reader, f->part->body, 0, never_told);
-    for (struct slice bytes; n > 0; n -= bytes.n) {
-        bytes = cache_reader_peek(&reader, &passing);
-        if (bytes.n > n) bytes.n = (size_t)n;
-        struct buffer copy = { 0 };
-        buffer_append(&copy, bytes.p, bytes.n);
-        cache_body_write(f->stored->body, &copy);
-        cache_reader_skip(&reader, bytes.n);
-    }
-    cache_reader_close(&reader);
-}
-
 static void store(struct fill *f) {
     struct exchange *x = f->exchange;
     struct storing *s = f->storing;
     const struct response *r = s->answer.response;
     struct headers kept;
     choose_fields(f, &kept, &r->headers);
-    date_it(f, &kept, f->heard_at);
+    fill_date(f, &kept);
     struct cache_draft draft = {
         .status = r->status,
         .version = r->version,
@@ -260,7 +204,7 @@ static void store(struct fill *f) {
     caching_tags(x, &r->headers, &draft);
     bool known = describe_part(&draft, r);
     uint64_t begins = draft.first;
-    if (known && draft.length != UINT64_MAX && may_join(f, r)) join_part(f, &draft, &kept, r);
+    if (known && fill_may_join(f, r)) fill_join(f, &draft, &kept, r);
     if (known) f->stored = cache_fill_store(f->place, &draft);
     else cache_fill_fail(f->place);
     f->place = NULL;
@@ -273,21 +217,11 @@ static void store(struct fill *f) {
     sink_open(&f->sink, f->stored->body, &w->loop, &w->mailbox, stored_whole);
     settle(f, FILL_STORED);
     caching_take_filled(x);
-    if (f->joined) write_part(f, begins - f->part->first);
+    if (f->joined) fill_write_part(f, begins - f->part->first);
     pipe_add_reader(s->body, &f->sink.reader);
 }
 
 /* ---- it was validated (RFC 9111 4.3.4) */
-
-static void merge(struct fill *f, const struct cached *old, struct response *merged) {
-    const struct headers *fields = &f->fetch->response.headers;
-    struct headers stored = cached_headers(old);
-    *merged = (struct response){ .status = old->status, .version = old->version, .reason = old->reason };
-    headers_init(&merged->headers, &f->exchange->arena);
-    headers_copy(&merged->headers, &stored);
-    cache_update(&merged->headers, fields, &f->told);
-    date_it(f, &merged->headers, f->heard_at);
-}
 
 /* What is stored answers all the same. */
 static void keep_old(struct fill *f) {
@@ -321,38 +255,7 @@ static void freshen(struct fill *f) {
     keep_old(f);
 }
 
-/* It speaks of something else: what is stored is not to be used, and all is asked for anew. */
-static void ask_anew(struct fill *f) {
-    fetch_close(f->fetch);
-    cached_unref(f->old);
-    cached_unref(f->part);
-    f->old = f->part = NULL;
-    make_request(f, false);
-    ask(f);
-}
-
-/* ---- policy takes its time: those who follow do not have to wait for it */
-
-static const double PATIENCE = 3; /* seconds */
-
-static void end_patience(struct deadline *d) {
-    struct fill *f = container_of(d, struct storing, patience)->fill;
-    if (f->place) cache_fill_release(f->place);
-}
-
-static void await_policy(struct fill *f) {
-    struct storing *s = f->storing;
-    if (s->patience.loop) return;
-    deadline_init(&s->patience, &worker_of_fill(f)->loop, end_patience);
-    deadline_set(&s->patience, PATIENCE);
-}
-
 /* ---- policy changes the body: what fails before its first bytes is no answer that others should get */
-
-static void wake_by_watch(struct pipe_watch *w) {
-    struct fill *f = container_of(w, struct storing, watch)->fill;
-    task_wake(&worker_of_fill(f)->loop, &f->task);
-}
 
 static void make(struct fill *f) {
     f->state = FILL_MAKING;
@@ -360,65 +263,8 @@ static void make(struct fill *f) {
     switch (content_await(&f->storing->answer)) {
     case CONTENT_READY: store(f); return;
     case CONTENT_FAILED: fail(f); return;
-    case CONTENT_WAITS: await_policy(f); return;
+    case CONTENT_WAITS: storing_await(f->storing); return;
     }
-}
-
-/* ---- on_store: the head is there, and it is known what its fields say */
-
-static struct freshness measured(struct fill *f) {
-    struct exchange *x = f->exchange;
-    const struct response *r = f->storing->answer.response;
-    struct freshness fresh;
-    cache_control_of_response(&f->told, &r->headers, true);
-    if (!f->validated) {
-        f->rule = freshness_of(&fresh, &f->request, &x->caching->asked, r, &f->told, f->asked_at, f->heard_at);
-    } else {
-        f->rule = freshness_measure(&fresh, r->status, &r->headers, &f->told, f->asked_at, f->heard_at);
-        cache_update_forbidden(&f->rule, &x->request, &x->caching->asked, &r->headers, &f->told);
-    }
-    f->rule = caching_adjust(x, f->rule, r, &f->told, &fresh);
-    if (cache_rule_stores(f->rule) && caching_varies_by_ours(&r->headers)) f->rule = CACHE_RULE_VARY_ANY;
-    return fresh;
-}
-
-static bool has_hook(const struct fill *f) { return f->exchange->site->hooks & 1u << HOOK_ON_STORE; }
-
-/* Its policy has ended: nobody is there to say what may be stored. */
-static bool lost_hook(const struct fill *f) {
-    return !f->storing->subject.site && !f->exchange->site->fail_open[HOOK_ON_STORE];
-}
-
-static enum verdict ask_policy(struct fill *f) {
-    struct storing *s = f->storing;
-    struct decision ignored;
-    if (lost_hook(f)) return VERDICT_FAILED;
-    enum verdict verdict =
-        s->hook_running ? hook_go_on(&s->subject, &ignored) : hook_call(&s->subject, HOOK_ON_STORE, NULL, &ignored);
-    s->hook_running = verdict == VERDICT_WAIT;
-    return verdict;
-}
-
-/* Of a part without a place, and of what no request could be matched with, nothing can be stored. */
-static bool may_be_stored(enum cache_rule rule) {
-    return rule != CACHE_RULE_STATUS && rule != CACHE_RULE_RANGE && rule != CACHE_RULE_VARY_ANY;
-}
-
-static int64_t ms(double seconds) { return (int64_t)(seconds * 1000); }
-
-/* Its ttl begins now, whatever age it came with. */
-static void heed_wish(struct fill *f) {
-    const struct store_wish *w = &f->storing->wish;
-    struct freshness *fresh = &f->storing->fresh;
-    if (w->ttl >= 0 && may_be_stored(f->rule)) {
-        f->rule = CACHE_RULE_POLICY;
-        fresh->lifetime = fresh->initial_age + ms(w->ttl);
-        fresh->flags &= (uint8_t) ~(FRESHNESS_VALIDATE | FRESHNESS_HEURISTIC);
-    }
-    if (w->stale > 0 || w->stale_if_error > 0) fresh->flags &= (uint8_t)~FRESHNESS_NEVER_STALE;
-    if (w->stale >= 0) fresh->stale_while_revalidate = ms(w->stale);
-    if (w->stale_if_error >= 0) fresh->stale_if_error = ms(w->stale_if_error);
-    if (w->pass >= 0) f->rule = CACHE_RULE_POLICY_PASS;
 }
 
 static void refuse(struct fill *f, double seconds) {
@@ -437,53 +283,15 @@ static bool may_freshen(enum cache_rule rule) {
 }
 
 static void on_store(struct fill *f) {
-    struct storing *s = f->storing;
-    enum verdict verdict = has_hook(f) ? ask_policy(f) : VERDICT_CARRY_ON;
-    if (verdict == VERDICT_WAIT) {
-        await_policy(f);
-        return;
-    }
-    subject_end(&s->subject);
-    s->gone = true;
-    if (has_hook(f)) s->fresh = measured(f); /* by the fields as it left them */
-    heed_wish(f);
-    if (verdict == VERDICT_FAILED) {
-        f->rule = CACHE_RULE_POLICY_FAILED;
-        refuse(f, 0);
-    } else if (s->wish.pass >= 0) refuse(f, s->wish.pass);
-    else if (f->validated && may_freshen(f->rule)) freshen(f);
-    else if (f->validated) refuse(f, 0);
+    const struct store_wish *wish = &f->storing->wish;
+    enum verdict verdict = storing_ask(f->storing);
+    if (verdict == VERDICT_WAIT) return;
+    bool failed = verdict == VERDICT_FAILED;
+    if (wish->pass >= 0 && !failed) refuse(f, wish->pass);
+    else if (failed || (f->validated && !may_freshen(f->rule))) refuse(f, 0);
+    else if (f->validated) freshen(f);
     else if (cache_rule_stores(f->rule)) make(f);
     else pass(f, caching_pass_seconds(f->exchange, f->rule, f->status));
-}
-
-static void begin_storing(struct fill *f) {
-    struct exchange *x = f->exchange;
-    struct storing *s = f->storing = arena_alloc_zeroed(&x->arena, sizeof *s);
-    s->fill = f;
-    s->subject = (struct subject){ .kind = SUBJECT_FILL,
-                                   .worker = worker_of_fill(f),
-                                   .site = x->subject.site,
-                                   .exchange = x,
-                                   .arena = &x->arena,
-                                   .task = &f->task };
-    s->wish = (struct store_wish){ .ttl = -1, .stale = -1, .stale_if_error = -1, .pass = -1 };
-    s->watch.on_news = wake_by_watch;
-    list_init(&s->watch.node);
-    s->answer = (struct answer){ .response = &f->fetch->response,
-                                 .content = &s->content,
-                                 .body = &s->body,
-                                 .made = &s->made,
-                                 .watch = &s->watch,
-                                 .arena = &x->arena,
-                                 .gone = &s->gone };
-    const struct cached *old = f->validated ? f->old : NULL;
-    if (old) {
-        merge(f, old, &s->merged);
-        s->answer.response = &s->merged;
-        s->answer.made = NULL; /* its body is stored already */
-    } else s->body = &f->fetch->body;
-    s->fresh = measured(f);
 }
 
 /* ---- the head has come */
@@ -513,11 +321,11 @@ static void hear(struct fill *f) {
             return;
         }
     }
-    if (f->completes && !is_rest(f, r) && (r->status == 206 || r->status == 416)) {
+    if (f->completes && !fill_is_rest(f, r) && (r->status == 206 || r->status == 416)) {
         ask_anew(f);
         return;
     }
-    begin_storing(f);
+    f->storing = storing_begin(f);
     f->state = FILL_ON_STORE;
     on_store(f);
 }
@@ -570,27 +378,14 @@ void fill_adopt(struct fill *f, struct exchange *x, struct fetch *fetch, struct 
 void fill_let_go(struct fill *f) {
     if (!f->exchange) return;
     if (f->fetch) fetch_let_go(f->fetch);
-    struct storing *s = f->storing;
-    if (!s) return;
-    subject_end(&s->subject);
-    s->subject.site = NULL;
-    if (s->hook_running) task_wake(&worker_of_fill(f)->loop, &f->task);
-    s->hook_running = false;
-}
-
-static void stop_storing(struct storing *s) {
-    if (!s) return;
-    subject_end(&s->subject);
-    s->hook_running = false;
-    s->gone = true;
-    pipe_remove_watch(&s->watch);
+    if (f->storing) storing_let_go(f->storing);
 }
 
 static void stop(struct fill *f) {
     f->over = true;
     if (f->place) cache_fill_fail(f->place);
     f->place = NULL;
-    stop_storing(f->storing);
+    storing_stop(f->storing);
     exchange_wake(f->exchange);
 }
 
@@ -603,11 +398,7 @@ void fill_end(struct fill *f) {
         fetch_close(f->fetch);
         f->fetch = NULL;
     }
-    if (f->storing) deadline_fini(&f->storing->patience);
-    if (f->storing && f->storing->made) {
-        pipe_fini(f->storing->made);
-        f->storing->made = NULL;
-    }
+    storing_fini(f->storing);
     cached_unref(f->old);
     cached_unref(f->part);
     cached_unref(f->stored);

@@ -8,7 +8,7 @@
 
 #include "proxy/fetch.h"
 #include "proxy/sink.h"
-#include "store/cache.h"
+#include "proxy/storing.h"
 
 struct exchange;
 
@@ -20,33 +20,6 @@ enum fill_state {
     FILL_PASSED,   /* the answer is not for others, or none came: the fetch is the exchange's own from now on */
     FILL_STALE     /* an error, and what is stale may be used in its place */
 };
-
-/* What on_store says of a response (`res.cache`). */
-struct store_wish {
-    double ttl, stale, stale_if_error; /* seconds; below 0: as its fields say */
-    double pass;                       /* not stored, and remembered so for these seconds; below 0: no */
-    struct slice *tags;                /* beside those in its fields */
-    unsigned tag_count;
-};
-
-/* A response about to be stored, as policy sees and changes it. In the exchange's arena, from its head on. */
-struct storing {
-    struct subject subject; /* of on_store; its handles are those of this response alone */
-    struct fill *fill;
-    struct answer answer;   /* pointers to what follows, and to the fetch's response or, when it validated, `merged` */
-    struct response merged; /* the stored head with the fields that came */
-    struct content content;
-    struct pipe *body, *made; /* NULL: none */
-    struct pipe_watch watch;
-    struct freshness fresh;
-    struct store_wish wish;
-    struct deadline patience; /* of those who follow: policy takes its time */
-    bool hook_running, gone;
-};
-/* NULL: the subject is of another kind. */
-static inline struct storing *storing_of(const struct subject *s) {
-    return s->kind == SUBJECT_FILL ? container_of(s, struct storing, subject) : NULL;
-}
 
 struct fill {
     struct task task;
@@ -82,8 +55,8 @@ struct fill_options {
 /* The place and the references go over. The exchange's request is final. The exchange is woken when the state changes,
  * and when it is over. */
 void fill_begin(struct fill *, struct exchange *, const struct fill_options *);
-/* The same with a fetch that the exchange made for itself, and whose head is there: its response is what a GET would get
- * (RFC 9110 9.3.3). Fetch and place go over. */
+/* The same with a fetch that the exchange made for itself, and whose head is there: its response is what a GET would
+ * get (RFC 9110 9.3.3). Fetch and place go over. */
 void fill_adopt(struct fill *, struct exchange *, struct fetch *, struct cache_fill *place);
 static inline bool fill_runs(const struct fill *f) { return f->exchange && !f->over; }
 /* The policy of its exchange ends. */
@@ -92,3 +65,18 @@ void fill_let_go(struct fill *);
 static inline const struct fetch *fill_fetch(const struct fill *f) { return f->exchange ? f->fetch : NULL; }
 /* Ends it, whatever it is at: who reads its body sees it broken. Idempotent; safe when not begun. */
 void fill_end(struct fill *);
+
+/* ---- for its other files */
+/* Date, where it has none: when it came (RFC 9110 6.6.1). */
+void fill_date(const struct fill *, struct headers *);
+/* All is wanted, and `part` has the beginning: asks for the rest, if that is safe to join. */
+void fill_ask_for_rest(struct fill *);
+/* Is it the rest that was asked for, and all of it? */
+bool fill_is_rest(const struct fill *, const struct response *);
+/* Does it begin within the part or right behind it, go on where that ends, say how long it is, and is it of the same
+ * representation? */
+bool fill_may_join(const struct fill *, const struct response *);
+/* `draft` and `kept`, its fields, tell of both from now on. */
+void fill_join(struct fill *, struct cache_draft *draft, struct headers *kept, const struct response *);
+/* The part's first bytes become those of what is stored. */
+void fill_write_part(struct fill *, uint64_t n);

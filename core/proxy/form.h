@@ -1,5 +1,6 @@
-/* A coded form of a stored body (gzip, br, zstd), made once and kept beside it in the cache: whoever asks for that coding
- * from then on gets its bytes as they are. The exchange that first needs it makes it, and reads it as it comes. */
+/* A coded form of a stored body (gzip, br, zstd), made once and kept beside it in the cache: whoever asks for that
+ * coding from then on gets its bytes as they are. The exchange that first needs it makes it, and reads it as it
+ * comes. */
 #pragma once
 
 #include "http/coding.h"
@@ -17,8 +18,8 @@ struct form {
     bool over;
 };
 
-/* The coded form of what is stored, kept or begun just now: a reference. NULL: it is not kept (somebody else is making it,
- * or there is no room), and is to be coded for this one answer. */
+/* The coded form of what is stored, kept or begun just now: a reference. NULL: it is not kept (somebody else is making
+ * it, or there is no room), and is to be coded for this one answer. */
 struct cached *form_of(struct form *, struct exchange *, struct cached *, enum coding, int level);
 /* How long the form is that is kept. False: none is, or it is still being made. */
 bool form_length(struct exchange *, const struct cached *, enum coding, uint64_t *length);

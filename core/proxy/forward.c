@@ -5,8 +5,8 @@
  * Forward requests get no Forwarded and no X-Forwarded-* (who sits behind a proxy is not the internet's business), only
  * Via, whose pseudonym ends in an id of this process: seen again, the request goes round in circles.
  *
- * A host that ends in a number is an IPv4 address in four decimal parts, or it is refused: for some readers "0177.0.0.1"
- * is 177.0.0.1 and for others 127.0.0.1, and a resolver or a parent may be one of the others.
+ * A host that ends in a number is an IPv4 address in four decimal parts, or it is refused: for some readers
+ * "0177.0.0.1" is 177.0.0.1 and for others 127.0.0.1, and a resolver or a parent may be one of the others.
  *
  * Through a parent, http: URLs are asked for in absolute form, and everything else through a CONNECT that is a step of
  * opening the connection (backend/server_parent.c). The parent resolves names, so only targets that are addresses can

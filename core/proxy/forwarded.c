@@ -90,7 +90,8 @@ static struct slice believed_scheme(const struct exchange *x, unsigned depth) {
     return client_scheme(x->stream->client);
 }
 
-/* One walk for the four: nearly every request comes here, with none of them. What doubles them goes when we set them. */
+/* One walk for the four: nearly every request comes here, with none of them. What doubles them goes when we set
+ * them. */
 static void remove_claims(struct headers *headers) {
     headers_each(h, headers) {
         h->removed = h->id == HEADER_FORWARDED || h->id == HEADER_X_FORWARDED_FOR || h->id == HEADER_X_FORWARDED_HOST ||

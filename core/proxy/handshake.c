@@ -1,5 +1,5 @@
-/* on_certificate: asked when the name is known and nothing was shown yet. What it returns is the name of a certificate that
- * the config has, or a certificate itself; nothing means as configured.
+/* on_certificate: asked when the name is known and nothing was shown yet. What it returns is the name of a certificate
+ * that the config has, or a certificate itself; nothing means as configured.
  *
  * Certificates that scripts return are parsed when they first come (most of a millisecond) and kept for a while: the
  * next handshakes of the name find them by their digest. */

@@ -1,6 +1,6 @@
-/* The pipe asks for bytes; they are peeked at in the cache, and what is large enough goes on as a reference that holds the
- * body. When the reader has all that has arrived it asks to be told of more, once; that wakes the task, which goes on
- * here. So each client reads at its own pace, and the fill at the backend's. */
+/* The pipe asks for bytes; they are peeked at in the cache, and what is large enough goes on as a reference that holds
+ * the body. When the reader has all that has arrived it asks to be told of more, once; that wakes the task, which goes
+ * on here. So each client reads at its own pace, and the fill at the backend's. */
 #include "proxy/hit.h"
 
 enum { HIT_AT_ONCE = 262144 };
@@ -134,7 +134,8 @@ bool hit_open(struct hit *h, struct cache_body *body, struct loop *loop, struct 
     return h->open;
 }
 
-/* A herd's bodies would fill the turn that writes the first heads, 64 KiB for each, and the last would wait for them. */
+/* A herd's bodies would fill the turn that writes the first heads, 64 KiB for each, and the last would wait for
+ * them. */
 void hit_be_polite(struct hit *h) {
     h->polite = true;
     turn_hook_add(h->loop, &h->next_turn);

@@ -38,7 +38,7 @@ bool hit_open(struct hit *, struct cache_body *, struct loop *, struct mailbox *
 /* One of many who waited for the same body: their heads leave first, in this turn, and then its bytes. Before anybody
  * reads. */
 void hit_be_polite(struct hit *);
-/* Only these pieces, which must live as long; before anybody reads. Positions are those of the whole content, of which the
- * body has what is behind `offset`. */
+/* Only these pieces, which must live as long; before anybody reads. Positions are those of the whole content, of which
+ * the body has what is behind `offset`. */
 void hit_cut(struct hit *, const struct hit_piece *, unsigned count, uint64_t offset);
 void hit_close(struct hit *); /* safe when it is not open; zeroed is not open */

@@ -104,7 +104,7 @@ static inline void decision_init(struct decision *d) { memset(d, 0, offsetof(str
 enum subject_kind {
     SUBJECT_EXCHANGE,
     SUBJECT_FETCH,
-    SUBJECT_FILL, /* a struct storing (proxy/fill.h), whose response `res` stands for */
+    SUBJECT_FILL, /* a struct storing (proxy/storing.h), whose response `res` stands for */
     SUBJECT_KEEPER,
     SUBJECT_HANDSHAKE,
     SUBJECT_ADMISSION

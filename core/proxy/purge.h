@@ -1,10 +1,11 @@
-/* Purging: by operators over the control socket and the admin listener, and by whoever a site's `cache.purge` allows to,
- * with the method PURGE:
+/* Purging: by operators over the control socket and the admin listener, and by whoever a site's `cache.purge` allows
+ * to, with the method PURGE:
  *
  *   PURGE /path                          that URL of the request's host, whatever its key and variants
  *   PURGE /prefix/ and a star            all URLs that begin so
  *   PURGE /, Surrogate-Key: a b          all that bears one of these tags (also Xkey, Cache-Tag)
- *   Cache-Purge: soft                    beside any of them: stale from now on instead of gone (also Fastly-Soft-Purge: 1)
+ *   Cache-Purge: soft                    beside any of them: stale from now on instead of gone (also Fastly-Soft-Purge:
+ *   1)
  *
  * http and https are not told apart: who purges often comes another way than those who read. */
 #pragma once

@@ -1,4 +1,5 @@
-/* The answer is JSON at once: it goes through another thread to a person or a program, and nobody in between reads it. */
+/* The answer is JSON at once: it goes through another thread to a person or a program, and nobody in between reads
+ * it. */
 #include "proxy/question.h"
 
 #include "base/clock.h"

@@ -1,6 +1,6 @@
-/* A question about the cache, asked with a request that bears a secret (`moongate cache why`). Policy is run for it as for
- * any other request, for only policy knows the key; but instead of a look-up's outcome the exchange notes what the cache
- * has, and no backend is asked.
+/* A question about the cache, asked with a request that bears a secret (`moongate cache why`). Policy is run for it as
+ * for any other request, for only policy knows the key; but instead of a look-up's outcome the exchange notes what the
+ * cache has, and no backend is asked.
  *
  * While nobody asks it costs a request one load. */
 #pragma once

@@ -1,5 +1,5 @@
-/* Bytes go into the store as they come. A stored body takes all; one that is stored no more (cache.h) is a window, whose
- * room the slowest of its readers makes, in whatever thread. */
+/* Bytes go into the store as they come. A stored body takes all; one that is stored no more (cache.h) is a window,
+ * whose room the slowest of its readers makes, in whatever thread. */
 #include "proxy/sink.h"
 
 static struct sink *of_reader(struct pipe_reader *r) { return container_of(r, struct sink, reader); }

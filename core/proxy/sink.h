@@ -1,5 +1,5 @@
-/* A sink: the reader of a pipe that writes its body into the store. When the store takes nothing for the moment it waits;
- * when nobody wants the body any more its owner is told, and may end the pipe. */
+/* A sink: the reader of a pipe that writes its body into the store. When the store takes nothing for the moment it
+ * waits; when nobody wants the body any more its owner is told, and may end the pipe. */
 #pragma once
 
 #include "net/news.h"

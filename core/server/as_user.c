@@ -1,5 +1,5 @@
-/* The config is a program. So when root has one run, a child does it, as the user who would serve, and the parent grants
- * what a supervisor would. Nobody else needs a child. */
+/* The config is a program. So when root has one run, a child does it, as the user who would serve, and the parent
+ * grants what a supervisor would. Nobody else needs a child. */
 #include "server/as_user.h"
 
 #include "server/ask.h"

@@ -1,5 +1,5 @@
-/* What operators want of the caches: figures, purges, why something is answered as it is, and warming. Orders and answers
- * are JSON; they come over the control socket (`moongate cache`) and from the admin listener.
+/* What operators want of the caches: figures, purges, why something is answered as it is, and warming. Orders and
+ * answers are JSON; they come over the control socket (`moongate cache`) and from the admin listener.
  *
  *   { "do": "status" }
  *   { "do": "purge", "url" or "tag" or "prefix": "…", or "all": true; "soft": true, "site": "…" }
@@ -16,8 +16,8 @@ struct cache_order;
 /* Who gave an order; embedded. */
 struct cache_asker {
     struct cache_order *order; /* NULL: it is answered */
-    /* Once, maybe from within cache_order_begin. 0: `text` is JSON; 1: it went wrong, 2: it is no such order, and `text`
-     * is a sentence. To be freed. */
+    /* Once, maybe from within cache_order_begin. 0: `text` is JSON; 1: it went wrong, 2: it is no such order, and
+     * `text` is a sentence. To be freed. */
     void (*answered)(struct cache_asker *, int status, char *text);
 };
 

@@ -31,7 +31,8 @@ static json_t *make_order(const char *what, const struct cli_args *args) {
     return o;
 }
 
-/* Sends it; the order is taken over. The status, and the answer in `*text`, which is the caller's: JSON, or a sentence. */
+/* Sends it; the order is taken over. The status, and the answer in `*text`, which is the caller's: JSON, or a
+ * sentence. */
 static int give(const char *socket, json_t *order, char **text) {
     int status = EXIT_FAILED;
     char *json = json_dumps(order, JSON_COMPACT), *command = NULL;

@@ -1,6 +1,6 @@
 /* `moongate check FILE`: all of a load that needs no running instance. The file is run twice, once for its settings
- * and once as a worker would, since both must come to the same; nothing is bound, no on_load runs. What its scripts say is
- * looked through as well (lua/inspect.h). */
+ * and once as a worker would, since both must come to the same; nothing is bound, no on_load runs. What its scripts say
+ * is looked through as well (lua/inspect.h). */
 #include "base/must.h"
 #include "lua/state.h"
 #include "server/as_user.h"

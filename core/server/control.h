@@ -32,8 +32,8 @@ bool control_open(struct control *, struct ev_loop *, const char *path,
                   void (*on_command)(struct control *, uint32_t id, const char *command), char **why);
 /* Answers; an id that is gone is ignored. */
 void control_answer(struct control *, uint32_t id, int status, const char *text);
-/* Takes the connection away, to be answered by somebody else; the descriptor, or -1: it is gone. The text of its command
- * ends with it. */
+/* Takes the connection away, to be answered by somebody else; the descriptor, or -1: it is gone. The text of its
+ * command ends with it. */
 int control_take(struct control *, uint32_t id);
 /* Answers everybody who waits for the answer to a command that begins so (NULL: to any). */
 void control_answer_all(struct control *, const char *command, int status, const char *text);
@@ -44,6 +44,6 @@ void control_close(struct control *);
 
 /* ---- in the command line: one command, waiting for its answer. False with `*why` (malloc'd) when nobody answers. */
 bool control_call(const char *path, const char *command, int *status, char **text, char **why);
-/* The same for an answer that goes on: what stands behind its first line is to be read from the stream, which the caller
- * closes. NULL with `*why`. */
+/* The same for an answer that goes on: what stands behind its first line is to be read from the stream, which the
+ * caller closes. NULL with `*why`. */
 FILE *control_follow(const char *path, const char *command, int *status, char **why);

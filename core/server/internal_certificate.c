@@ -1,6 +1,6 @@
-/* One file, $XDG_STATE_HOME/moongate/internal.pem (or below ~/.local/state, or /var/lib/moongate), mode 0600. A browser that
- * was told to accept it should not be asked again after every restart; so it is made anew only when it expires. Where
- * nothing can be kept the process has one for as long as it lives. */
+/* One file, $XDG_STATE_HOME/moongate/internal.pem (or below ~/.local/state, or /var/lib/moongate), mode 0600. A browser
+ * that was told to accept it should not be asked again after every restart; so it is made anew only when it expires.
+ * Where nothing can be kept the process has one for as long as it lives. */
 #include "server/internal_certificate.h"
 
 #include "base/clock.h"

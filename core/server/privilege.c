@@ -109,8 +109,8 @@ static bool is_below_modules(const char *path) {
     return is_below(path, datadir());
 }
 
-/* Certificates and keys beside the config; those below its folder, or elsewhere, only with --keys: a config in /etc must
- * not lay open all that lies below. */
+/* Certificates and keys beside the config; those below its folder, or elsewhere, only with --keys: a config in /etc
+ * must not lay open all that lies below. */
 static bool is_key_beside_config(const char *path, const char *config) {
     const char *slash = strrchr(path, '/'), *config_slash = strrchr(config, '/');
     if (!ends_with(path, ".pem") && !ends_with(path, ".key") && !ends_with(path, ".crt")) return false;

@@ -1,5 +1,5 @@
-/* A profile goes: a round that begins sampling, a timer, a round that ends it, then the workers' counts are summed here,
- * in the main thread. */
+/* A profile goes: a round that begins sampling, a timer, a round that ends it, then the workers' counts are summed
+ * here, in the main thread. */
 #include "server/profile.h"
 
 #include "base/must.h"

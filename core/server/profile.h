@@ -1,5 +1,5 @@
-/* `moongate profile`: samples of all workers (lua/sampler.h) for some seconds, put together and told as folded stacks, a
- * line "STACK COUNT" for each, the most frequent first, at last "(core) COUNT". One at a time. */
+/* `moongate profile`: samples of all workers (lua/sampler.h) for some seconds, put together and told as folded stacks,
+ * a line "STACK COUNT" for each, the most frequent first, at last "(core) COUNT". One at a time. */
 #pragma once
 
 struct instance;

@@ -28,8 +28,8 @@ struct rehearsal_stubs {
     int (*connect)(void *with, const char *place, const char *server);
     /* A whole request has come in; to be answered, now or (after rehearsal_play_pause) later, by rehearsal_play_*. */
     void (*answer)(void *with, struct play *);
-    /* Bytes have come on a socket of a script (`place` NULL); the first time, when it was opened, there are none. May be
-     * answered like a request. */
+    /* Bytes have come on a socket of a script (`place` NULL); the first time, when it was opened, there are none. May
+     * be answered like a request. */
     void (*bytes)(void *with, struct play *, struct slice bytes, bool opening);
     /* Up to `most` addresses of a name, IPs in `to`; 0: there is no such name. */
     unsigned (*resolve)(void *with, const char *name, struct addr *to, unsigned most);

@@ -16,8 +16,8 @@ static bool order_current(struct supervisor *s, enum message_kind kind, uint32_t
     return p && p->state == SERVING_READY && channel_say(p->orders, kind, id, 0, text);
 }
 
-/* The connection goes to the serving process, which answers on it as long as somebody listens. One that cannot be handed
- * over ends without an answer. */
+/* The connection goes to the serving process, which answers on it as long as somebody listens. One that cannot be
+ * handed over ends without an answer. */
 static void hand_over(struct supervisor *s, enum message_kind kind, uint32_t id, const char *arguments) {
     struct serving *p = s->current;
     if (!p || p->state != SERVING_READY) {

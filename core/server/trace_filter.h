@@ -3,8 +3,8 @@
  *   path PATTERN          host NAME or *.NAME      method NAME          status 502 or 5xx
  *   client CIDR           header NAME PATTERN      id ID
  *
- * Patterns are PCRE2's, found anywhere, of bounded effort. Nothing at all: every exchange. Read only once it is made, so
- * workers share it. */
+ * Patterns are PCRE2's, found anywhere, of bounded effort. Nothing at all: every exchange. Read only once it is made,
+ * so workers share it. */
 #pragma once
 
 #include "proxy/exchange.h"

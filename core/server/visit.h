@@ -1,6 +1,6 @@
 /* A request of the keeper's own to one of our listeners, as a client would send it: for `moongate cache warm` and
- * `moongate cache why`, which want a site's policy to be run as ever. The site, and whether its listener speaks TLS, are
- * found by the URL. All in the keeper's thread. */
+ * `moongate cache why`, which want a site's policy to be run as ever. The site, and whether its listener speaks TLS,
+ * are found by the URL. All in the keeper's thread. */
 #pragma once
 
 #include "base/slice.h"

@@ -223,8 +223,8 @@ void index_link(struct cache *, struct shard *, struct stored *, struct stored *
 void index_unlink(struct cache *, struct shard *, struct stored *, enum removal, struct stored **dead);
 /* Those under the key of `s` that it replaces: passes, and variants of the same Vary or all. */
 void index_replace(struct cache *, struct shard *, struct stored *s, bool all, struct stored **dead);
-/* Something under a key with these lower bits of a hash, that fits, and was asked for since it was stored, or more often
- * than most: a reference. NULL: none. */
+/* Something under a key with these lower bits of a hash, that fits, and was asked for since it was stored, or more
+ * often than most: a reference. NULL: none. */
 struct cached *cache_find_used(struct cache *, uint32_t hash, bool (*fits)(const struct cached *, const void *with),
                                const void *with);
 /* Unlinks it if it still is linked. No lock is held. */

@@ -1,10 +1,10 @@
 /* The disk tier of a cache: what is stored in memory is also written to files, from where it is loaded when memory has
  * it no more: evicted, or the process died. It survives restarts and crashes; nothing is served of it that was not
- * checked against a checksum. It is optional and never in the way: a full queue, a full disk or a bad one cost hits, not
- * requests.
+ * checked against a checksum. It is optional and never in the way: a full queue, a full disk or a bad one cost hits,
+ * not requests.
  *
- * All file work is done by threads of its own; every function here only takes locks that are held for moments, but those
- * two that say otherwise. All times are Unix ms.
+ * All file work is done by threads of its own; every function here only takes locks that are held for moments, but
+ * those two that say otherwise. All times are Unix ms.
  *
  * One directory belongs to one process at a time: another one (an upgrade: the old drains, the new serves) waits in the
  * background until the first has ended, and serves from memory meanwhile. It must be writable by the user that
@@ -20,8 +20,8 @@ struct disk_settings {
     uint64_t size; /* bytes, at least DISK_LEAST */
 };
 
-/* From now on the cache has that disk; what it had before is given up, unless it is the same. What is wrong with the path
- * is logged later; the cache goes on without. Waits for the old one's files: not in a loop's thread. */
+/* From now on the cache has that disk; what it had before is given up, unless it is the same. What is wrong with the
+ * path is logged later; the cache goes on without. Waits for the old one's files: not in a loop's thread. */
 void disk_open(struct cache *, const struct disk_settings *);
 /* At the end of the process, before cache_close_all: what is queued is written. Waits for files. */
 void disk_close_all(void);
@@ -35,8 +35,8 @@ void disk_offer(struct cached *);
 /* May the disk have something under that key? */
 bool disk_has(struct cache *, const struct cache_key *);
 /* Somebody who asked has got `fill` (cache_join) and gives it to the disk, which settles it: with CACHE_LOADED when the
- * response is in memory, its body perhaps still arriving; CACHE_PASSED if it does not fit into it; CACHE_NOT_LOADED when
- * nothing that fits this request was there, or nothing sound, or too much is to be read already. `f` follows it.
+ * response is in memory, its body perhaps still arriving; CACHE_PASSED if it does not fit into it; CACHE_NOT_LOADED
+ * when nothing that fits this request was there, or nothing sound, or too much is to be read already. `f` follows it.
  * `request` is copied. */
 void disk_load(struct cache *, const struct cache_key *, struct cache_fill *, const struct headers *request,
                struct cache_follower *f);

@@ -1,14 +1,14 @@
-/* What is where. Entries lie in one array, numbered from 1, found by buckets of 4 bytes; those of one segment are a list,
- * so that a segment is dropped without reading it. All arrays are mapped in the size that the disk could need at most, and
- * take memory as they are used: 40 bytes for an object, and 4 for a bucket, of which there is one for every 16 KiB of disk.
- * So nothing is ever rehashed, which would hold up who looks something up meanwhile.
+/* What is where. Entries lie in one array, numbered from 1, found by buckets of 4 bytes; those of one segment are a
+ * list, so that a segment is dropped without reading it. All arrays are mapped in the size that the disk could need at
+ * most, and take memory as they are used: 40 bytes for an object, and 4 for a bucket, of which there is one for every
+ * 16 KiB of disk. So nothing is ever rehashed, which would hold up who looks something up meanwhile.
  *
  * Which URLs there are is only counted, in places by their hash: most unsafe requests are for what is never stored, and
- * need neither a line in the journal nor a wait for it. A place that two share costs one of these. A list by URL instead
- * would be as long as somebody rewrites one resource.
+ * need neither a line in the journal nor a wait for it. A place that two share costs one of these. A list by URL
+ * instead would be as long as somebody rewrites one resource.
  *
- * An entry that is removed before its segment goes stays in that list, dead. One that is pending is in no such list: what
- * it stands for is still to be written. */
+ * An entry that is removed before its segment goes stays in that list, dead. One that is pending is in no such list:
+ * what it stands for is still to be written. */
 #include "store/disk_inside.h"
 
 #include <sys/mman.h>

@@ -131,7 +131,8 @@ uint32_t disk_index_reserve(struct disk *, const struct record_head *, uint32_t 
 /* It was, at that place. False: superseded meanwhile. */
 bool disk_index_settle(struct disk *, uint32_t id, uint32_t place, uint32_t units);
 void disk_index_cancel(struct disk *, uint32_t id);
-/* It is about to be written again: an entry to be, for disk_index_move or _cancel. 0: it is dead, or the index is full. */
+/* It is about to be written again: an entry to be, for disk_index_move or _cancel. 0: it is dead, or the index is
+ * full. */
 uint32_t disk_index_take_over(struct disk *, uint32_t id);
 /* It was: `fresh` stands for it from now on. */
 void disk_index_move(struct disk *, uint32_t id, uint32_t fresh, uint32_t place);
@@ -142,7 +143,8 @@ struct disk_lost {
     uint32_t id;
     struct entry entry; /* as it was */
 };
-/* Of a segment's entries, from `*from` on, those that can be loaded and are fresh for a while; moves `*from`, 0: no more. */
+/* Of a segment's entries, from `*from` on, those that can be loaded and are fresh for a while; moves `*from`, 0: no
+ * more. */
 unsigned disk_index_list(struct disk *, uint32_t *from, struct disk_lost *, unsigned most);
 /* A record that was found by the scan, which goes from the latest segment to the oldest, each from its beginning. */
 void disk_index_add(struct disk *, const struct record_head *, uint32_t segment);

@@ -1,22 +1,23 @@
 /* Purges, and their journal.
  *
  * Each purge gets the next number of the directory, which go on over restarts; each record has the number of the last
- * purge that it knows of. What a later one names is not loaded. So nothing is looked for when something is purged, and a
- * record that was about to be written is hit as well. Clocks are not compared: they can be set back.
+ * purge that it knows of. What a later one names is not loaded. So nothing is looked for when something is purged, and
+ * a record that was about to be written is hit as well. Clocks are not compared: they can be set back.
  *
  * Keys, URLs and tags are kept as 128 bits of a hash, each once: the latest number. Prefixes are a list. When either is
- * full, the older half goes, and everything written before the last of that half counts as purged (`floor`): bounded, and
- * never too little.
+ * full, the older half goes, and everything written before the last of that half counts as purged (`floor`): bounded,
+ * and never too little.
  *
- * The journal is a file of checksummed records that is only appended to, by a thread of its own, so that a purge does not
- * wait behind a body: one write and one fdatasync for all that came meanwhile. Mapping it into memory instead, so that a
- * purge is safe from a crash of ours at once, was rejected: who cuts the file kills the process. A purge that somebody
- * asked for, or that follows from an unsafe request (RFC 9111 4.4), is answered when it is safe (disk_await_purges). One of
- * a URL that nothing on disk has is not written down (disk_has_url): it would be one for each unsafe request there is.
+ * The journal is a file of checksummed records that is only appended to, by a thread of its own, so that a purge does
+ * not wait behind a body: one write and one fdatasync for all that came meanwhile. Mapping it into memory instead, so
+ * that a purge is safe from a crash of ours at once, was rejected: who cuts the file kills the process. A purge that
+ * somebody asked for, or that follows from an unsafe request (RFC 9111 4.4), is answered when it is safe
+ * (disk_await_purges). One of a URL that nothing on disk has is not written down (disk_has_url): it would be one for
+ * each unsafe request there is.
  *
  * A journal whose end is torn lost purges that nobody was told are done. One that is damaged elsewhere may have lost
- * others, so everything written before counts as purged. Without a journal there is no directory: its random epoch stands
- * in every segment, and is part of every hash of a key. */
+ * others, so everything written before counts as purged. Without a journal there is no directory: its random epoch
+ * stands in every segment, and is part of every hash of a key. */
 #include "store/disk_inside.h"
 
 #include "base/clock.h"

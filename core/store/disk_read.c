@@ -1,17 +1,17 @@
-/* Loads: what memory does not have is read, checked, and stored in memory like a response that was fetched; then the cache
- * does the rest. The threads that read write into the cache themselves, so that no loop is needed to carry bytes, and no
- * exchange has to stay: who asked for a load follows its fill like everybody else.
+/* Loads: what memory does not have is read, checked, and stored in memory like a response that was fetched; then the
+ * cache does the rest. The threads that read write into the cache themselves, so that no loop is needed to carry bytes,
+ * and no exchange has to stay: who asked for a load follows its fill like everybody else.
  *
  * The meta is read first, then the first piece of the body; only when both are sound the fill is settled. So nearly all
- * responses, one piece long, are either loaded whole or not at all, and on any fault the fill says so and the response is
- * fetched. Longer ones come piece by piece, each after the others' turn, and each checked before a byte of it is given out;
- * a fault in their middle breaks the body, as a backend can.
+ * responses, one piece long, are either loaded whole or not at all, and on any fault the fill says so and the response
+ * is fetched. Longer ones come piece by piece, each after the others' turn, and each checked before a byte of it is
+ * given out; a fault in their middle breaks the body, as a backend can.
  *
- * A body that memory does not keep (it was evicted while it came) is a window: then the load stands aside until its slowest
- * reader has made room.
+ * A body that memory does not keep (it was evicted while it came) is a window: then the load stands aside until its
+ * slowest reader has made room.
  *
- * A segment may be dropped and written anew under a load. Nothing prevents that: what it then reads does not check, and is
- * no corruption. */
+ * A segment may be dropped and written anew under a load. Nothing prevents that: what it then reads does not check, and
+ * is no corruption. */
 #include "store/disk_inside.h"
 
 #include "base/must.h"

@@ -1,12 +1,12 @@
 /* The format of what is written: segment heads, record heads and the meta of a response. Numbers are as this machine
  * writes them; a directory that came from another kind of machine fails at the magic, and is begun anew.
  *
- * Everything read is checked twice: by a checksum, which tells damage, and by bounds, which hold even if somebody forged
- * the checksum. The checksum of a record's head covers that of its meta, that of the meta those of the body's pieces. So
- * a body of any size can be read piece by piece, and no byte is given out that was not checked before.
+ * Everything read is checked twice: by a checksum, which tells damage, and by bounds, which hold even if somebody
+ * forged the checksum. The checksum of a record's head covers that of its meta, that of the meta those of the body's
+ * pieces. So a body of any size can be read piece by piece, and no byte is given out that was not checked before.
  *
- * Of a key only 64 bits stand in the index: the whole key is in the meta, and is compared. More bits would cost memory for
- * every object to save a read that happens once in a lifetime. */
+ * Of a key only 64 bits stand in the index: the whole key is in the meta, and is compared. More bits would cost memory
+ * for every object to save a read that happens once in a lifetime. */
 #include "store/disk_inside.h"
 
 #include <xxhash.h>

@@ -3,10 +3,10 @@
  * The lock is asked for again and again instead of once with a wait, so that a process can end that waits for it.
  *
  * The scan goes from the latest segment to the oldest, so that of two records under one key the later counts, whenever
- * somebody asks meanwhile. In each segment it follows heads: a record says how long it is, and where the next one begins.
- * Bodies are not read. The chain ends at the first head that does not check, or does not belong behind the one before:
- * what was there in an earlier use of the segment, or of the place, never fits. Behind the last record of the latest
- * segment writing goes on, so that a process that dies often does not use up a segment each time. */
+ * somebody asks meanwhile. In each segment it follows heads: a record says how long it is, and where the next one
+ * begins. Bodies are not read. The chain ends at the first head that does not check, or does not belong behind the one
+ * before: what was there in an earlier use of the segment, or of the place, never fits. Behind the last record of the
+ * latest segment writing goes on, so that a process that dies often does not use up a segment each time. */
 #include "store/disk_inside.h"
 
 #include "base/log.h"

@@ -1,14 +1,15 @@
 /* The writer: one thread, one segment at a time, from its beginning to its end, like a log. When no segment is left the
- * oldest is dropped: the index forgets it, then its head is written anew, and what it held can be found by nobody. What was
- * in use there has been written again before (disk_rescue.c).
+ * oldest is dropped: the index forgets it, then its head is written anew, and what it held can be found by nobody. What
+ * was in use there has been written again before (disk_rescue.c).
  *
- * A record is written back to front, its head last: a process that is killed in the middle leaves nothing that looks like a
- * record. Nothing is synced, since a cache may lose its latest when the power fails; what was half written then fails its
- * checks. But each full segment is handed to the device at once, so that the system does not gather gigabytes.
+ * A record is written back to front, its head last: a process that is killed in the middle leaves nothing that looks
+ * like a record. Nothing is synced, since a cache may lose its latest when the power fails; what was half written then
+ * fails its checks. But each full segment is handed to the device at once, so that the system does not gather
+ * gigabytes.
  *
  * The bytes come from the memory object, which is held while it waits. So the queue is bounded in objects and in bytes;
- * what finds it full is not written. A response is written once, when it is whole, not each time it is validated: what is
- * loaded later with an old head is validated again.
+ * what finds it full is not written. A response is written once, when it is whole, not each time it is validated: what
+ * is loaded later with an old head is validated again.
  *
  * Responses larger than a segment are not written: between a 128th and a 64th of the disk, from 1 to 256 MiB. */
 #include "store/disk_inside.h"
@@ -88,8 +89,8 @@ static struct record_head head_of(const struct disk *d, const struct cached *c) 
                                  .url = disk_url_hash(d, c->url) };
 }
 
-/* It is in the index and the number is taken before it is seen that nothing has purged or replaced it: what does so later
- * finds it there, and has a higher one. */
+/* It is in the index and the number is taken before it is seen that nothing has purged or replaced it: what does so
+ * later finds it there, and has a higher one. */
 void disk_offer(struct cached *c) {
     struct disk *d = atomic_load(&c->cache->disk);
     if (!d || !disk_is_worth_it(c)) return;

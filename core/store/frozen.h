@@ -1,6 +1,6 @@
 /* Frozen maps: `gate.map(source)`. Made once, while a config is loaded, then only read, by all workers and generations
- * without a lock. Keys are byte strings, values plain data (store/packed.h). A map is known by the digest of what it was
- * made of: who makes the same again gets the one there is. */
+ * without a lock. Keys are byte strings, values plain data (store/packed.h). A map is known by the digest of what it
+ * was made of: who makes the same again gets the one there is. */
 #pragma once
 
 #include "base/map.h"

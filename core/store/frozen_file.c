@@ -1,8 +1,8 @@
 /* The text formats of frozen maps. All that is wrong is told with its line, the first of it only: a list of a million
  * lines that is another kind of file would be a million errors.
  *
- * CSV, TSV and lines have no types, and guessing them would make "007" a number and then 7; so values are strings unless
- * the config says that they are numbers. JSON has its own. */
+ * CSV, TSV and lines have no types, and guessing them would make "007" a number and then 7; so values are strings
+ * unless the config says that they are numbers. JSON has its own. */
 #include "store/frozen_file.h"
 
 #include <errno.h>

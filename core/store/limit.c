@@ -6,8 +6,8 @@
  * considered: one compare-and-swap instead of a lock and an unlock saves some 15 ns, and then growing and forgetting
  * need a scheme of their own. The mutex is held for a probe and some arithmetic, and spins before it sleeps.
  *
- * The time is that of the caller's turn, so workers may differ by a few milliseconds, and what passes in t seconds is at
- * most burst + rate * (t + those). Reading the clock for each take would cost as much as the rest of it.
+ * The time is that of the caller's turn, so workers may differ by a few milliseconds, and what passes in t seconds is
+ * at most burst + rate * (t + those). Reading the clock for each take would cost as much as the rest of it.
  *
  * A key is 128 bits of a secret hash, not its text: entries of one size lie in a plain table, 32 bytes each, however
  * long the text that a stranger chose. That two keys share them is less likely than any other way to be wrong, and

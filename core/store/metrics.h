@@ -60,8 +60,8 @@ void metric_default_bounds(struct metric_declaration *);
 bool metric_name_valid(struct slice name);  /* Prometheus', without ":" and "moongate_" at the front */
 bool metric_label_valid(struct slice name); /* neither "__" at the front nor "le" */
 
-/* Finds or makes. A family nobody has added to may be declared anew, otherwise; one that is in use stays as it is: NULL,
- * with `*conflict` saying what differs. NULL with `*conflict` NULL: there are no metrics in this process. */
+/* Finds or makes. A family nobody has added to may be declared anew, otherwise; one that is in use stays as it is:
+ * NULL, with `*conflict` saying what differs. NULL with `*conflict` NULL: there are no metrics in this process. */
 struct metric_family *metric_declare(const struct metric_declaration *, const char **conflict);
 /* The series of these values, one for each label, cut to METRIC_VALUE_MAX bytes. At the family's limit it is the one
  * whose values are all "other"; then `*other` is set. Takes a lock: keep the pointer. */

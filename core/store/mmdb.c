@@ -1,7 +1,7 @@
 /* Databases of what is known about addresses, read by libmaxminddb, which opens a file by its name only. We have a
- * descriptor (perhaps from the supervisor) and want bytes that nobody changes: so the file is copied into a memfd, which
- * is sealed, and opened through /proc/self/fd. Mapping the file itself would share the page cache with other processes,
- * but a database that is copied over in place would end the proxy with SIGBUS. */
+ * descriptor (perhaps from the supervisor) and want bytes that nobody changes: so the file is copied into a memfd,
+ * which is sealed, and opened through /proc/self/fd. Mapping the file itself would share the page cache with other
+ * processes, but a database that is copied over in place would end the proxy with SIGBUS. */
 #include "store/mmdb.h"
 
 #include "base/must.h"

@@ -1,6 +1,6 @@
 /* A poptrie (Asai and Ohara, 2015): a trie that eats six bits at a time, whose nodes hold no pointers but two bit
- * vectors of 64. `inner` says which of the 64 ways lead to a further node; these lie side by side, so the number of ones
- * before a bit is the place. The other ways end in values, equal neighbours once: `leaves` marks where each run
+ * vectors of 64. `inner` says which of the 64 ways lead to a further node; these lie side by side, so the number of
+ * ones before a bit is the place. The other ways end in values, equal neighbours once: `leaves` marks where each run
  * begins. 24 bytes a node, 4 a run, and no more than a cache line or two each step.
  *
  * IPv4 and IPv6 have a trie each, the former over the last 32 bits of the same keys. A big trie begins with an array

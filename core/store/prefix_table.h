@@ -1,5 +1,5 @@
-/* Sets of IP prefixes with a value each: the longest prefix that has an address wins. Immutable once made, and shared by
- * all who make the same: tables are found by a digest of their entries, and refcounted. From any thread.
+/* Sets of IP prefixes with a value each: the longest prefix that has an address wins. Immutable once made, and shared
+ * by all who make the same: tables are found by a digest of their entries, and refcounted. From any thread.
  *
  * Addresses have 16 bytes, IPv4 mapped into ::ffff:0:0/96. A prefix shorter than that (such as ::/0) is one of IPv6 and
  * has no IPv4 address. */

@@ -4,6 +4,9 @@ local support = require "support"
 local it, http, net, h2, moongate = support.it, support.http, support.net, support.h2, support.moongate
 local tls = support.tls
 
+-- In the hard build bytes go one by one, and but one of a last word leaves before a conn is closed.
+local hard = support.process.preset == "hard"
+
 -- A proxy whose backend, of these settings, speaks HTTP/2; `site` is more of its site.
 local function start(backend, settings, site, options)
   options = options or {}
@@ -167,6 +170,8 @@ describe("a backend with h2", function()
       { "x-big", ("a"):rep(15000) }, { "x-big", ("a"):rep(15000) }, { "x-big", ("a"):rep(15000) } },
     ["malformed"] = { { ":status", 200 }, { "Upper", "1" } },
     ["of an upgrade"] = { { ":status", 101 } },
+    ["of no status that there is"] = { { ":status", "099" } },
+    ["of a status beyond all that there are"] = { { ":status", "600" } },
   } do
     it("that sends a head that is " .. what .. " makes a 502", function()
       local backend = net.listen()
@@ -322,6 +327,33 @@ describe("a connection that many share", function()
     assert.equal(2, backend.accepted)
   end)
 
+  for what, breach in pairs {
+    ["content on a stream that nobody opened"] = function(peer, stream) peer:data(stream + 100, "x") end,
+    ["content before a head"] = function(peer, stream) peer:data(stream, "x", true) end,
+    ["a promise"] = function(peer, stream)
+      peer:send("PUSH_PROMISE", h2.END_HEADERS, stream, "\0\0\0\2" .. h2.hpack.encode(h2.request_fields "/"))
+    end,
+    ["fields that cannot be decoded"] = function(peer, stream) peer:send("HEADERS", h2.END_HEADERS, stream, "\x80") end,
+  } do
+    it("that breaks the protocol by " .. what .. " is told so, and its requests are sent again on one other", function()
+      local backend = net.listen()
+      local gate = start(backend)
+      local first = get(gate, "/0")
+      local peer = accept(backend)
+      peer:respond(peer:accept().stream, 200, nil, "ok")
+      first:join()
+      local tasks = { get(gate, "/1"), get(gate, "/2") }
+      local stream = peer:accept().stream
+      peer:accept()
+      breach(peer, stream)
+      if not hard then assert.not_equal("NO_ERROR", peer:expect("GOAWAY").error) end
+      local other = accept(backend)
+      for _ = 1, 2 do other:respond(other:accept().stream, 200, nil, "again") end
+      for i = 1, 2 do assert.equal("again", tasks[i]:join().body) end
+      if not hard then peer.conn:expect_closed() end
+    end)
+  end
+
   it("on which a request waited in vain while nothing came at all gets no others", function()
     local backend = net.listen()
     local gate = start(backend, "retry = { on = {} }", "timeouts = { first_byte = 0.3 }")
@@ -419,7 +451,6 @@ end)
 
 describe("nghttpd", function()
   it("is a server of HTTP/2", function()
-    local hard = support.process.preset == "hard"
     local size, times = hard and 3000 or 300000, hard and 50 or 500
     local dir = support.temp_dir()
     local file = assert(io.open(dir .. "/page", "wb"))

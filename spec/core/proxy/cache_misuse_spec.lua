@@ -274,6 +274,17 @@ describe("the cache", function()
     assert.equal('"1"', plain.headers.ETag)
   end)
 
+  it("keeps to what the site says of stale answers when a HEAD updates them (RFC 9111 4.3.5)", function()
+    local status = 200
+    routes["/head-stale"] = function()
+      return status, { ETag = '"1"', ["Cache-Control"] = status == 200 and "max-age=0" or nil }, "all"
+    end
+    get "/head-stale"
+    assert.equal(200, get("/head-stale", nil, "HEAD").status)
+    status = 503
+    assert.equal(200, get("/head-stale").status)
+  end)
+
   it("asks for all when a backend sends less of the rest than there is (RFC 9111 3.4)", function()
     local body = ("0123456789"):rep(100)
     routes["/rest"] = function(request)
@@ -290,6 +301,34 @@ describe("the cache", function()
     assert.equal(body, all.body)
     assert.is_nil(all.headers["Content-Range"])
   end)
+
+  -- A part is stored, its beginning; what a backend then sends of the rest cannot be joined to it.
+  local unfit = {
+    { "may not be stored", function(headers) headers["Cache-Control"] = "no-store" end },
+    { "is for one only", function(headers) headers["Cache-Control"] = "private, max-age=100" end },
+    { "varies by everything", function(headers) headers.Vary = "*" end },
+    { "has a length that nobody told", function(_, body) return { body } end },
+    { "makes it too large", function() end, 300000 },
+  }
+  for i, case in ipairs(unfit) do
+    it("gives all to who asks for all, when the rest " .. case[1] .. " (RFC 9111 3.4)", function()
+      local body, target = ("0123456789"):rep((case[3] or 1000) / 10), "/unfit" .. i
+      routes[target] = function(request)
+        local headers = { ETag = '"1"', ["Cache-Control"] = "max-age=100" }
+        local from, to = (request.headers.Range or ""):match "bytes=(%d+)%-(%d*)"
+        if not from then return 200, headers, body end
+        local last = tonumber(to) or #body - 1
+        local part = body:sub(tonumber(from) + 1, last + 1)
+        headers["Content-Range"] = ("bytes %d-%d/%d"):format(from, last, #body)
+        return 206, headers, from ~= "0" and case[2](headers, part) or part
+      end
+      assert.equal(206, get(target, { Range = "bytes=0-499" }).status)
+      local all = get(target)
+      assert.equal(200, all.status)
+      assert.is_true(all.body == body)
+      assert.is_nil(all.headers["Content-Range"])
+    end)
+  end
 
   -- The first answer's body arrives, and outgrows the cache, while it is validated.
   for _, status in ipairs { 304, 503 } do
