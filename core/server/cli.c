@@ -326,13 +326,26 @@ static bool is_help(const char *said) {
     return strcmp(said, "--help") == 0 || strcmp(said, "-h") == 0 || strcmp(said, "help") == 0;
 }
 
+/* "help", "help run", "help cache why". */
+static int tell_help(int argc, char **argv) {
+    char words[64];
+    if (argc < 3) {
+        print_help(stdout);
+        return EXIT_OK;
+    }
+    if (is_group(argv[2]) && argc < 4) return print_group_help(argv[2], stdout);
+    snprintf(words, sizeof words, "%s%s%s", argv[2], argc > 3 ? " " : "", argc > 3 ? argv[3] : "");
+    const struct command_row *c = find_command(words);
+    return c ? print_command_help(c) : fail_unknown_command(words);
+}
+
 int cli_main(int argc, char **argv) {
     const char *first = argc > 1 ? argv[1] : "";
     if (strcmp(first, "--serve") == 0) return serve(argc, argv);
-    bool help = is_help(first);
-    if (help || !*first) {
-        print_help(help ? stdout : stderr);
-        return help ? EXIT_OK : EXIT_USAGE;
+    if (is_help(first)) return tell_help(argc, argv);
+    if (!*first) {
+        print_help(stderr);
+        return EXIT_USAGE;
     }
     if (strcmp(first, "--version") == 0 || strcmp(first, "-V") == 0) {
         version_write(stdout);

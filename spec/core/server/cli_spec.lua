@@ -36,7 +36,10 @@ describe("the command line", function()
       assert.equal(0, its_status)
       assert.equal("", its_err)
       assert.matches("^usage: moongate " .. command .. " ", its_out)
+      assert.same({ 0, its_out, "" }, { moongate.run { "help", command } })
     end
+    assert.same({ moongate.run { "cache", "why", "--help" } }, { moongate.run { "help", "cache", "why" } })
+    assert.matches("unknown command relaod, did you mean reload", select(3, moongate.run { "help", "relaod" }))
   end)
 
   it("prints its help to stderr when it is given nothing", function()
