@@ -92,10 +92,9 @@ static void get_waiting(lua_State *L, void *object) {
     lua_pushinteger(L, b->queue ? queue_length(b->queue) : 0);
 }
 
-static const struct field fields[] = { { "name", get_name, NULL },
-                                       { "waiting", get_waiting, NULL },
-                                       { "servers", get_servers, NULL },
-                                       { NULL, NULL, NULL } };
+static const struct field fields[] = {
+    { "name", get_name, NULL }, { "waiting", get_waiting, NULL }, { "servers", get_servers, NULL }, { NULL, NULL, NULL }
+};
 
 static int backend_index(lua_State *L) { return object_index(L, object_self(L, 1, &kind), fields, "backend"); }
 static int backend_newindex(lua_State *L) { return object_newindex(L, object_self(L, 1, &kind), fields, "backend"); }
