@@ -9,6 +9,7 @@
 #include "lua/bind.h"
 
 #include "base/must.h"
+#include "base/refs.h"
 #include "store/limit.h"
 
 #include <math.h>
@@ -47,7 +48,7 @@ struct slot {
 };
 
 static void place_unref(struct place *p) {
-    if (atomic_fetch_sub_explicit(&p->refs, 1, memory_order_acq_rel) == 1) free(p);
+    if (refs_give(&p->refs)) free(p);
 }
 
 /* False: it was given back before. */

@@ -2,6 +2,7 @@
  * the task is woken, so what happens behind that is told anew. */
 #include "net/news.h"
 
+#include "base/refs.h"
 #include "base/slab.h"
 
 #include <pthread.h>
@@ -19,7 +20,7 @@ struct news {
 static _Thread_local struct slab all = SLAB(struct news, 256);
 
 static void unref(struct news *n) {
-    if (atomic_fetch_sub_explicit(&n->refs, 1, memory_order_acq_rel) == 1) slab_give(&all, n);
+    if (refs_give(&n->refs)) slab_give(&all, n);
 }
 
 static void deliver(struct letter *letter, struct loop *loop) {
@@ -46,7 +47,7 @@ void news_tell(struct news *n) {
         return;
     }
     if (atomic_exchange_explicit(&n->told, true, memory_order_acq_rel)) return;
-    atomic_fetch_add_explicit(&n->refs, 1, memory_order_relaxed);
+    refs_take(&n->refs);
     if (!mailbox_post(n->mailbox, &n->letter)) unref(n); /* its worker has ended */
 }
 

@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "base/must.h"
+#include "base/refs.h"
 #include "store/metrics.h"
 
 #include <errno.h>
@@ -80,7 +81,7 @@ static struct sink_file *open_sink_file(int fd) {
 }
 
 static void unref_file(struct sink_file *file) {
-    if (atomic_fetch_sub_explicit(&file->refs, 1, memory_order_acq_rel) != 1) return;
+    if (!refs_give(&file->refs)) return;
     if (file->fd >= 0 && file->fd != STDERR_FILENO) close(file->fd);
     free(file);
 }
@@ -88,7 +89,7 @@ static void unref_file(struct sink_file *file) {
 static struct sink_file *borrow_file(struct access_sink *sink) {
     pthread_mutex_lock(&sink->lock);
     struct sink_file *file = sink->file;
-    atomic_fetch_add_explicit(&file->refs, 1, memory_order_relaxed);
+    refs_take(&file->refs);
     pthread_mutex_unlock(&sink->lock);
     return file;
 }
@@ -115,7 +116,7 @@ void access_sink_reopen(struct access_sink *sink, int fd) {
 }
 
 static void unref_sink(struct access_sink *sink) {
-    if (atomic_fetch_sub_explicit(&sink->refs, 1, memory_order_acq_rel) != 1) return;
+    if (!refs_give(&sink->refs)) return;
     unref_file(sink->file);
     pthread_mutex_destroy(&sink->lock);
     free(sink);
@@ -234,7 +235,7 @@ static void run_block(struct job *job) {
 static struct block *make_block(struct access_sink *sink, size_t room) {
     struct block *block = must_malloc(sizeof *block + room);
     *block = (struct block){ .job = { .work = run_block }, .sink = sink, .room = room };
-    atomic_fetch_add_explicit(&sink->refs, 1, memory_order_relaxed);
+    refs_take(&sink->refs);
     return block;
 }
 
@@ -270,7 +271,7 @@ struct access_log *access_log_create(struct access_sink *sink, struct helpers *h
     log->helpers = helpers;
     log->loop = loop;
     log->second = -1;
-    atomic_fetch_add_explicit(&sink->refs, 1, memory_order_relaxed);
+    refs_take(&sink->refs);
     deadline_init(&log->deadline, loop, access_log_on_time);
     return log;
 }

@@ -210,7 +210,7 @@ describe("the queue of a backend", function()
     let_go(conn)
   end)
 
-  it("gives a place to nobody while its server is gone, and to the first when it is back", function()
+  it("goes on with the first when a request breaks off", function()
     local gate, server, conn = busy('queue = 10, retry = { tries = 1 }')
     local second = ask(gate)
     await_waiting(gate, 1)
