@@ -9,7 +9,7 @@
 -- abuser take turns, and the median of the rounds counts: where other things run, a single p99 means nothing. The CPU
 -- time that the proxy spends on each of the abuser's connections is the steadier figure.
 
-local ports = require "bench.ports"
+local processes = require "bench.processes"
 local uv = require "luv"
 
 local binary, rounds, seconds, workers, chosen = "build/release/moongate", 5, 2, 1, {}
@@ -199,7 +199,7 @@ local function start(name, cpus, threads, text)
 end
 
 local function start_proxy()
-  local origin, port = ports.free(), ports.free()
+  local origin, port = processes.free_port(), processes.free_port()
   start("origin", "1", 1, ([[
     local gate = require "moongate"
     return { listen = "127.0.0.1:%d", on_request = gate.reply(200, ("x"):rep(1024)) }
@@ -207,8 +207,8 @@ local function start_proxy()
   start("proxy", workers == 1 and "0" or "0,1", workers, ([[
     return { listen = { "127.0.0.1:%d", h2c = true }, backends = { app = { "127.0.0.1:%d" } } }
   ]]):format(port, origin))
-  assert(ports.await(5, origin), "nobody listens on port " .. origin)
-  assert(ports.await(5, port), "nobody listens on port " .. port)
+  assert(processes.await_port(5, origin), "nobody listens on port " .. origin)
+  assert(processes.await_port(5, port), "nobody listens on port " .. port)
   return port
 end
 
@@ -218,19 +218,13 @@ local function self(...)
     table.unpack(argv) }
 end
 
-local function read_file(path)
-  local file = io.open(path)
-  local text = file and file:read "a" or ""
-  if file then file:close() end
-  return text
-end
-
 -- Of all threads of the serving process, nanoseconds.
 local function proxy_cpu()
   local pid, sum = children[2].pid, 0
-  local serving = read_file(("/proc/%d/task/%d/children"):format(pid, pid)):match "%d+"
+  local serving = processes.serving(pid)
   for thread in uv.fs_scandir_next, uv.fs_scandir("/proc/" .. serving .. "/task") do
-    sum = sum + (tonumber(read_file(("/proc/%s/task/%s/schedstat"):format(serving, thread)):match "^%d+") or 0)
+    local text = processes.read_file(("/proc/%s/task/%s/schedstat"):format(serving, thread))
+    sum = sum + (tonumber(text:match "^%d+") or 0)
   end
   return sum
 end
@@ -242,7 +236,7 @@ local function try(kind, port)
   if kind then spawn(self("abuser", kind, tostring(port), tostring(seconds + 1)), function(t) abuser = t end) end
   spawn(self("others", tostring(port), tostring(seconds)), function(t) others = t end)
   local function ended() return others and (abuser or not kind) end
-  assert(ports.wait_until(seconds + 20, ended), "a child does not end")
+  assert(processes.wait_until(seconds + 20, ended), "a child does not end")
   local asked, answered, p50, p99, most = others:match "(%d+) (%d+) (%S+) (%S+) (%S+)"
   assert(asked and asked - answered <= lanes, "the others had no answers")
   local row = { tonumber(p50), tonumber(p99), tonumber(most) }
@@ -298,7 +292,7 @@ local ok, err = xpcall(main, debug.traceback)
 for _, child in ipairs(children) do
   if not child.ended then uv.kill(child.pid, "sigterm") end
 end
-ports.wait_until(3, function()
+processes.wait_until(3, function()
   for _, child in ipairs(children) do if not child.ended then return false end end
   return true
 end)

@@ -8,7 +8,7 @@
 -- pause until all of them have had something, so that what they read does not delay what they measure; then a tenth of
 -- them reads slowly to the end. Three processes on all CPUs: what else runs on the machine is in the figures.
 
-local ports = require "bench.ports"
+local processes = require "bench.processes"
 local uv = require "luv"
 
 local clients, size, piece = 1000, 10 << 20, 64 << 10
@@ -56,24 +56,17 @@ end
 
 local function stop_all()
   for _, child in ipairs(children) do if not child.ended then uv.kill(child.pid, "sigterm") end end
-  ports.wait_until(5, function()
+  processes.wait_until(5, function()
     for _, child in ipairs(children) do if not child.ended then return false end end
     return true
   end)
   children = {}
 end
 
-local function read_file(path)
-  local file = io.open(path)
-  local text = file and file:read "a" or ""
-  if file then file:close() end
-  return text
-end
-
 -- Of the serving process, KiB.
 local function resident(pid)
-  local serving = read_file(("/proc/%d/task/%d/children"):format(pid, pid)):match "%d+"
-  return tonumber(read_file(("/proc/%s/status"):format(serving)):match "VmRSS:%s+(%d+)")
+  local serving = processes.serving(pid)
+  return tonumber(processes.read_file(("/proc/%s/status"):format(serving)):match "VmRSS:%s+(%d+)")
 end
 
 local function join(herd, port, slow)
@@ -107,7 +100,7 @@ local function join(herd, port, slow)
 end
 
 local function round(dir)
-  local origin, port, heads = ports.free(), ports.free(), {}
+  local origin, port, heads = processes.free_port(), processes.free_port(), {}
   spawn({ "lua5.4", arg[0], "backend", tostring(origin) }, function(text)
     for time in text:gmatch "%d+" do heads[#heads + 1] = tonumber(time) end
   end)
@@ -117,15 +110,15 @@ local function round(dir)
   ]]):format(port, origin)):close()
   local proxy = spawn({ options["--moongate"], "run", dir .. "/herd.lua", "--workers", options["-w"], "--control",
     dir .. "/control.sock" }, function() end)
-  assert(ports.await(5, origin) and ports.await(5, port), "nobody listens")
+  assert(processes.await_port(5, origin) and processes.await_port(5, port), "nobody listens")
 
   local herd = { begun = 0, ended = 0, whole = 0, go_on = {} }
   local before, peak = resident(proxy.pid), 0
   for i = 1, clients do join(herd, port, i % 10 == 0) end
-  assert(ports.wait_until(30, function() return herd.begun == clients end), "some got nothing")
+  assert(processes.wait_until(30, function() return herd.begun == clients end), "some got nothing")
   local spread = (herd.last - heads[1]) / 1e6
   for _, go_on in ipairs(herd.go_on) do go_on() end
-  assert(ports.wait_until(120, function()
+  assert(processes.wait_until(120, function()
     peak = math.max(peak, resident(proxy.pid))
     return herd.ended == clients
   end), "some are not served")

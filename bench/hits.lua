@@ -7,7 +7,7 @@
 -- looks only every ten seconds whether there is too much of it, so that its figure is that of the memory printed beside
 -- it, not of the memory it was given. Ratios are by requests, not bytes.
 
-local ports = require "bench.ports"
+local processes = require "bench.processes"
 local uv = require "luv"
 
 local objects, count, memory_share, lanes = 8000, 60000, 10, 16
@@ -178,7 +178,7 @@ end
 local function start(target, port, origin)
   local argv = target.argv(port, origin)
   local process = assert(uv.spawn(argv[1], { args = { table.unpack(argv, 2) } }, function() end))
-  assert(ports.await(15, port), target.name .. " does not listen")
+  assert(processes.await_port(15, port), target.name .. " does not listen")
   return process
 end
 
@@ -249,7 +249,7 @@ for _, load in ipairs(loads) do
   local list, line = make_requests(load), { ("%-18s"):format(load.name) }
   for _, target in ipairs(targets) do
     if not target.out then
-      local port = ports.free()
+      local port = processes.free_port()
       local process = start(target, port, origin)
       line[#line + 1] = ("%s %.1f %%"):format(target.name, 100 * run_load(port, list))
       if target.name == "nginx" then line[#line] = line[#line] .. taken(dir .. "/c") end

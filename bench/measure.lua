@@ -3,7 +3,7 @@
 --
 --     bench/run [-w plain,hooks,close,big,idle,sleepers] [-r ROUNDS] [-s SECONDS] [-t moongate,nginx] [--moongate PATH]
 
-local ports = require "bench.ports"
+local processes = require "bench.processes"
 local uv = require "luv"
 
 local options = { rounds = 3, seconds = 2, binary = "build/release/moongate", workloads = nil, targets = nil }
@@ -46,14 +46,6 @@ end
 local dir -- made by main
 local running = {}
 
-local function read_file(path)
-  local file = io.open(path)
-  if not file then return "" end
-  local text = file:read "a"
-  file:close()
-  return text or ""
-end
-
 local function write_file(name, text)
   local path = dir .. "/" .. name
   local file = assert(io.open(path, "w"))
@@ -86,9 +78,9 @@ end
 local function stop(process)
   if process.ended then return end
   uv.kill(process.pid, "sigterm")
-  if ports.wait_until(5, function() return process.ended end) then return end
+  if processes.wait_until(5, function() return process.ended end) then return end
   uv.kill(process.pid, "sigkill")
-  ports.wait_until(5, function() return process.ended end)
+  processes.wait_until(5, function() return process.ended end)
 end
 
 local function clean_up()
@@ -98,14 +90,14 @@ local function clean_up()
 end
 
 local function fail(text)
-  io.stderr:write("bench/run: ", text, "\n", read_file(dir .. "/log"), "\n")
+  io.stderr:write("bench/run: ", text, "\n", processes.read_file(dir .. "/log"), "\n")
   clean_up()
   os.exit(1)
 end
 
 local function await_port(process, port)
   local connected
-  local ok = ports.wait_until(5, function()
+  local ok = processes.wait_until(5, function()
     local socket = uv.new_tcp()
     socket:connect("127.0.0.1", port, function(err)
       connected = connected or not err
@@ -121,7 +113,7 @@ end
 
 local function family_of(pid)
   local pids = { pid }
-  for child in read_file(("/proc/%d/task/%d/children"):format(pid, pid)):gmatch "%d+" do
+  for child in processes.read_file(("/proc/%d/task/%d/children"):format(pid, pid)):gmatch "%d+" do
     for _, one in ipairs(family_of(math.tointeger(tonumber(child)))) do pids[#pids + 1] = one end
   end
   return pids
@@ -133,7 +125,7 @@ local function cpu_of(pid)
   for _, one in ipairs(family_of(pid)) do
     local threads = uv.fs_scandir(("/proc/%d/task"):format(one))
     for thread in function() return threads and uv.fs_scandir_next(threads) end do
-      local text = read_file(("/proc/%d/task/%s/schedstat"):format(one, thread))
+      local text = processes.read_file(("/proc/%d/task/%s/schedstat"):format(one, thread))
       sum = sum + (tonumber(text:match "^%d+") or 0)
     end
   end
@@ -143,7 +135,8 @@ end
 local function memory_of(pid)
   local sum = 0
   for _, one in ipairs(family_of(pid)) do
-    sum = sum + 1024 * (tonumber(read_file(("/proc/%d/smaps_rollup"):format(one)):match "\nPss:%s*(%d+)") or 0)
+    local text = processes.read_file(("/proc/%d/smaps_rollup"):format(one))
+    sum = sum + 1024 * (tonumber(text:match "\nPss:%s*(%d+)") or 0)
   end
   return sum
 end
@@ -152,7 +145,7 @@ end
 
 -- The origin is a Moongate that answers by itself.
 local function start_origin()
-  local port = ports.free()
+  local port = processes.free_port()
   local config = write_file("origin.lua", ([[
     local gate = require "moongate"
     local small = gate.reply(200, ("x"):rep(%d), { ["Server"] = "origin" })
@@ -327,7 +320,7 @@ function clients:open(path)
 end
 
 function clients:await(count)
-  return ports.wait_until(20, function() return self.answered >= count or self.failed end)
+  return processes.wait_until(20, function() return self.answered >= count or self.failed end)
 end
 
 function clients:open_many(count, path)
@@ -340,7 +333,7 @@ end
 
 function clients:close(what)
   for _, socket in ipairs(self.sockets) do socket:close() end
-  ports.wait_until(1, function() return false end)
+  processes.wait_until(1, function() return false end)
   if self.failed then fail(what .. ": " .. self.failed) end
 end
 
@@ -364,7 +357,7 @@ local function hold_sleeping(process, port)
   uv.sleep(200)
   local before = memory_of(process.pid)
   for _, socket in ipairs(sleepers.sockets) do ask(socket, "/later") end
-  ports.wait_until(1.5, function() return false end)
+  processes.wait_until(1.5, function() return false end)
   local bytes = (memory_of(process.pid) - before) / sleeper_count
   if sleepers.answered ~= sleeper_count then fail "sleepers: some did not sleep" end
   if not sleepers:await(2 * sleeper_count) then fail "sleepers: some did not wake" end
@@ -396,7 +389,7 @@ local function measure(workload, present, origin)
   local results = {}
   for _ = 1, workload.once and 1 or options.rounds do
     for _, target in ipairs(present) do -- taking turns: what else the machine does meets all of them
-      local port = ports.free()
+      local port = processes.free_port()
       local process = target.start(workload.config, origin, port)
       await_port(process, port)
       local cost, rate = workload.run(process, port)
